@@ -1,0 +1,135 @@
+"""What the pipeline passes along: mentions, entities, and the feature store's array names.
+
+Every key that appears in a file or a batch is spelled here, once.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "valid", "test")
+
+# The relations of the graph in the order of every `edges` axis: mention text/image x entity text/image.
+RELATIONS = ("tt", "tv", "vt", "vv")
+
+# Values of `gold_entity` (otherwise a row of the entity table).
+NIL = -1
+OUTSIDE_KB = -2
+
+# Values of `gold` (otherwise a candidate slot) and of `candidates` (otherwise a row of the entity table).
+NOT_RETRIEVED = -1
+PADDING = -1
+
+
+class DataError(ValueError):
+    """Bad input, told in one line: what is wrong, where, and what to do about it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entity:
+    """One entry of the knowledge base. `image` is a path, or None."""
+
+    id: str
+    name: str
+    description: str
+    image: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mention:
+    """One mention to link.
+
+    `start` and `end` are character offsets into `text` (end exclusive), or both None where the
+    surface form does not occur in the text: such a mention is flagged, counted and represented by its
+    sentence. `gold` is an entity id, or None for NIL. `candidates` are entity ids given by the data
+    set, or None to retrieve them. `sample` groups mentions that share one text and picture.
+    `kind` is a free label by which results are also reported ("" for none).
+    """
+
+    id: str
+    text: str
+    name: str
+    start: int | None
+    end: int | None
+    split: str
+    sample: str
+    gold: str | None
+    image: str | None = None
+    candidates: tuple[str, ...] | None = None
+    kind: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Corpus:
+    """A whole data set in memory, as a reader returns it.
+
+    `counts` holds what the reader found on the way (mentions not in their sentence, missing images,
+    dropped samples, …) by a readable name. `sources` maps each file read to its SHA-256.
+    """
+
+    name: str
+    entities: list[Entity]
+    mentions: list[Mention]
+    counts: Mapping[str, int]
+    sources: Mapping[str, str]
+
+
+# ---- the feature store -------------------------------------------------------------------------
+#
+# A store is one folder: `store.json` and one `.npy` file an array, opened memory-mapped.
+# Symbols: E entities, M mentions, N mentions of one split, r candidates, t text width, v image
+# width, k objects of an entity image, q objects of a mention image.
+
+STORE_JSON = "store.json"
+
+# name -> (shape in symbols, dtype). Widths v, k, q may be 0: a store without pictures.
+ENTITY_ARRAYS = {
+    "entity_text": ("E t", "float32"),  # vertex feature [3]
+    "entity_text_edge": ("E t", "float32"),  # left side of R_tt [6]; the same file where it does not differ
+    "entity_image": ("E v", "float32"),  # pooled vector [5]
+    "entity_has_text": ("E", "bool"),
+    "entity_has_image": ("E", "bool"),
+}
+MENTION_ARRAYS = {
+    "mention_text": ("M t", "float32"),  # vertex feature [2]
+    "mention_text_edge": ("M t", "float32"),
+    "mention_image": ("M v", "float32"),
+    "mention_has_text": ("M", "bool"),
+    "mention_has_image": ("M", "bool"),
+}
+# Stored under "{split}_{name}".
+SPLIT_ARRAYS = {
+    "mention": ("N", "int32"),  # row of the mention table
+    "candidates": ("N r", "int32"),  # rows of the entity table, PADDING where there is none
+    "retrieval_score": ("N r", "float32"),
+    "gold": ("N", "int32"),  # candidate slot, or NOT_RETRIEVED
+    "gold_entity": ("N", "int32"),  # row of the entity table, NIL or OUTSIDE_KB
+    "edges": ("N 4 r", "float32"),  # initial edges in the order of RELATIONS, 0 where undefined
+    "gold_edges": ("N 4", "float32"),  # the same for the gold entity: read under the leaking protocol only
+    "groups": ("N", "uint32"),  # bit i set: the mention belongs to group i of store.json's "groups"
+}
+# Tables of strings: "{name}_bytes" [total] uint8 (UTF-8) and "{name}_offsets" [n+1] int64.
+STRING_TABLES = ("entity_id", "entity_name", "mention_id", "mention_surface")
+
+# Groups every store may report apart, beside "kind:<label>" from the mentions themselves.
+GROUP_CLEAN = "clean"  # shares no sample, sentence or picture with a mention of another split
+GROUP_UNSEEN = "unseen_entity"  # its gold occurs as gold in no training mention
+GROUP_NO_SPAN = "span_not_found"
+
+
+def batch_shapes(b: int, r: int, t: int, v: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shapes and dtypes of one host batch: what the loader yields and `types.GraphBatch` holds."""
+    return {
+        "mention_text": ((b, t), "float32"),
+        "mention_image": ((b, v), "float32"),
+        "entity_text": ((b, r, t), "float32"),
+        "entity_image": ((b, r, v), "float32"),
+        "edges": ((b, 4, r), "float32"),
+        "mention_has_text": ((b,), "bool"),
+        "mention_has_image": ((b,), "bool"),
+        "entity_has_text": ((b, r), "bool"),
+        "entity_has_image": ((b, r), "bool"),
+        "candidate_mask": ((b, r), "bool"),  # the slot holds a candidate
+        "gold": ((b,), "int32"),  # slot of the gold, or NOT_RETRIEVED
+        "mask": ((b,), "bool"),  # a real mention, not padding of the last batch
+    }

@@ -1,0 +1,109 @@
+"""Margin ranking losses over a batch of candidate scores (MATH: matching and loss; paper [17]).
+
+S is `scores` [b, r], S_i+ the gold's. Every form is written over the whole batch: under data
+parallelism scores, positives and masks are gathered over the axis first and divided by global
+counts, so the number of devices changes nothing. Gradients of the gathered loss are averaged over
+the axis (`train.py`): each device holds the whole loss and differentiates its own scores only.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from drin_jax.models.graph import unit
+from drin_jax.types import Aux, GraphBatch, UserError
+
+FORMS = ("upstream", "hinge", "paper_own", "paper_batch")
+
+
+def margin_loss(
+    scores: Float[Array, "b r"],
+    aux: Aux,
+    batch: GraphBatch,
+    *,
+    form: str,
+    margin: float,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """The loss of the global batch, of which this device holds a part when `axis_name` is given.
+
+    Forms (mentions without a gold among the candidates have S+ = 0 in "upstream" and are left out
+    of the others, whose mean is over the mentions that take part):
+        upstream     every positive against every similarity of the batch, its own included
+        hinge        every own negative against the positive, then the mean
+        paper_own    [17], the mean own negative against the positive
+        paper_batch  [17], the mean over the batch's candidates but the mention's gold slot
+    """
+    if form not in FORMS:
+        raise UserError(f"loss.form is {form!r}; known are {', '.join(FORMS)}")
+    valid = (batch.candidate_mask[:, : scores.shape[1]]) & batch.mask[:, None]
+    has_gold = (batch.gold >= 0) & batch.mask
+    is_gold = jax.nn.one_hot(batch.gold, scores.shape[1], dtype=bool)  # no slot where gold < 0
+    positive = jnp.sum(jnp.where(is_gold, scores, 0), 1)
+    if form == "paper_batch":
+        negative = _batch_negative(positive, aux, valid, has_gold, axis_name)
+        negative, positive, has_gold = _gather((negative, positive, has_gold), axis_name)
+        return mean_where(jnp.maximum(negative - positive + margin, 0), has_gold)
+    gathered = (scores, positive, valid, is_gold, has_gold, batch.mask)
+    scores, positive, valid, is_gold, has_gold, mask = _gather(gathered, axis_name)
+    if form == "upstream":
+        hinge = jnp.maximum(scores.reshape(1, -1) - positive[:, None] + margin, 0)
+        return mean_where(hinge, mask[:, None] & valid.reshape(1, -1))
+    negatives = valid & ~is_gold
+    takes_part = has_gold & jnp.any(negatives, 1)
+    if form == "hinge":
+        hinge = jnp.maximum(scores - positive[:, None] + margin, 0)
+        return mean_where(mean_where(hinge, negatives, axis=1), takes_part)
+    return mean_where(
+        jnp.maximum(mean_where(scores, negatives, axis=1) - positive + margin, 0), takes_part
+    )
+
+
+def _batch_negative(
+    positive: Float[Array, " b"],
+    aux: Aux,
+    valid: Bool[Array, "b r"],
+    has_gold: Bool[Array, " b"],
+    axis_name: str | None,
+) -> Float[Array, " b"]:
+    """Mean cosine of each mention with all candidates of the batch but its gold slot.
+
+    A mean of cosines is the cosine side of one mean unit vector, so no b x (b r) table is made.
+    """
+    entity = unit(aux["entity"][:, : valid.shape[1]])
+    total = jnp.sum(jnp.where(valid[..., None], entity, 0), (0, 1))
+    count = jnp.sum(valid)
+    if axis_name is not None:
+        total, count = jax.lax.psum((total, count), axis_name)
+    own = jnp.where(has_gold, positive, 0)
+    return (unit(aux["mention"]) @ total - own) / jnp.maximum(count - has_gold, 1)
+
+
+def _gather(arrays, axis_name: str | None):
+    """Each array of every device, concatenated along its first axis."""
+    if axis_name is None:
+        return arrays
+    return jax.lax.all_gather(arrays, axis_name, tiled=True)
+
+
+def mean_where(values: Array, where: Bool[Array, "..."], axis: int | None = None) -> Array:
+    """Mean of the chosen values, 0 where none is chosen."""
+    chosen = jnp.broadcast_to(where, values.shape)
+    total = jnp.sum(jnp.where(chosen, values, 0), axis)
+    return total / jnp.maximum(jnp.sum(chosen, axis), 1)
+
+
+def gold_rank_counts(
+    scores: Float[Array, "b r"], gold: Int[Array, " b"], candidates: Bool[Array, "b r"]
+) -> tuple[Int[Array, " b"], Int[Array, " b"]]:
+    """How many other candidates score strictly higher than the gold, and how many exactly as high.
+
+    Where the gold is not among the candidates both are 0 and mean nothing: mask by `gold >= 0`.
+    """
+    is_gold = jax.nn.one_hot(gold, scores.shape[1], dtype=bool)
+    own = jnp.sum(jnp.where(is_gold, scores, 0), 1, keepdims=True)
+    others = candidates & ~is_gold
+    higher = jnp.sum(others & (scores > own), 1)
+    tied = jnp.sum(others & (scores == own), 1)
+    known = gold >= 0
+    return jnp.where(known, higher, 0), jnp.where(known, tied, 0)

@@ -1,0 +1,119 @@
+"""DRIN, the dynamic relation interactive network (Xing et al., ACM MM 2023)."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from drin_jax.models.gcn import PaperLayer, UpstreamLayer
+from drin_jax.models.graph import (
+    RELATIONS,
+    TT,
+    InputProjections,
+    cosine,
+    edge_mask,
+    from_dense,
+    to_dense,
+)
+from drin_jax.types import Aux, GraphBatch
+
+
+class DRIN(nnx.Module):
+    """Scores every candidate of a mention by `cos(mt^L, et_j^L)` [14] after L graph layers.
+
+    Args:
+        form: "upstream", what the authors' program computes, or "paper", the published equations.
+        relations: the enabled ones of tt, tv, vt, vv.
+        dynamic: whether layers update the edges.
+        adjacency: "block" or "dense"; the same numbers, the first with far less work.
+        text_width, image_width: of the frozen features; 0 for a store without pictures, whose
+            graphs then have text vertices only.
+        pictures: whether there are image vertices; by default where a relation reaches one.
+    """
+
+    def __init__(
+        self,
+        text_width: int,
+        image_width: int,
+        *,
+        width: int = 768,
+        layers: int = 2,
+        form: str = "upstream",
+        relations: tuple[str, ...] = RELATIONS,
+        dynamic: bool = True,
+        adjacency: str = "block",
+        mention_rows: str = "mean",
+        edge_scale: str = "rsqrt",
+        edge_activation: str = "sigmoid",
+        vertex_activation: str = "gelu",
+        pictures: bool | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.relations = tuple(name for name in RELATIONS if name in relations)
+        self.adjacency = adjacency
+        if image_width == 0:
+            self.relations = tuple(name for name in self.relations if name == "tt")
+        if pictures is None:
+            pictures = any(name != "tt" for name in self.relations)
+        self.inputs = InputProjections(
+            text_width, image_width, width, pictures=pictures, dtype=dtype, rngs=rngs
+        )
+
+        def layer() -> UpstreamLayer | PaperLayer:
+            if form == "upstream":
+                return UpstreamLayer(width, dynamic=dynamic, dtype=dtype, rngs=rngs)
+            return PaperLayer(
+                width,
+                dynamic=dynamic,
+                mention_rows=mention_rows,
+                edge_scale=edge_scale,
+                edge_activation=edge_activation,
+                vertex_activation=vertex_activation,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        self.layers = nnx.List([layer() for _ in range(layers)])
+
+    def __call__(self, batch: GraphBatch) -> tuple[Float[Array, "b r"], Aux]:
+        """Scores [b, scored slots] and what they came from.
+
+        `aux` holds `edges` [l+1, b, 4, r], the initial edge weights and those after every layer;
+        `vertices`, a list of l+1 `Vertices`; `mention` [b, d] and `entity` [b, r, d], the matched
+        vectors. A slot without a candidate or whose entity has no text scores 0 and is masked by
+        the losses and metrics. Nothing of `aux` costs time in a compiled step that does not use it.
+        """
+        mask = edge_mask(batch, self.relations)
+        slots = jnp.maximum(jnp.sum(batch.candidate_mask, 1), 1).astype(jnp.float32)
+        x = self.inputs(batch)
+        edges = jnp.where(mask, batch.edges, 0)
+        vertices, weights = [x], [edges]
+        if self.adjacency == "dense":
+            h, a = to_dense(x, edges)
+            _, m = to_dense(x, mask)
+            for layer in self.layers:
+                h, a = layer.dense(h, a, m, slots, 1 if x.mv is None else 2)
+                new, edges = from_dense(h, a, x)
+                vertices.append(new)
+                weights.append(edges)
+        else:
+            for layer in self.layers:
+                new, edges = layer.block(vertices[-1], edges, mask, slots)
+                vertices.append(new)
+                weights.append(edges)
+        last = vertices[-1]
+        scores = cosine(last.mt[:, None], last.et)
+        present = batch.candidate_mask & batch.entity_has_text
+        scores = jnp.where(present, scores, 0)[:, : batch.scored]
+        aux: Aux = {
+            "edges": jnp.stack(weights),
+            "vertices": vertices,
+            "mention": last.mt,
+            "entity": last.et,
+        }
+        return scores, aux
+
+
+def raw_text_edge(batch: GraphBatch) -> Float[Array, "b r"]:
+    """R_tt itself as a score: what an untrained ranker makes of the same features."""
+    return batch.edges[:, TT, : batch.scored]

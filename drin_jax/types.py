@@ -1,0 +1,56 @@
+"""Arrays that travel between the parts, and the glossary of their dimensions.
+
+    b  mentions in a batch            d  width of a graph vertex
+    r  candidate slots of a mention   t  width of a frozen text feature
+    l  graph layers                   v  width of a frozen image feature
+    n  vertices of one graph, 2 + 2r  (mention text, mention image, entity texts, entity images)
+
+Edges have the axis order of `data_pipeline.schema.RELATIONS`: tt, tv, vt, vv (mention side first).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+Aux = dict[str, Any]
+Metrics = dict[str, jax.Array]
+
+
+class UserError(Exception):
+    """A mistake the user can mend, told in one line: what, where, and what to do."""
+
+
+@flax.struct.dataclass
+class GraphBatch:
+    """The frozen inputs of a batch of graphs.
+
+    With the leaking protocol (`graph.gold_slot = "upstream"`) the candidate axis has one slot more than
+    `edges` of the default protocol: the gold entity, last; `scored` says how many slots count.
+    """
+
+    mention_text: Float[Array, "b t"]
+    mention_image: Float[Array, "b v"]
+    entity_text: Float[Array, "b r t"]
+    entity_image: Float[Array, "b r v"]
+    edges: Float[Array, "b 4 r"]
+    mention_has_text: Bool[Array, " b"]
+    mention_has_image: Bool[Array, " b"]
+    entity_has_text: Bool[Array, "b r"]
+    entity_has_image: Bool[Array, "b r"]
+    candidate_mask: Bool[Array, "b r"]
+    gold: Int[Array, " b"]
+    mask: Bool[Array, " b"]
+    gold_slot: bool = flax.struct.field(pytree_node=False, default=False)
+
+    @classmethod
+    def from_host(cls, arrays: Mapping[str, Any], gold_slot: bool = False) -> "GraphBatch":
+        """A batch of the loader's arrays (names as in `schema.batch_shapes`)."""
+        return cls(**arrays, gold_slot=gold_slot)
+
+    @property
+    def scored(self) -> int:
+        """Slots that are ranked and enter the loss: all but an appended gold slot."""
+        return self.entity_text.shape[1] - int(self.gold_slot)
