@@ -8,7 +8,7 @@ the axis (`train.py`): each device holds the whole loss and differentiates its o
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from drin_jax.models.graph import unit
 from drin_jax.types import Aux, GraphBatch, UserError
@@ -91,19 +91,3 @@ def mean_where(values: Array, where: Bool[Array, "..."], axis: int | None = None
     chosen = jnp.broadcast_to(where, values.shape)
     total = jnp.sum(jnp.where(chosen, values, 0), axis)
     return total / jnp.maximum(jnp.sum(chosen, axis), 1)
-
-
-def gold_rank_counts(
-    scores: Float[Array, "b r"], gold: Int[Array, " b"], candidates: Bool[Array, "b r"]
-) -> tuple[Int[Array, " b"], Int[Array, " b"]]:
-    """How many other candidates score strictly higher than the gold, and how many exactly as high.
-
-    Where the gold is not among the candidates both are 0 and mean nothing: mask by `gold >= 0`.
-    """
-    is_gold = jax.nn.one_hot(gold, scores.shape[1], dtype=bool)
-    own = jnp.sum(jnp.where(is_gold, scores, 0), 1, keepdims=True)
-    others = candidates & ~is_gold
-    higher = jnp.sum(others & (scores > own), 1)
-    tied = jnp.sum(others & (scores == own), 1)
-    known = gold >= 0
-    return jnp.where(known, higher, 0), jnp.where(known, tied, 0)

@@ -3,8 +3,8 @@
     python -m drin_jax.parity FILE.npz ...
 
 Each file (form: tests/golden/README.md) holds inputs, parameters, gradients and outputs of one
-random model. The model its `meta` describes is built, given the same parameters and inputs, and compared;
-a line a file tells the largest error of every part. Exit code 1 where one exceeds its tolerance.
+random model. The model its `meta` describes is built, given the same parameters and inputs, and
+compared; a line a file tells the largest error of every part. Exit code 1 beyond a tolerance.
 """
 
 import argparse

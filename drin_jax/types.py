@@ -27,8 +27,8 @@ class UserError(Exception):
 class GraphBatch:
     """The frozen inputs of a batch of graphs.
 
-    With the leaking protocol (`graph.gold_slot = "upstream"`) the candidate axis has one slot more than
-    `edges` of the default protocol: the gold entity, last; `scored` says how many slots count.
+    With the leaking protocol (`graph.gold_slot = "upstream"`) the candidate axis has one slot more,
+    the gold entity, last: it takes part in the graph only. `scored` says how many slots count.
     """
 
     mention_text: Float[Array, "b t"]

@@ -1,0 +1,53 @@
+# make run     set up, train and evaluate on the embedded sample, print the report
+# make test    set up and run the tests
+# make check   format, lint, types and tests: what a change has to pass
+
+PYTHON ?= python3
+VENV ?= .venv
+# The reference in parity tests and benchmarks. `make test TORCH=` does without: those tests then use
+# the committed reference arrays alone.
+TORCH ?= torch==2.13.0
+WORKDIR ?= runs/sample
+PYTEST_ARGS ?= -n 2
+
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/run.stamp
+DEV_STAMP := $(VENV)/dev.stamp
+
+.PHONY: run test check format lint types clean
+.DEFAULT_GOAL := run
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; use: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt $(TORCH)
+	@touch $@
+
+run: $(RUN_STAMP)
+	$(BIN)/python -m drin_jax.main --config=configs/sample.py --workdir=$(WORKDIR)
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(DEV_STAMP)
+	$(BIN)/mypy
+
+check: lint types test
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf runs .cache .mypy_cache .ruff_cache build *.egg-info

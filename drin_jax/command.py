@@ -1,0 +1,133 @@
+"""What every command does: read its flags, end in one clear line on a user's mistake.
+
+python -m drin_jax.NAME --config=configs/X.py --workdir=DIR [--config.field=value ...]
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from data_pipeline.schema import DataError
+from drin_jax.types import UserError
+
+FLAGS = flags.FLAGS
+
+# Fields that do not change what is computed, or only how far training goes: a workdir may be
+# continued with other values of these.
+FREE_FIELDS = ("data.root", "data.store", "data.source", "eval.", "parallel.", "train.epochs",
+               "train.patience", "train.save_every", "train.log_every")  # fmt: skip
+
+
+def define_flags() -> None:
+    """The two flags that every command over a config takes."""
+    config_flags.DEFINE_config_file("config", None, "A file of configs/, as in configs/sample.py.")
+    flags.DEFINE_string("workdir", None, "Folder for everything the run writes.")
+
+
+def config_and_workdir() -> tuple[ConfigDict, Path]:
+    """The parsed flags; UserError where one is missing."""
+    for name in ("config", "workdir"):
+        if FLAGS[name].value is None:
+            raise UserError(f"--{name} is missing; see --help")
+    return FLAGS.config, Path(FLAGS.workdir)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parse the flags, run `main`, and exit: 0, its result, or 1 (2 for flags) after one line."""
+    logging.set_verbosity(logging.ERROR)
+    # Before training takes over, a SIGTERM leaves at once; what is on disk is resumable.
+    signal.signal(signal.SIGTERM, _leave)
+    app.define_help_flags()
+    try:
+        rest = FLAGS(sys.argv)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected argument {rest[1]!r}; flags look like --name=value")
+        if "config" in FLAGS and FLAGS.config is None and FLAGS["config"].present:
+            raise flags.Error("--config could not be read")
+    except (flags.Error, AttributeError, OSError, ValueError, TypeError, KeyError) as error:
+        _fail(_flag_message(error), 2)
+    except (SyntaxError, ImportError, NameError) as error:
+        _fail(f"the config file does not load: {error}", 2)
+    try:
+        sys.exit(main() or 0)
+    except (UserError, DataError) as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except OSError as error:
+        _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _fail(message: str, code: int) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _flag_message(error: Exception) -> str:
+    text = str(error).strip("'\"").replace("\\'", "'").replace("\\n", " ")
+    if isinstance(error, AttributeError):
+        return f"no such config field: {text}"
+    if isinstance(error, OSError):
+        path = next((a.split("=", 1)[1] for a in sys.argv if a.startswith("--config=")), "")
+        return f"config file {path!r} cannot be read; see configs/ for those there are"
+    return text
+
+
+def flat(config: ConfigDict) -> dict[str, Any]:
+    """The config as one level of dotted names, values as JSON has them."""
+    out: dict[str, Any] = {}
+
+    def visit(prefix: str, values: Any) -> None:
+        for name, value in values.items():
+            if isinstance(value, ConfigDict):
+                visit(f"{prefix}{name}.", value)
+            else:
+                out[prefix + name] = list(value) if isinstance(value, tuple) else value
+
+    visit("", config)
+    return out
+
+
+def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Make the workdir this config's, or see that it is.
+
+    Raises:
+        UserError: it was made by another config (naming the fields), or its config.json is damaged.
+    """
+    path = workdir / "config.json"
+    new = flat(config)
+    if path.exists():
+        try:
+            old = json.loads(path.read_text())
+            if not isinstance(old, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise UserError(f"{path}: unreadable ({error}); use another --workdir") from None
+        differing = [
+            f"{name} {old.get(name)!r} -> {new.get(name)!r}"
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name) and not name.startswith(FREE_FIELDS)
+        ]
+        if differing:
+            raise UserError(
+                f"{workdir} was made by another config ({'; '.join(differing[:4])}"
+                f"{'; …' if len(differing) > 4 else ''}); use another --workdir or the same values"
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(new, indent=1) + "\n")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None

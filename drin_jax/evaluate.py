@@ -1,0 +1,183 @@
+"""Evaluation of a split: every mention is counted, every table names its protocol."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from data_pipeline import schema
+from data_pipeline.loader import EvalLoader
+from data_pipeline.store import Store
+from drin_jax.metrics import TIES, RankCounts, slot_counts, summarize
+from drin_jax.parallel import DataParallel
+from drin_jax.types import GraphBatch
+
+RECALL_AT = (1, 5, 10, 20, 50, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What a score has to be read with: how many candidates, from where, and the leak switch."""
+
+    candidates: str
+    r: int
+    gold_slot: str
+
+    def label(self) -> str:
+        leak = "never" if self.gold_slot == "never" else "ALWAYS (published protocol, leaks)"
+        return f"candidates: {self.candidates}, r = {self.r}; gold in graph unretrieved: {leak}"
+
+
+class Scorer:
+    """Scores a split with a model over all devices; compiles once."""
+
+    def __init__(
+        self, graphdef: nnx.GraphDef, parallel: DataParallel, *, batch: int, r: int, gold_slot: bool
+    ):
+        def step(params: Any, arrays: Any) -> Float[Array, "b r"]:
+            return nnx.merge(graphdef, params)(GraphBatch.from_host(arrays, gold_slot))[0]
+
+        self._step = parallel.eval_step(step)
+        self._parallel = parallel
+        self._batch, self._r, self._gold_slot = batch, r, gold_slot
+
+    def scores(self, params: Any, store: Store, split: str) -> np.ndarray:
+        """Scores [n, r] of the split's mentions in file order, on every process."""
+        loader = EvalLoader(
+            store,
+            split,
+            batch=self._batch,
+            r=self._r,
+            gold_slot=self._gold_slot,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        rows, scores = [], []
+        for batch_rows, arrays in loader:
+            rows.append(batch_rows[arrays["mask"]])
+            out = self._parallel.local(self._step(params, self._parallel.shard(arrays)))
+            scores.append(out[arrays["mask"]])
+        return _gather(np.concatenate(rows), np.concatenate(scores), store.splits[split])
+
+
+def _gather(rows: np.ndarray, scores: np.ndarray, n: int) -> np.ndarray:
+    """Scores of all processes, in file order."""
+    out = np.zeros((n, scores.shape[1]), np.float32)
+    out[rows] = scores
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        # Each row is written by one process and zero on the others.
+        out = np.asarray(multihost_utils.process_allgather(jnp.asarray(out))).sum(0)
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitView:
+    """What a ranking of a split is held against. `gold` counts only the graph's r slots."""
+
+    split: str
+    candidates: np.ndarray  # [n, r] bool: the slot holds a candidate
+    retrieval_score: np.ndarray  # [n, r]
+    text_edge: np.ndarray  # [n, r], R_tt
+    gold: np.ndarray  # [n]
+    gold_any: np.ndarray  # [n], slot among everything retrieved
+    gold_entity: np.ndarray  # [n]
+    groups: dict[str, np.ndarray]  # name -> [n] bool
+
+    @classmethod
+    def of(cls, store: Store, split: str, r: int = 0) -> "SplitView":
+        """The view of a split with the first `r` candidates (0: all)."""
+
+        def array(name: str) -> np.ndarray:
+            return np.asarray(store.array(f"{split}_{name}"))
+
+        r = r or store.sizes["r"]
+        gold_any, bits = array("gold"), array("groups")
+        return cls(
+            split=split,
+            candidates=array("candidates")[:, :r] != schema.PADDING,
+            retrieval_score=array("retrieval_score")[:, :r],
+            text_edge=array("edges")[:, 0, :r],
+            gold=np.where(gold_any < r, gold_any, schema.NOT_RETRIEVED),
+            gold_any=gold_any,
+            gold_entity=array("gold_entity"),
+            groups={name: (bits >> i) & 1 == 1 for i, name in enumerate(store.groups)},
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Mentions by what can become of them; the four kinds add up to `mentions`."""
+        in_kb = self.gold_entity >= 0
+        return {
+            "mentions": len(self.gold),
+            "answerable": int(np.sum(self.gold >= 0)),
+            "gold not retrieved": int(np.sum(in_kb & (self.gold < 0))),
+            "gold outside the knowledge base": int(np.sum(self.gold_entity == schema.OUTSIDE_KB)),
+            "NIL": int(np.sum(self.gold_entity == schema.NIL)),
+        }
+
+    def recall(self) -> dict[str, float]:
+        """Retrieval recall@k: share of the mentions that are not NIL whose gold is retrieved."""
+        known = self.gold_entity != schema.NIL
+        r = self.candidates.shape[1]
+        return {
+            f"recall@{k}": float(np.sum((self.gold >= 0) & (self.gold < k))) / max(known.sum(), 1)
+            for k in sorted({*(k for k in RECALL_AT if k < r), r})
+        }
+
+
+def evaluate_split(
+    view: SplitView, systems: Mapping[str, np.ndarray], ks: Sequence[int]
+) -> dict[str, Any]:
+    """The whole result of a split as JSON: counts, recall, and every system on every subset.
+
+    Args:
+        systems: name -> scores [n, r], higher is better.
+    Returns:
+        `subsets[subset][scope][system][ties]` with scope "answerable" (the gold is among the
+        candidates) or "end_to_end" (every mention of the subset; what was not ranked is a miss).
+    """
+    counts = {name: slot_counts(s, view.gold, view.candidates) for name, s in systems.items()}
+    subsets = {"all": np.ones(len(view.gold), bool)} | {
+        name: chosen for name, chosen in view.groups.items() if chosen.any()
+    }
+    return {
+        "split": view.split,
+        "counts": view.counts(),
+        "group_sizes": {name: int(chosen.sum()) for name, chosen in view.groups.items()},
+        "retrieval": view.recall(),
+        "subsets": {
+            name: {
+                scope: {system: _by_ties(c, chosen & within, ks) for system, c in counts.items()}
+                for scope, within in (
+                    ("answerable", view.gold >= 0),
+                    ("end_to_end", np.ones(len(view.gold), bool)),
+                )
+            }
+            for name, chosen in subsets.items()
+        },
+    }
+
+
+def _by_ties(counts: RankCounts, chosen: np.ndarray, ks: Sequence[int]) -> dict[str, Any]:
+    return {ties: summarize(counts.ranks(ties)[chosen], ks) for ties in TIES}
+
+
+def baseline_scores(view: SplitView, has_text_edges: bool = True) -> dict[str, np.ndarray]:
+    """Systems that need no training: retrieval itself, and the raw text edge R_tt."""
+    systems = {"name matching": view.retrieval_score}
+    if has_text_edges:
+        systems["raw text edge R_tt"] = view.text_edge
+    return systems
+
+
+def valid_score(view: SplitView, scores: np.ndarray, select_by: str) -> float:
+    """The tie-aware score over answerable mentions that picks the best checkpoint."""
+    ranks = slot_counts(scores, view.gold, view.candidates).ranks("mean")[view.gold >= 0]
+    k = int(select_by.removeprefix("hits@")) if select_by.startswith("hits@") else 1
+    return summarize(ranks, (k,))["mrr" if select_by == "mrr" else f"hits@{k}"]

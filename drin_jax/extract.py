@@ -1,0 +1,338 @@
+"""Raw files -> feature store: every frozen feature once, before training.
+
+Reads the corpus, retrieves candidates, runs the text encoder over everything unique, joins
+precomputed picture features, and computes the graphs' initial edges. A run that is killed goes on
+where it stopped; nothing half-written is ever read.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipeline import retrieval, schema
+from data_pipeline.precomputed import Precomputed
+from data_pipeline.precomputed import load as load_precomputed
+from data_pipeline.readers import read
+from data_pipeline.schema import Corpus, Mention
+from data_pipeline.store import Store, StoreWriter
+from drin_jax.types import UserError
+
+ROWS_PER_SHARD = 4096
+EDGE_ROWS = 1024
+
+
+def store_path(config: ConfigDict, workdir: Path) -> Path:
+    """Where the features of this config are kept."""
+    return Path(config.data.store) if config.data.store else workdir / "store"
+
+
+def settings(config: ConfigDict) -> dict[str, Any]:
+    """The config fields that decide what is in a store."""
+    data, encoders = config.data, config.encoders
+    return {
+        "data.name": data.name,
+        "data.reader": data.reader,
+        "data.split": data.split,
+        "data.valid_fraction": data.valid_fraction,
+        **{f"retrieval.{name}": value for name, value in config.retrieval.items()},
+        **{f"text.{name}": value for name, value in config.text.items()},
+        **{
+            f"encoders.{name}": value
+            for name, value in encoders.items()
+            if name not in ("batch_tokens",)
+        },
+    }
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Store:
+    """The feature store of this config, made if it is missing.
+
+    Raises:
+        UserError, DataError: one line on anything a user can mend.
+    """
+    path = store_path(config, workdir)
+    if path.exists():
+        store = Store.open(path, made_from=settings(config))
+        _check_sources(store, Path(config.data.root), path)
+        return store
+    corpus = _read_corpus(config)
+    for split in schema.SPLITS:
+        if not any(mention.split == split for mention in corpus.mentions):
+            raise UserError(f"{config.data.root}: the {split} split is empty")
+    writer = StoreWriter(path, settings(config))
+    return _extract(config, workdir, corpus, writer, path)
+
+
+def _read_corpus(config: ConfigDict) -> Corpus:
+    data = config.data
+    if data.reader == "sample":
+        from data_pipeline import sample
+
+        sample.generate(Path(data.root), seed=config.seed)
+    return read(
+        data.reader,
+        Path(data.root),
+        name=data.name,
+        split=data.split,
+        valid_fraction=data.valid_fraction,
+        source=data.source,
+    )
+
+
+def _check_sources(store: Store, root: Path, path: Path) -> None:
+    """Refuse features of raw files that have changed since; files that are gone are no change."""
+    for name, digest in store.report.get("sources", {}).items():
+        file = root / name
+        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            raise UserError(
+                f"{file} has changed since the features in {path} were made from it; delete {path} "
+                "to make them again"
+            )
+
+
+def _extract(
+    config: ConfigDict, workdir: Path, corpus: Corpus, writer: StoreWriter, path: Path
+) -> Store:
+    entities, mentions = corpus.entities, corpus.mentions
+    rows = {entity.id: i for i, entity in enumerate(entities)}
+    report: dict[str, Any] = {"counts": dict(corpus.counts), "sources": dict(corpus.sources)}
+    writer.write_strings("entity_id", [e.id for e in entities])
+    writer.write_strings("entity_name", [e.name for e in entities])
+    writer.write_strings("mention_id", [m.id for m in mentions])
+    writer.write_strings("mention_surface", [m.name for m in mentions])
+    candidates, scores, found = _retrieve(config, workdir, corpus)
+    report["counts"] |= found
+    report["text_encoder"] = _encode_text(config, corpus, writer)
+    pictures = _pictures(config, corpus, writer)
+    if pictures is not None:
+        report["pictures"] = config.encoders.pictures
+    else:
+        n = sum(mention.image is not None for mention in mentions)
+        report["counts"]["mention pictures without features (masked)"] = n
+    groups = _group_names(mentions)
+    known = {m.gold for m in mentions if m.split == "train"}
+    for split in schema.SPLITS:
+        chosen = np.array([i for i, m in enumerate(mentions) if m.split == split])
+        own = [mentions[i] for i in chosen]
+        gold_entity = np.array(
+            [schema.NIL if m.gold is None else rows.get(m.gold, schema.OUTSIDE_KB) for m in own],
+            np.int32,
+        )
+        is_gold = (candidates[chosen] == gold_entity[:, None]) & (gold_entity >= 0)[:, None]
+        gold = np.where(is_gold.any(1), is_gold.argmax(1), schema.NOT_RETRIEVED)
+        arrays = {
+            "mention": chosen.astype(np.int32),
+            "candidates": candidates[chosen],
+            "retrieval_score": scores[chosen],
+            "gold": gold.astype(np.int32),
+            "gold_entity": gold_entity,
+            "groups": _group_bits(own, groups, known),
+        }
+        arrays["edges"] = _edges(corpus, writer, pictures, chosen, candidates[chosen])
+        arrays["gold_edges"] = _edges(corpus, writer, pictures, chosen, gold_entity[:, None])[
+            :, :, 0
+        ]
+        for name, array in arrays.items():
+            writer.write(f"{split}_{name}", array)
+    writer.finish(name=corpus.name, groups=groups, report=report)
+    return Store.open(path)
+
+
+def _retrieve(
+    config: ConfigDict, workdir: Path, corpus: Corpus
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    method, r = config.retrieval.method, config.retrieval.r
+    if r < 1:
+        raise UserError(f"retrieval.r is {r}; at least 1 candidate is needed")
+    if method == "names":
+        candidates, scores = retrieval.by_name(
+            [entity.name for entity in corpus.entities],
+            [mention.name for mention in corpus.mentions],
+            r,
+            scorer=config.retrieval.scorer,
+            cache_dir=workdir / "cache",
+        )
+        return candidates, scores, {}
+    if method == "given":
+        return retrieval.given(corpus, r)
+    raise UserError(f"retrieval.method is {method!r}; known are names, given")
+
+
+def mention_text(template: str, mention: Mention) -> tuple[str, tuple[int, int] | None]:
+    """The text given to the encoder for a mention, and where its span lies in it (characters)."""
+    head, placed, tail = template.partition("{sentence}")
+    if not placed:
+        raise UserError(f"text.mention is {template!r}; it needs a {{sentence}}")
+    try:
+        before = head.format(mention=mention.name)
+        text = before + mention.text + tail.format(mention=mention.name)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"text.mention is {template!r}; fields are {{sentence}}, {{mention}} ({error})"
+        ) from None
+    if mention.start is None or mention.end is None:
+        return text, None
+    return text, (len(before) + mention.start, len(before) + mention.end)
+
+
+def entity_text(template: str, name: str, description: str) -> str:
+    """The text given to the encoder for an entity."""
+    try:
+        return template.format(name=name, description=description).strip()
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"text.entity is {template!r}; fields are {{name}}, {{description}} ({error})"
+        ) from None
+
+
+def _encode_text(config: ConfigDict, corpus: Corpus, writer: StoreWriter) -> dict[str, Any]:
+    """Write the text tables of both sides; returns what encoded them."""
+    from drin_jax.encoders.text import TextEncoder  # transformers takes seconds to import
+
+    encoders = config.encoders
+    folder = encoders.text
+    local = Path(config.data.root) / folder
+    encoder = TextEncoder(
+        str(local) if local.is_dir() else folder,
+        dtype=encoders.dtype,
+        max_length=encoders.max_length,
+        batch_tokens=encoders.batch_tokens,
+    )
+    entities = [
+        (entity_text(config.text.entity, e.name, e.description), None) for e in corpus.entities
+    ]
+    mentions = [mention_text(config.text.mention, m) for m in corpus.mentions]
+    blank = [not (e.name.strip() or e.description.strip()) for e in corpus.entities]
+    writer.write("entity_has_text", ~np.array(blank, bool))
+    writer.write("mention_has_text", np.array([bool(m.text.strip()) for m in corpus.mentions]))
+    for side, items in (("entity", entities), ("mention", mentions)):
+        poolings = {
+            f"{side}_text": encoders[f"{side}_vertex"],
+            f"{side}_text_edge": encoders[f"{side}_edge"],
+        }
+        if len(set(poolings.values())) == 1:
+            del poolings[f"{side}_text_edge"]
+        _encode_side(encoder, writer, items, poolings)
+    return {"name": folder, "fingerprint": encoder.fingerprint, "width": encoder.width}
+
+
+def _encode_side(
+    encoder: Any,
+    writer: StoreWriter,
+    items: Sequence[tuple[str, tuple[int, int] | None]],
+    poolings: dict[str, str],
+) -> None:
+    tables = {
+        name: writer.shards(name, (len(items), encoder.width), "float32", ROWS_PER_SHARD)
+        for name in poolings
+    }
+    todo = sorted({index for table in tables.values() for index in table.missing()})
+    for count, index in enumerate(todo):
+        part = items[index * ROWS_PER_SHARD : (index + 1) * ROWS_PER_SHARD]
+        encoded = encoder.encode(
+            [text for text, _ in part],
+            [span for _, span in part],
+            tuple(dict.fromkeys(poolings.values())),
+            progress=f"encoding {'/'.join(poolings)} {count + 1} of {len(todo)}",
+        )
+        for name, pooling in poolings.items():
+            tables[name].write(index, encoded[pooling])
+    for table in tables.values():
+        table.finish()
+
+
+def _pictures(config: ConfigDict, corpus: Corpus, writer: StoreWriter) -> Precomputed | None:
+    """Write the image tables of both sides; without picture features everything is masked."""
+    name = config.encoders.pictures
+    pictures = None
+    if name:
+        local = Path(config.data.root) / name
+        pictures = load_precomputed(local if local.exists() else Path(name))
+    sides: Iterable[tuple[str, Sequence[Any]]] = (
+        ("entity", corpus.entities),
+        ("mention", corpus.mentions),
+    )
+    for side, items in sides:
+        if pictures is None:
+            writer.write(f"{side}_image", np.zeros((len(items), 0), np.float32))
+            writer.write(f"{side}_has_image", np.zeros(len(items), bool))
+            continue
+        found = pictures.image_rows([item.image for item in items])
+        table = np.where((found >= 0)[:, None], pictures.pooled[np.maximum(found, 0)], 0)
+        writer.write(f"{side}_image", table.astype(np.float32))
+        writer.write(f"{side}_has_image", found >= 0)
+    return pictures
+
+
+def _edges(
+    corpus: Corpus,
+    writer: StoreWriter,
+    pictures: Precomputed | None,
+    mentions: np.ndarray,
+    candidates: np.ndarray,
+) -> np.ndarray:
+    """Initial edges [n, 4, r]; 0 where an end is missing. `candidates` below 0 are no entity."""
+    out = np.zeros((len(mentions), 4, candidates.shape[1]), np.float32)
+    left, right = writer.array("mention_text_edge"), writer.array("entity_text_edge")
+    for begin in range(0, len(mentions), EDGE_ROWS):
+        rows = slice(begin, begin + EDGE_ROWS)
+        own, others = mentions[rows], np.maximum(candidates[rows], 0)
+        out[rows, 0] = cosine(left[own][:, None], right[others])
+    if pictures is not None:
+        sentences = [corpus.mentions[i].text for i in mentions]
+        images = [corpus.mentions[i].image for i in mentions]
+        texts = [entity.description for entity in corpus.entities]
+        entity_images = [entity.image for entity in corpus.entities]
+        out[:, 1:] = pictures.edges(sentences, images, texts, entity_images, candidates)
+    return np.where((candidates >= 0)[:, None], out, 0)
+
+
+def cosine(x: np.ndarray, y: np.ndarray, eps: float = 1e-8) -> np.ndarray:
+    """Cosine over the last axis; norms are at least `eps` (R_tt, [6])."""
+    dots = np.einsum("...d,...d->...", x, y)
+    norms = [np.maximum(np.sqrt(np.einsum("...d,...d->...", a, a)), eps) for a in (x, y)]
+    return dots / (norms[0] * norms[1])
+
+
+def _group_names(mentions: Sequence[Mention]) -> list[str]:
+    kinds = sorted({mention.kind for mention in mentions if mention.kind})
+    return [
+        schema.GROUP_CLEAN,
+        schema.GROUP_UNSEEN,
+        schema.GROUP_NO_SPAN,
+        *(f"kind:{kind}" for kind in kinds),
+    ]
+
+
+def _group_bits(mentions: Sequence[Mention], groups: list[str], known: set[Any]) -> np.ndarray:
+    bits = np.zeros(len(mentions), np.uint32)
+    for i, mention in enumerate(mentions):
+        belongs = {
+            schema.GROUP_CLEAN: mention.clean,
+            schema.GROUP_UNSEEN: mention.gold is not None and mention.gold not in known,
+            schema.GROUP_NO_SPAN: mention.start is None,
+            f"kind:{mention.kind}": True,
+        }
+        bits[i] = sum(1 << j for j, name in enumerate(groups) if belongs.get(name, False))
+    return bits
+
+
+def describe(store: Store) -> str:
+    """One line on what a store holds."""
+    sizes = store.sizes
+    splits = ", ".join(f"{name} {n}" for name, n in store.splits.items())
+    pictures = f"pictures {sizes['image_width']}" if sizes["image_width"] else "no pictures"
+    return (
+        f"{store.name}: {sizes['entities']} entities, {sizes['mentions']} mentions ({splits}), "
+        f"r {sizes['r']}, text {sizes['text_width']} wide, {pictures}"
+    )
+
+
+def say(message: str) -> None:
+    """A line of what is going on, on stderr."""
+    print(message, file=sys.stderr, flush=True)

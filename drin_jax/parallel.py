@@ -1,0 +1,124 @@
+"""Data parallelism: the per-device functions of `train.py` and `evaluate.py` over every device.
+
+A function is written once, for one device's share of a batch, with the axis name `data`; this wraps
+it in `jax.shard_map` under `jit`, or in `jax.pmap`. State is replicated, batches are split along
+their first axis.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from drin_jax.types import UserError
+
+AXIS = "data"
+IMPLEMENTATIONS = ("shard_map", "pmap")
+
+
+class DataParallel:
+    """The devices of a run and how functions and arrays are laid over them.
+
+    Args:
+        impl: "shard_map" or "pmap".
+        devices: local devices to use, 0 for all. Every process uses the same number.
+    Raises:
+        UserError: unknown `impl`, or more devices than there are.
+    """
+
+    def __init__(self, impl: str = "shard_map", devices: int = 0):
+        if impl not in IMPLEMENTATIONS:
+            raise UserError(f"parallel.impl is {impl!r}; known are {', '.join(IMPLEMENTATIONS)}")
+        local = jax.local_devices()
+        if not 0 <= devices <= len(local):
+            raise UserError(
+                f"parallel.devices is {devices}, but this process has {len(local)} "
+                f"({local[0].platform}); lower it or use 0 for all"
+            )
+        self.impl = impl
+        self.local_devices = local[: devices or len(local)]
+        everywhere = [
+            device
+            for process in range(jax.process_count())
+            for device in jax.devices()
+            if device.process_index == process
+        ]
+        if devices and jax.process_count() == 1:
+            everywhere = self.local_devices
+        self.mesh = Mesh(np.array(everywhere), (AXIS,))
+
+    @property
+    def size(self) -> int:
+        """Devices over all processes."""
+        return self.mesh.size
+
+    def check_batch(self, batch: int, field: str) -> None:
+        """UserError where `batch` mentions cannot be split evenly over the devices."""
+        if batch % self.size:
+            raise UserError(
+                f"{field} is {batch}, which does not divide over {self.size} devices; "
+                f"use a multiple of {self.size}"
+            )
+
+    def replicate(self, tree: Any) -> Any:
+        """A copy of `tree` on every device. Through the host, because `device_put` may alias its
+        argument and the training step donates the result."""
+        host = jax.tree.map(lambda x: np.array(x, copy=True), tree)
+        return jax.device_put(host, NamedSharding(self.mesh, PartitionSpec()))
+
+    def shard(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """This process's share of a batch, split over its devices along the first axis."""
+        if self.impl == "pmap":
+            n = len(self.local_devices)
+            return {name: a.reshape(n, a.shape[0] // n, *a.shape[1:]) for name, a in arrays.items()}
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return {
+            name: jax.make_array_from_process_local_data(sharding, a) for name, a in arrays.items()
+        }
+
+    def train_step(self, step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], Any]:
+        """`step(state, batch) -> (state, metrics)`, both results equal on every device; the given
+        state is donated."""
+        if self.impl == "pmap":
+            return jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(None, 0),  # type: ignore[arg-type]
+                out_axes=None,  # type: ignore[arg-type]
+                devices=None if jax.process_count() > 1 else self.local_devices,
+                donate_argnums=0,
+            )
+        return jax.jit(
+            self._shard_map(step, PartitionSpec()),
+            donate_argnums=0,
+        )
+
+    def eval_step(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """`step(params, batch) -> arrays`, the results joined along their first axis."""
+        if self.impl == "pmap":
+            return jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(None, 0),  # type: ignore[arg-type]
+                devices=None if jax.process_count() > 1 else self.local_devices,
+            )
+        return jax.jit(self._shard_map(step, PartitionSpec(AXIS)))
+
+    def _shard_map(self, step: Callable, out: PartitionSpec) -> Callable:
+        # check_vma=False gives collectives the same transposes as under pmap, so that one step with
+        # one explicit pmean of the gradients is right in both.
+        return jax.shard_map(
+            step,
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            out_specs=out,
+            check_vma=False,
+        )
+
+    def local(self, array: jax.Array) -> np.ndarray:
+        """The part of an `eval_step`'s result that this process's share of the batch made."""
+        shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        joined = np.concatenate([np.asarray(shard.data) for shard in shards])
+        return joined.reshape(-1, *array.shape[2:]) if self.impl == "pmap" else joined

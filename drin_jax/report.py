@@ -1,0 +1,87 @@
+"""A run's result as tables on the terminal and as `report.json` and `report.md` in the workdir."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_SCOPES = {"end_to_end": "end to end", "answerable": "answerable"}
+_TIE_ROWS = {
+    "mean": "",
+    "optimistic": ", ties optimistic",
+    "pessimistic": ", ties pessimistic",
+    "key": ", ties by retrieval order",
+}
+
+
+def rows(result: Mapping[str, Any], systems_with_ties: Sequence[str]) -> list[tuple[str, ...]]:
+    """Table rows of one split: subset, scope, system, n, hits@k..., MRR.
+
+    Tie-aware everywhere (the gold at the mean rank of its ties); for `systems_with_ties` and the
+    whole split also the other readings of a tie.
+    """
+    out = []
+    for subset, scopes in result["subsets"].items():
+        for scope, title in _SCOPES.items():
+            for system, by_ties in scopes[scope].items():
+                for ties, suffix in _TIE_ROWS.items():
+                    if ties != "mean" and not (subset == "all" and system in systems_with_ties):
+                        continue
+                    values = by_ties[ties]
+                    hits = [f"{100 * v:.1f}" for k, v in values.items() if k.startswith("hits@")]
+                    mrr = f"{100 * values['mrr']:.1f}"
+                    out.append((subset, title, system + suffix, str(values["n"]), *hits, mrr))
+    return out
+
+
+def _caption(result: Mapping[str, Any], protocol: str) -> list[str]:
+    counts = ", ".join(f"{name} {n}" for name, n in result["counts"].items())
+    recall = ", ".join(f"@{k.split('@')[1]} {100 * v:.1f}" for k, v in result["retrieval"].items())
+    return [protocol, counts, f"retrieval recall (of all but NIL) {recall}"]
+
+
+def print_split(
+    result: Mapping[str, Any], protocol: str, ks: Sequence[int], systems_with_ties: Sequence[str]
+) -> None:
+    """One table for a split on stdout."""
+    console = Console(width=None if Console().is_terminal else 130)
+    table = Table(title=f"{result['split']}", title_justify="left", pad_edge=False)
+    for name in ("mentions", "", "system"):
+        table.add_column(name, overflow="fold")
+    for name in ("n", *(f"hits@{k}" for k in ks), "MRR"):
+        table.add_column(name, justify="right")
+    previous: tuple[str, ...] = ("", "")
+    for row in rows(result, systems_with_ties):
+        same = row[:2] == previous
+        if not same and previous != ("", ""):
+            table.add_section()
+        table.add_row(*(("", "") if same else row[:2]), *row[2:])
+        previous = row[:2]
+    console.print(table)
+    for line in _caption(result, protocol):
+        console.print(f"  {line}", highlight=False)
+
+
+def write(
+    workdir: Path, report: Mapping[str, Any], ks: Sequence[int], systems_with_ties: Sequence[str]
+) -> tuple[Path, Path]:
+    """Write `report.json`, everything, and `report.md`, the tables. Returns both paths."""
+    lines = [f"# {report['name']}", ""]
+    for result in report["splits"].values():
+        lines += [f"## {result['split']}", ""]
+        lines += [f"* {line}" for line in _caption(result, report["protocol"])] + [""]
+        head = ["mentions", "scope", "system", "n", *(f"hits@{k}" for k in ks), "MRR"]
+        lines.append("| " + " | ".join(head) + " |")
+        lines.append("|---" * 3 + "|---:" * (len(head) - 3) + "|")
+        lines += ["| " + " | ".join(row) + " |" for row in rows(result, systems_with_ties)] + [""]
+    paths = workdir / "report.json", workdir / "report.md"
+    for path, text in zip(
+        paths, (json.dumps(report, indent=1) + "\n", "\n".join(lines)), strict=True
+    ):
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text)
+        partial.replace(path)
+    return paths
