@@ -8,6 +8,7 @@ compared; a line a file tells the largest error of every part. Exit code 1 beyon
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -50,7 +51,7 @@ REQUIRED = {
     *("in/similarity_mtei", "in/answer", "out/score", "out/loss", "out/adam_losses"),
     *("out/score_after_adam", "edge0/tt", "edgeL/tt", "vertex0/mt", "vertexL/mt"),
 }
-_VERTICES = {"mt": "mt", "mi": "mv", "et": "et", "ei": "ev"}
+_VERTICES = (("mention", 0, "mt"), ("mention", 1, "mi"), ("entity", 0, "et"), ("entity", 1, "ei"))
 _EDGES = ("tt", "ti", "it", "ii")
 
 
@@ -109,10 +110,11 @@ def compare(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[s
     model = build(arrays, meta)
     batch = interop.from_release(_group(arrays, "in/"), meta["dataset"])
     graph, params = nnx.split(model, nnx.Param)
+    # The reference's scores count the appended slot; its loss does not.
+    whole = dataclasses.replace(batch, gold_slot=False)
 
     def forward(params: nnx.State, batch: GraphBatch) -> tuple[jax.Array, Any]:
-        # The reference's scores count the appended slot, so it is scored here, not in the loss.
-        scores, aux = nnx.merge(graph, params)(batch.replace(gold_slot=False))
+        scores, aux = nnx.merge(graph, params)(whole)
         loss = margin_loss(
             scores[:, : batch.scored], aux, batch, form="upstream", margin=meta["margin"]
         )
@@ -124,10 +126,9 @@ def compare(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[s
     mask = np.asarray(edge_mask(batch, model.relations))
     errors = {
         "vertices": _worst(
-            _error(getattr(vertices, ours), arrays[f"{group}/{theirs}"])
+            _error(getattr(vertices, side)[kind], arrays[f"{group}/{name}"])
             for group, vertices in (("vertex0", first), ("vertexL", last))
-            for theirs, ours in _VERTICES.items()
-            if getattr(vertices, ours) is not None
+            for side, kind, name in _VERTICES
         ),
         "edges": _worst(
             # A disabled edge has no value: ours is zero, theirs is whatever was never read.

@@ -7,7 +7,6 @@ from jaxtyping import Array, Float
 from drin_jax.models.gcn import PaperLayer, UpstreamLayer
 from drin_jax.models.graph import (
     RELATIONS,
-    TT,
     InputProjections,
     cosine,
     edge_mask,
@@ -92,7 +91,7 @@ class DRIN(nnx.Module):
             h, a = to_dense(x, edges)
             _, m = to_dense(x, mask)
             for layer in self.layers:
-                h, a = layer.dense(h, a, m, slots, 1 if x.mv is None else 2)
+                h, a = layer.dense(h, a, m, slots, len(x.mention))
                 new, edges = from_dense(h, a, x)
                 vertices.append(new)
                 weights.append(edges)
@@ -102,18 +101,19 @@ class DRIN(nnx.Module):
                 vertices.append(new)
                 weights.append(edges)
         last = vertices[-1]
-        scores = cosine(last.mt[:, None], last.et)
+        mention, entity = last.mention[0], last.entity[0]
+        scores = cosine(mention[:, None], entity)
         present = batch.candidate_mask & batch.entity_has_text
         scores = jnp.where(present, scores, 0)[:, : batch.scored]
         aux: Aux = {
             "edges": jnp.stack(weights),
             "vertices": vertices,
-            "mention": last.mt,
-            "entity": last.et,
+            "mention": mention,
+            "entity": entity,
         }
         return scores, aux
 
 
 def raw_text_edge(batch: GraphBatch) -> Float[Array, "b r"]:
     """R_tt itself as a score: what an untrained ranker makes of the same features."""
-    return batch.edges[:, TT, : batch.scored]
+    return batch.edges[:, 0, : batch.scored]

@@ -4,14 +4,16 @@ A layer updates vertices and edges. It has a `block` path, which touches only th
 block, and a `dense` path over H and A as the paper writes it; a test holds them equal.
 """
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from drin_jax.models.graph import TT, TV, VT, VV, Vertices
+from drin_jax.models.graph import Vertices
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -25,36 +27,43 @@ Edges = Float[Array, "b 4 r"]
 EdgeMask = Bool[Array, "b 4 r"]
 
 
-def _weighted_sum(weights: Float[Array, "b r"], entity: Float[Array, "b r d"]) -> Array:
-    return jnp.einsum("br,brd->bd", weights.astype(entity.dtype), entity)
+def _sum(terms: Iterable[Array]) -> Array:
+    return functools.reduce(operator.add, terms)
 
 
-def _dots(mention: Float[Array, "b d"], entity: Float[Array, "b r d"]) -> Float[Array, "b r"]:
-    return jnp.sum(mention[:, None] * entity, -1, dtype=jnp.float32)
+def _to_mentions(x: Vertices, edges: Edges, scale: Float[Array, " b"]) -> list[Array]:
+    """What the candidates send to each mention vertex: edge-weighted sums times `scale`."""
+    weights = (edges * scale[:, None, None]).astype(x.entity[0].dtype)
+    return [
+        _sum(
+            jnp.einsum("br,brd->bd", weights[:, 2 * u + v], entity)
+            for v, entity in enumerate(x.entity)
+        )
+        for u in range(len(x.mention))
+    ]
 
 
-def _aggregate_mentions(
-    x: Vertices, edges: Edges, scale: Float[Array, " b"]
-) -> tuple[Array, Array | None]:
-    """What the candidates send to `mt` and `mv`: edge-weighted sums times `scale`."""
-    weights = edges * scale[:, None, None]
-    mt = _weighted_sum(weights[:, TT], x.et)
-    if x.mv is None:
-        return mt, None
-    mt += _weighted_sum(weights[:, TV], x.ev)
-    return mt, _weighted_sum(weights[:, VT], x.et) + _weighted_sum(weights[:, VV], x.ev)
+def _to_entities(mention: Sequence[Float[Array, "b d"]], edges: Edges) -> list[Array]:
+    """What the mention vertices send to every candidate's vertices."""
+    weights = edges.astype(mention[0].dtype)[..., None]
+    return [
+        _sum(weights[:, 2 * u + v] * m[:, None] for u, m in enumerate(mention))
+        for v in range(len(mention))
+    ]
 
 
-def _aggregate_entities(
-    mt: Float[Array, "b d"], mv: Float[Array, "b d"] | None, edges: Edges
-) -> tuple[Array, Array | None]:
-    """What `mt` and `mv` send to every `et_j` and `ev_j`."""
-    weights = edges.astype(mt.dtype)[..., None]
-    et = weights[:, TT] * mt[:, None]
-    if mv is None:
-        return et, None
-    et += weights[:, VT] * mv[:, None]
-    return et, weights[:, TV] * mt[:, None] + weights[:, VV] * mv[:, None]
+def _block_dots(
+    queries: Sequence[Float[Array, "b d"]], entity: Sequence[Float[Array, "b r d"]]
+) -> Edges:
+    """Dot products of every query with every entity vertex of its graph, in the order of edges."""
+    k = len(queries)
+    dots = [
+        jnp.sum(queries[u][:, None] * entity[v], -1, dtype=jnp.float32)
+        if max(u, v) < k
+        else jnp.zeros(entity[0].shape[:2], jnp.float32)
+        for u, v in ((0, 0), (0, 1), (1, 0), (1, 1))
+    ]
+    return jnp.stack(dots, 1)
 
 
 class UpstreamLayer(nnx.Module):
@@ -79,35 +88,25 @@ class UpstreamLayer(nnx.Module):
         self, x: Vertices, edges: Edges, mask: EdgeMask, slots: Float[Array, " b"]
     ) -> tuple[Vertices, Edges]:
         """Vertices and edges after this layer; `slots` is the number of real candidate slots."""
-        to_mt, to_mv = _aggregate_mentions(x, edges, 1 / slots)
-        to_et, to_ev = _aggregate_entities(x.mt, x.mv, edges)
+        mention = _to_mentions(x, edges, 1 / slots)
+        entity = _to_entities(x.mention, edges)
         new = Vertices(
-            mt=self._vertex(x.mt + to_mt),
-            mv=None if to_mv is None else self._vertex(x.mv + to_mv),
-            et=self._vertex(x.et + to_et),
-            ev=None if to_ev is None else self._vertex(x.ev + to_ev),
+            tuple(self._vertex(a + b) for a, b in zip(x.mention, mention, strict=True)),
+            tuple(self._vertex(a + b) for a, b in zip(x.entity, entity, strict=True)),
         )
         return new, self._block_edges(x, edges, mask) if self.dynamic else edges
 
     def _block_edges(self, x: Vertices, edges: Edges, mask: EdgeMask) -> Edges:
         # (W_u u + b_u).(W_v v + b_v) = q.v + (W_u u + b_u).b_v with q = W_v^T (W_u u + b_u):
         # two d x d products a mention vertex instead of one a candidate vertex.
-        kernel, bias = self.w_v.kernel[...], self.w_v.bias[...]
-
-        def interaction(mention: Array, entity: Array) -> Array:
-            u = self.w_u(mention)
-            q = u @ kernel.astype(u.dtype).T
-            constant = jnp.sum(u * bias.astype(u.dtype), -1, dtype=jnp.float32)
-            return (_dots(q, entity) + constant[:, None]) / mention.shape[-1]
-
-        tt = interaction(x.mt, x.et)
-        if x.mv is None:
-            dots = jnp.stack([tt, *[jnp.zeros_like(tt)] * 3], 1)
-        else:
-            dots = jnp.stack(
-                [tt, interaction(x.mt, x.ev), interaction(x.mv, x.et), interaction(x.mv, x.ev)], 1
-            )
-        return jnp.where(mask, jax.nn.sigmoid(dots + edges), 0)
+        kernel, bias = self.w_v.kernel[...], self.w_v.bias[...]  # type: ignore[index]
+        projected = [self.w_u(m) for m in x.mention]
+        dots = _block_dots([u @ kernel.astype(u.dtype).T for u in projected], x.entity)
+        constants = [
+            jnp.sum(u * bias.astype(u.dtype), -1, dtype=jnp.float32)[:, None] for u in projected
+        ]
+        constant = jnp.stack([constants[0]] * 2 + [constants[-1]] * 2, 1)
+        return jnp.where(mask, jax.nn.sigmoid((dots + constant) / kernel.shape[0] + edges), 0)
 
     def dense(
         self, h: Float[Array, "b n d"], a: Array, m: Array, slots: Float[Array, " b"], mentions: int
@@ -166,33 +165,19 @@ class PaperLayer(nnx.Module):
         An entity row of A H W_h is a combination of the two rows of mentions, so W_h is applied to
         four vectors a mention and to none a candidate.
         """
-        to_mt, to_mv = _aggregate_mentions(x, edges, self._row_weight(slots))
-        to_et, to_ev = _aggregate_entities(
-            self.w_h(x.mt), None if x.mv is None else self.w_h(x.mv), edges
-        )
+        mention = _to_mentions(x, edges, self._row_weight(slots))
+        entity = _to_entities([self.w_h(m) for m in x.mention], edges)
         new = Vertices(
-            mt=self._update(self.w_h(to_mt), x.mt),
-            mv=None if to_mv is None else self._update(self.w_h(to_mv), x.mv),
-            et=self._update(to_et, x.et),
-            ev=None if to_ev is None else self._update(to_ev, x.ev),
+            tuple(self._update(self.w_h(a), b) for a, b in zip(mention, x.mention, strict=True)),
+            tuple(self._update(a, b) for a, b in zip(entity, x.entity, strict=True)),
         )
         return new, self._block_edges(new, edges, mask) if self.dynamic else edges
 
     def _block_edges(self, x: Vertices, edges: Edges, mask: EdgeMask) -> Edges:
+        # (u W_a).(v W_a) = (u W_a W_a^T).v: again no product a candidate.
         kernel = self.w_a.kernel[...]
-
-        def interaction(mention: Array, entity: Array) -> Array:
-            # (u W_a).(v W_a) = (u W_a W_a^T).v: again no product a candidate.
-            projected = self.w_a(mention)
-            return self.scale * _dots(projected @ kernel.astype(projected.dtype).T, entity)
-
-        tt = interaction(x.mt, x.et)
-        if x.mv is None:
-            dots = jnp.stack([tt, *[jnp.zeros_like(tt)] * 3], 1)
-        else:
-            dots = jnp.stack(
-                [tt, interaction(x.mt, x.ev), interaction(x.mv, x.et), interaction(x.mv, x.ev)], 1
-            )
+        queries = [self.w_a(m) @ kernel.astype(m.dtype).T for m in x.mention]
+        dots = self.scale * _block_dots(queries, x.entity)
         return jnp.where(mask, ACTIVATIONS[self.edge_activation](dots) + edges, 0)
 
     def dense(

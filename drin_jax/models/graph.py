@@ -15,17 +15,15 @@ from jaxtyping import Array, Bool, Float
 from drin_jax.types import GraphBatch
 
 RELATIONS = ("tt", "tv", "vt", "vv")
-TT, TV, VT, VV = range(4)
 
 
 @flax.struct.dataclass
 class Vertices:
-    """The four kinds of vertex; image ones are None where no enabled relation reaches a picture."""
+    """The kinds of vertex: (mt, mv) and (et, ev), or only the text ones where no enabled relation
+    reaches a picture. The edge between mention kind u and entity kind v is relation 2u + v."""
 
-    mt: Float[Array, "b d"]
-    mv: Float[Array, "b d"] | None
-    et: Float[Array, "b r d"]
-    ev: Float[Array, "b r d"] | None
+    mention: tuple[Float[Array, "b d"], ...]
+    entity: tuple[Float[Array, "b r d"], ...]
 
 
 def edge_mask(batch: GraphBatch, relations: tuple[str, ...]) -> Bool[Array, "b 4 r"]:
@@ -59,45 +57,38 @@ class InputProjections(nnx.Module):
             self.entity_image = nnx.Linear(image_width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, batch: GraphBatch) -> Vertices:
+        mention, entity = self.mention_text(batch.mention_text), self.entity_text(batch.entity_text)
+        if not self.pictures:
+            return Vertices((mention,), (entity,))
         return Vertices(
-            mt=self.mention_text(batch.mention_text),
-            mv=self.mention_image(batch.mention_image) if self.pictures else None,
-            et=self.entity_text(batch.entity_text),
-            ev=self.entity_image(batch.entity_image) if self.pictures else None,
+            (mention, self.mention_image(batch.mention_image)),
+            (entity, self.entity_image(batch.entity_image)),
         )
 
 
 def to_dense(
-    vertices: Vertices, edges: Float[Array, "b 4 r"]
-) -> tuple[Float[Array, "b n d"], Float[Array, "b n n"]]:
-    """H and the symmetric A. Without image vertices both hold text vertices only (n = 1 + r)."""
-    if vertices.mv is None or vertices.ev is None:
-        h = jnp.concatenate([vertices.mt[:, None], vertices.et], 1)
-        block = edges[:, None, TT]  # [b, 1, r]
-    else:
-        h = jnp.concatenate(
-            [vertices.mt[:, None], vertices.mv[:, None], vertices.et, vertices.ev], 1
-        )
-        rows = edges.reshape(edges.shape[0], 2, -1)  # [b, 2, 2r]: rows mt, mv; columns et.., ev..
-        block = rows
-    k, columns = block.shape[1:]
-    a = jnp.zeros((block.shape[0], k + columns, k + columns), block.dtype)
-    a = a.at[:, :k, k:].set(block).at[:, k:, :k].set(block.swapaxes(1, 2))
-    return h, a
+    vertices: Vertices, edges: Float[Array, "b 4 r"] | Bool[Array, "b 4 r"]
+) -> tuple[Float[Array, "b n d"], Array]:
+    """H and the symmetric A (or M, of a mask). Text vertices only: n = 1 + r."""
+    k = len(vertices.mention)
+    h = jnp.concatenate([*(x[:, None] for x in vertices.mention), *vertices.entity], 1)
+    b, _, r = edges.shape
+    block = edges.reshape(b, 2, 2, r)[:, :k, :k].reshape(b, k, k * r)
+    a = jnp.zeros((b, k + k * r, k + k * r), edges.dtype)
+    return h, a.at[:, :k, k:].set(block).at[:, k:, :k].set(block.swapaxes(1, 2))
 
 
 def from_dense(
     h: Float[Array, "b n d"], a: Float[Array, "b n n"], like: Vertices
 ) -> tuple[Vertices, Float[Array, "b 4 r"]]:
     """The block layout of `to_dense`'s result, with the kinds of vertex that `like` has."""
-    b, r, _ = like.et.shape
-    if like.mv is None:
-        vertices = Vertices(mt=h[:, 0], mv=None, et=h[:, 1:], ev=None)
-        edges = jnp.zeros((b, 4, r), a.dtype).at[:, TT].set(a[:, 0, 1:])
-    else:
-        vertices = Vertices(mt=h[:, 0], mv=h[:, 1], et=h[:, 2 : 2 + r], ev=h[:, 2 + r :])
-        edges = a[:, :2, 2:].reshape(b, 4, r)
-    return vertices, edges
+    k, (b, r, _) = len(like.mention), like.entity[0].shape
+    vertices = Vertices(
+        tuple(h[:, u] for u in range(k)),
+        tuple(h[:, k + v * r : k + (v + 1) * r] for v in range(k)),
+    )
+    block = a[:, :k, k:].reshape(b, k, k, r)
+    return vertices, jnp.zeros((b, 2, 2, r), a.dtype).at[:, :k, :k].set(block).reshape(b, 4, r)
 
 
 def cosine(x: Float[Array, "*n d"], y: Float[Array, "*n d"], eps: float = 1e-8) -> Array:
