@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     encoders.mention_edge = "cls"  # the same, for R_tt
     encoders.entity_vertex = "cls"
     encoders.entity_edge = "cls"
+    encoders.pictures = ""  # .npz of precomputed picture features, relative to data.root; empty: none
 
     config.graph = graph = ConfigDict()
     graph.r = 0  # candidates in the graph, the first of those retrieved; 0: all

@@ -44,6 +44,7 @@ def run(main: Callable[[], int | None]) -> None:
     logging.set_verbosity(logging.ERROR)
     # Before training takes over, a SIGTERM leaves at once; what is on disk is resumable.
     signal.signal(signal.SIGTERM, _leave)
+    define_flags()
     app.define_help_flags()
     try:
         rest = FLAGS(sys.argv)

@@ -9,18 +9,20 @@ import hashlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline import retrieval, schema
-from data_pipeline.precomputed import Precomputed
-from data_pipeline.precomputed import load as load_precomputed
 from data_pipeline.readers import read
 from data_pipeline.schema import Corpus, Mention
-from data_pipeline.store import Store, StoreWriter
+from data_pipeline.store import Store
+from data_pipeline.store_writer import StoreWriter
 from drin_jax.types import UserError
+
+if TYPE_CHECKING:
+    from data_pipeline.precomputed import Precomputed
 
 ROWS_PER_SHARD = 4096
 EDGE_ROWS = 1024
@@ -60,7 +62,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Store:
         store = Store.open(path, made_from=settings(config))
         _check_sources(store, Path(config.data.root), path)
         return store
-    corpus = _read_corpus(config)
+    corpus = read_corpus(config)
     for split in schema.SPLITS:
         if not any(mention.split == split for mention in corpus.mentions):
             raise UserError(f"{config.data.root}: the {split} split is empty")
@@ -68,7 +70,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Store:
     return _extract(config, workdir, corpus, writer, path)
 
 
-def _read_corpus(config: ConfigDict) -> Corpus:
+def read_corpus(config: ConfigDict) -> Corpus:
     data = config.data
     if data.reader == "sample":
         from data_pipeline import sample
@@ -246,11 +248,13 @@ def _encode_side(
         table.finish()
 
 
-def _pictures(config: ConfigDict, corpus: Corpus, writer: StoreWriter) -> Precomputed | None:
+def _pictures(config: ConfigDict, corpus: Corpus, writer: StoreWriter) -> "Precomputed | None":
     """Write the image tables of both sides; without picture features everything is masked."""
     name = config.encoders.pictures
     pictures = None
     if name:
+        from data_pipeline.precomputed import load as load_precomputed
+
         local = Path(config.data.root) / name
         pictures = load_precomputed(local if local.exists() else Path(name))
     sides: Iterable[tuple[str, Sequence[Any]]] = (
@@ -272,7 +276,7 @@ def _pictures(config: ConfigDict, corpus: Corpus, writer: StoreWriter) -> Precom
 def _edges(
     corpus: Corpus,
     writer: StoreWriter,
-    pictures: Precomputed | None,
+    pictures: "Precomputed | None",
     mentions: np.ndarray,
     candidates: np.ndarray,
 ) -> np.ndarray:

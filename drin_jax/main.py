@@ -10,8 +10,6 @@ line, 2 bad flags, 143 stopped by SIGTERM after saving.
 
 from drin_jax import command
 
-command.define_flags()
-
 
 def main() -> None:
     """Run the experiment that the flags describe."""

@@ -17,15 +17,19 @@ _TIE_ROWS = {
 }
 
 
-def rows(result: Mapping[str, Any], systems_with_ties: Sequence[str]) -> list[tuple[str, ...]]:
+def rows(
+    result: Mapping[str, Any], systems_with_ties: Sequence[str], full: bool
+) -> list[tuple[str, ...]]:
     """Table rows of one split: subset, scope, system, n, hits@k..., MRR.
 
     Tie-aware everywhere (the gold at the mean rank of its ties); for `systems_with_ties` and the
-    whole split also the other readings of a tie.
+    whole split also the other readings of a tie. Without `full`, the groups end to end only.
     """
     out = []
     for subset, scopes in result["subsets"].items():
         for scope, title in _SCOPES.items():
+            if scope == "answerable" and subset not in ("all", "clean") and not full:
+                continue
             for system, by_ties in scopes[scope].items():
                 for ties, suffix in _TIE_ROWS.items():
                     if ties != "mean" and not (subset == "all" and system in systems_with_ties):
@@ -46,7 +50,7 @@ def _caption(result: Mapping[str, Any], protocol: str) -> list[str]:
 def print_split(
     result: Mapping[str, Any], protocol: str, ks: Sequence[int], systems_with_ties: Sequence[str]
 ) -> None:
-    """One table for a split on stdout."""
+    """One table for a split on stdout; `report.md` has the rows that are left out here."""
     console = Console(width=None if Console().is_terminal else 130)
     table = Table(title=f"{result['split']}", title_justify="left", pad_edge=False)
     for name in ("mentions", "", "system"):
@@ -54,7 +58,7 @@ def print_split(
     for name in ("n", *(f"hits@{k}" for k in ks), "MRR"):
         table.add_column(name, justify="right")
     previous: tuple[str, ...] = ("", "")
-    for row in rows(result, systems_with_ties):
+    for row in rows(result, systems_with_ties, full=False):
         same = row[:2] == previous
         if not same and previous != ("", ""):
             table.add_section()
@@ -76,7 +80,9 @@ def write(
         head = ["mentions", "scope", "system", "n", *(f"hits@{k}" for k in ks), "MRR"]
         lines.append("| " + " | ".join(head) + " |")
         lines.append("|---" * 3 + "|---:" * (len(head) - 3) + "|")
-        lines += ["| " + " | ".join(row) + " |" for row in rows(result, systems_with_ties)] + [""]
+        lines += [
+            "| " + " | ".join(row) + " |" for row in rows(result, systems_with_ties, full=True)
+        ] + [""]
     paths = workdir / "report.json", workdir / "report.md"
     for path, text in zip(
         paths, (json.dumps(report, indent=1) + "\n", "\n".join(lines)), strict=True

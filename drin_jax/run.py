@@ -244,7 +244,7 @@ def _write_report(config: ConfigDict, workdir: Path, result: dict[str, Any]) -> 
     ties_for = ("name matching", result["system"])
     console = Console(highlight=False)
     for split in result["splits"].values():
-        report.print_split(split, result["protocol"], result["ks"], ties_for)
+        report.print_split(split, result["protocol"], result["ks"], ties_for[:1])
     paths = report.write(workdir, result, result["ks"], ties_for)
     seconds = result["seconds"]
     console.print(

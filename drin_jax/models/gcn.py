@@ -5,18 +5,25 @@ block, and a `dense` path over H and A as the paper writes it; a test holds them
 """
 
 import functools
-import operator
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from drin_jax.models.graph import Vertices
+from drin_jax.models.graph import Entities, Vertices, dots, times, weighted_sum
+
+
+def _gelu(x: Array) -> Array:
+    # By erf: JAX's exact gelu goes through erfc, which costs twice as much and keeps only the relative
+    # precision of values near zero.
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": _gelu,
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
@@ -27,43 +34,42 @@ Edges = Float[Array, "b 4 r"]
 EdgeMask = Bool[Array, "b 4 r"]
 
 
-def _sum(terms: Iterable[Array]) -> Array:
-    return functools.reduce(operator.add, terms)
-
-
 def _to_mentions(x: Vertices, edges: Edges, scale: Float[Array, " b"]) -> list[Array]:
     """What the candidates send to each mention vertex: edge-weighted sums times `scale`."""
-    weights = (edges * scale[:, None, None]).astype(x.entity[0].dtype)
-    return [
-        _sum(
-            jnp.einsum("br,brd->bd", weights[:, 2 * u + v], entity)
-            for v, entity in enumerate(x.entity)
-        )
-        for u in range(len(x.mention))
-    ]
+    b, _, r = edges.shape
+    k = len(x.mention)
+    weights = (edges * scale[:, None, None]).astype(x.mention[0].dtype).reshape(b, 2, 2, r)
+    sums = [weighted_sum(weights[:, :k, v], entity) for v, entity in enumerate(x.entity)]
+    return [sum(s[:, u] for s in sums) for u in range(k)]
 
 
 def _to_entities(mention: Sequence[Float[Array, "b d"]], edges: Edges) -> list[Array]:
     """What the mention vertices send to every candidate's vertices."""
-    weights = edges.astype(mention[0].dtype)[..., None]
-    return [
-        _sum(weights[:, 2 * u + v] * m[:, None] for u, m in enumerate(mention))
-        for v in range(len(mention))
-    ]
+    b, _, r = edges.shape
+    k = len(mention)
+    weights = edges.astype(mention[0].dtype).reshape(b, 2, 2, r)
+    stacked = jnp.stack(mention, 1)
+    return [jnp.einsum("bur,bud->brd", weights[:, :k, v], stacked) for v in range(k)]
 
 
-def _block_dots(
-    queries: Sequence[Float[Array, "b d"]], entity: Sequence[Float[Array, "b r d"]]
-) -> Edges:
+def _block_dots(queries: Sequence[Float[Array, "b d"]], entity: Sequence[Entities]) -> Edges:
     """Dot products of every query with every entity vertex of its graph, in the order of edges."""
     k = len(queries)
-    dots = [
-        jnp.sum(queries[u][:, None] * entity[v], -1, dtype=jnp.float32)
-        if max(u, v) < k
-        else jnp.zeros(entity[0].shape[:2], jnp.float32)
-        for u, v in ((0, 0), (0, 1), (1, 0), (1, 1))
-    ]
-    return jnp.stack(dots, 1)
+    stacked = jnp.stack(queries, 1)
+    block = jnp.stack([dots(stacked, e) for e in entity], 2)  # [b, k, k, r]
+    b, _, _, r = block.shape
+    return jnp.pad(block, ((0, 0), (0, 2 - k), (0, 2 - k), (0, 0))).reshape(b, 4, r)
+
+
+@functools.partial(jax.checkpoint, static_argnums=(3,))
+def _norm_gelu(
+    x: Float[Array, "*n d"], scale: Float[Array, " d"], bias: Float[Array, " d"], eps: float
+) -> Float[Array, "*n d"]:
+    """gelu(LN(x)) in float32. Checkpointed: computing it again from `x` in the backward pass is
+    cheaper than writing and reading its intermediates."""
+    centred = x - jnp.mean(x, -1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + eps)
+    return _gelu(centred * inverse * scale + bias)
 
 
 class UpstreamLayer(nnx.Module):
@@ -81,18 +87,33 @@ class UpstreamLayer(nnx.Module):
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
 
     def _vertex(self, x: Array) -> Array:
-        normed = self.norm(self.w_h(x).astype(jnp.float32))
-        return jax.nn.gelu(normed, approximate=False).astype(x.dtype)
+        return self._activate(self.w_h(x))
+
+    def _activate(self, x: Array) -> Array:
+        scale, bias = self.norm.scale[...], self.norm.bias[...]
+        return _norm_gelu(x.astype(jnp.float32), scale, bias, self.norm.epsilon).astype(x.dtype)
+
+    def _entity(self, x: Vertices, edges: Edges) -> tuple[Array, ...]:
+        if all(isinstance(entity, Array) for entity in x.entity):
+            received = _to_entities(x.mention, edges)
+            return tuple(self._vertex(a + b) for a, b in zip(x.entity, received, strict=True))
+        # W_h (et_j + tt_j mt + vt_j mv) = W_h et_j + tt_j W_h mt + vt_j W_h mv
+        kernel = self.w_h.kernel[...].astype(x.mention[0].dtype)
+        received = _to_entities([m @ kernel for m in x.mention], edges)
+        bias = self.w_h.bias[...].astype(kernel.dtype)
+        return tuple(
+            self._activate(times(a, kernel) + b + bias)
+            for a, b in zip(x.entity, received, strict=True)
+        )
 
     def block(
         self, x: Vertices, edges: Edges, mask: EdgeMask, slots: Float[Array, " b"]
     ) -> tuple[Vertices, Edges]:
         """Vertices and edges after this layer; `slots` is the number of real candidate slots."""
         mention = _to_mentions(x, edges, 1 / slots)
-        entity = _to_entities(x.mention, edges)
         new = Vertices(
             tuple(self._vertex(a + b) for a, b in zip(x.mention, mention, strict=True)),
-            tuple(self._vertex(a + b) for a, b in zip(x.entity, entity, strict=True)),
+            self._entity(x, edges),
         )
         return new, self._block_edges(x, edges, mask) if self.dynamic else edges
 
