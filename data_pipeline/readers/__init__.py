@@ -1,0 +1,102 @@
+"""Readers of raw data sets: one file a public format, one function over them all."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from data_pipeline import splits
+from data_pipeline.readers import files, jsonl, wikimel
+from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
+
+Item = TypeVar("Item", Mention, Entity)
+
+# A reader returns the corpus as published: nothing dropped, "train" where no split was published,
+# pictures as named, whether the files are there or not (so that no split depends on downloads).
+READERS: dict[str, Callable[[Path, str], Corpus]] = {
+    "jsonl": jsonl.read,
+    "wikimel": wikimel.read,
+    "sample": jsonl.read,  # the generated world is written in our own form
+}
+
+
+def read(
+    reader: str,
+    root: str | Path,
+    *,
+    name: str,
+    split: str,
+    valid_fraction: float,
+    source: str = "",
+) -> Corpus:
+    """Reads the data set under `root`, splits it, and forgets pictures whose file is not there.
+
+    Args:
+        reader: a key of READERS.
+        root: folder of the raw files.
+        name: what reports call the corpus.
+        split, valid_fraction: see `splits.assign`.
+        source: a sentence that says what to download from where; told where a file is missing.
+
+    Returns:
+        The corpus. Its counts are of the whole data set, before any mention was dropped, but for
+        "train", "valid" and "test" (mentions that are left) and "clean_test" (clean ones of test).
+
+    Raises:
+        DataError: unknown reader or split mode, missing or broken files.
+    """
+    if reader not in READERS:
+        raise DataError(f"data.reader = {reader!r} is unknown; known: {', '.join(READERS)}")
+    try:
+        if not str(root):
+            raise files.MissingFile("data.root is not set")
+        if not Path(root).is_dir():
+            raise files.MissingFile(f"data.root = {root} is not a folder")
+        corpus = READERS[reader](Path(root), name)
+    except files.MissingFile as error:
+        raise DataError(f"{error}. {source}".rstrip() if source else str(error)) from None
+    mentions, split_counts = splits.assign(
+        corpus.mentions, mode=split, valid_fraction=valid_fraction
+    )
+    counts = {**corpus.counts, **_counts(corpus), **split_counts}
+    for part in SPLITS:
+        counts[part] = sum(mention.split == part for mention in mentions)
+    counts["clean_test"] = sum(m.split == "test" and m.clean for m in mentions)
+    declared = {mention.image for mention in corpus.mentions}
+    declared |= {entity.image for entity in corpus.entities}
+    there = files.present(image for image in declared if image is not None)
+    counts["missing_mention_images"] = _missing(corpus.mentions, there)
+    counts["missing_entity_images"] = _missing(corpus.entities, there)
+    return dataclasses.replace(
+        corpus,
+        mentions=_present_only(mentions, there),
+        entities=_present_only(corpus.entities, there),
+        counts=counts,
+    )
+
+
+def _counts(corpus: Corpus) -> dict[str, int]:
+    known = {entity.id for entity in corpus.entities}
+    mentions = corpus.mentions
+    lost = [mention for mention in mentions if mention.start is None]
+    return {
+        "entities": len(corpus.entities),
+        "mentions": len(mentions),
+        "samples": len({mention.sample for mention in mentions}),
+        "entities_without_description": sum(not e.description.strip() for e in corpus.entities),
+        "span_not_found": len(lost),
+        "span_not_found_test": sum(mention.split == "test" for mention in lost),
+        "nil": sum(mention.gold is None for mention in mentions),
+        "gold_outside_kb": sum(m.gold is not None and m.gold not in known for m in mentions),
+    }
+
+
+def _missing(items: Sequence[Mention] | Sequence[Entity], there: set[str]) -> int:
+    return sum(item.image is not None and item.image not in there for item in items)
+
+
+def _present_only(items: Sequence[Item], there: set[str]) -> list[Item]:
+    return [
+        item if item.image is None or item.image in there else dataclasses.replace(item, image=None)
+        for item in items
+    ]

@@ -1,0 +1,151 @@
+"""Opening raw files: each failure is one line that names the file; every file read is hashed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.schema import DataError
+
+
+class MissingFile(DataError):
+    """A file or folder of the data set that is not there; `readers.read` adds where to get it."""
+
+
+def load_json(path: Path, sources: dict[str, str]) -> Any:
+    """The content of a JSON file; its SHA-256 is added to `sources` under the file's name.
+
+    Raises:
+        MissingFile: there is no such file.
+        DataError: not UTF-8, not JSON, or a key twice in one object (JSON would keep the last).
+    """
+    raw = _open_or_refuse(path)
+    sources[path.name] = hashlib.sha256(raw).hexdigest()
+    try:
+        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {_reason(error)}; fetch it again") from None
+
+
+def load_json_object(path: Path, sources: dict[str, str]) -> dict[str, Any]:
+    """`load_json` of a file that must hold an object with at least one key."""
+    loaded = load_json(path, sources)
+    if not isinstance(loaded, dict) or not loaded:
+        raise DataError(f"{path}: expected a JSON object with at least one key; fetch it again")
+    return loaded
+
+
+def json_lines(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields ("FILE:LINE", object) of each line that is not blank, one line in memory at a time.
+
+    The file's SHA-256 is added to `sources` after the last line.
+
+    Raises:
+        MissingFile: there is no such file.
+        DataError: a line is not UTF-8 or no JSON object, or the file holds no object at all.
+    """
+    if not path.is_file():
+        raise MissingFile(f"{path} is missing")
+    digest, empty = hashlib.sha256(), True
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, 1):
+            digest.update(raw)
+            if not raw.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError:
+                raise DataError(f"{where}: not UTF-8; save the file as UTF-8") from None
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{where}: not valid JSON: {_reason(error)}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{where}: expected one JSON object a line, got {_kind(row)}")
+            empty = False
+            yield where, row
+    if empty:
+        raise DataError(f"{path} is empty; it must hold one JSON object a line")
+    sources[path.name] = digest.hexdigest()
+
+
+def columns(path: Path, sources: dict[str, str]) -> dict[str, list[str]]:
+    """A table key -> values, split by white space; rows of the same key are joined.
+
+    Raises:
+        MissingFile: there is no such file.
+        DataError: not UTF-8, or a row of one column.
+    """
+    raw = _open_or_refuse(path)
+    sources[path.name] = hashlib.sha256(raw).hexdigest()
+    table: dict[str, list[str]] = {}
+    for number, row in enumerate(raw.splitlines(), 1):
+        try:
+            cells = row.decode().split()
+        except UnicodeDecodeError:
+            raise DataError(f"{path}:{number}: not UTF-8; save the file as UTF-8") from None
+        if len(cells) == 1:
+            raise DataError(f"{path}:{number}: a key without values; fetch the file again")
+        if cells:
+            table.setdefault(cells[0], []).extend(cells[1:])
+    return table
+
+
+def text(value: Any, what: str, where: str, *, empty: bool = True) -> str:
+    """`value`, which must be a string that UTF-8 can hold; `what` and `where` are for the error."""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {what} must be a string, got {_kind(value)}")
+    if not empty and not value:
+        raise DataError(f"{where}: {what} must not be empty")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{where}: {what} holds half a surrogate pair; mend the text") from None
+    return value
+
+
+def present(paths: Iterable[str]) -> set[str]:
+    """Those of `paths` that are files. Lists each folder once: file by file is slow over NFS."""
+    by_folder: dict[str, set[str]] = {}
+    for path in paths:
+        by_folder.setdefault(os.path.dirname(path), set()).add(path)
+    found: set[str] = set()
+    for folder, wanted in by_folder.items():
+        try:
+            with os.scandir(folder or ".") as entries:
+                files = {os.path.join(folder, entry.name) for entry in entries if entry.is_file()}
+        except (OSError, ValueError):  # ValueError: a NUL in the path
+            continue
+        found |= wanted & files
+    return found
+
+
+def _open_or_refuse(path: Path) -> bytes:
+    if not path.is_file():
+        raise MissingFile(f"{path} is missing")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {twice!r} occurs twice in one object")
+    return unique
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
+    return "null" if value is None else names.get(type(value), "a number")

@@ -1,0 +1,168 @@
+"""WikiMEL, in its two public forms.
+
+MELBench's, one file of samples, `Wikidata-MEL.json`:
+
+    {sample id: {"id", "sentence", "mentions": [surface, …], "entities": […], "answer": [QID, …]}}
+
+with `test_keys.json` (the keys of the published test mentions; without it there is no test split),
+and the form of one file a split, `WIKIMEL_{train,valid,test}.json`, read where both are there:
+
+    {key: {"sentence", "mentions": surface, "answer": QID}}
+
+A key is the sample id, or `id-i` for the i-th mention (from 0) of a sample with several; the
+picture is `images/<sample id>.jpg`. Both need `qid2ne.json` (QID -> name; its order is the order of
+the entities) and `qid2abs.json` (QID -> attributes as text). `candidates-answer.tsv`, where there,
+gives each key its candidates. The field "entities" is the gold's name and is never read.
+
+A mention stands at the first exact occurrence of its surface form. Case counts: ignoring it would
+locate not one of the 740 mentions that are not found.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.readers import files
+from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
+
+SAMPLES = "Wikidata-MEL.json"
+TEST_KEYS = "test_keys.json"
+SPLIT_FILES = {split: f"WIKIMEL_{split}.json" for split in SPLITS}
+NAMES = "qid2ne.json"
+ATTRIBUTES = "qid2abs.json"
+CANDIDATES = "candidates-answer.tsv"
+
+# Columns of CANDIDATES after the key. The authors' arrays append the gold as one more: not read.
+PUBLISHED_CANDIDATES = 100
+
+
+def read(root: Path, name: str) -> Corpus:
+    """The corpus under `root`, with its published splits and pictures as named, there or not.
+
+    Raises:
+        MissingFile: the folder has neither form whole.
+        DataError: a file is not what it should be; names the file and the key.
+    """
+    sources: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    if any((root / file).is_file() for file in SPLIT_FILES.values()):
+        mentions = _from_split_files(root, sources)
+    elif (root / SAMPLES).is_file():
+        mentions = _from_samples(root, sources, counts)
+    else:
+        raise files.MissingFile(f"{root} holds neither {SAMPLES} nor {SPLIT_FILES['train']}")
+    entities = _entities(root, sources)
+    if (root / CANDIDATES).is_file():
+        mentions = _with_candidates(root, mentions, sources, counts)
+    return Corpus(name, entities, mentions, counts, sources)
+
+
+def _from_samples(root: Path, sources: dict[str, str], counts: dict[str, int]) -> list[Mention]:
+    path = root / SAMPLES
+    rows = files.load_json_object(path, sources)
+    test: set[str] = set()
+    if (root / TEST_KEYS).is_file():
+        keys = files.load_json(root / TEST_KEYS, sources)
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise DataError(f"{root / TEST_KEYS}: expected a JSON list of mention keys")
+        test = set(keys)
+    mentions = [
+        mention
+        for sample, row in rows.items()
+        for mention in _mentions(root, path, sample, sample, row, "train", test)
+    ]
+    known = {mention.id for mention in mentions}
+    if len(known) < len(mentions):
+        raise DataError(f"{path}: two mentions have the same key; a sample id looks like a key")
+    unknown = len(test - known)
+    if test and unknown == len(test):
+        raise DataError(
+            f"{root / TEST_KEYS}: not one key is a mention of {SAMPLES}; fetch it again"
+        )
+    counts["test_keys_unknown"] = unknown
+    return mentions
+
+
+def _from_split_files(root: Path, sources: dict[str, str]) -> list[Mention]:
+    mentions: dict[str, Mention] = {}
+    for split, file in SPLIT_FILES.items():
+        path = root / file
+        for key, row in files.load_json_object(path, sources).items():
+            sample = key.split("-")[0]
+            for mention in _mentions(root, path, key, sample, row, split):
+                if mention.id in mentions:
+                    other = SPLIT_FILES[mentions[mention.id].split]
+                    raise DataError(f"{path}: key {mention.id!r} is also in {other}; keep one")
+                mentions[mention.id] = mention
+    return list(mentions.values())
+
+
+def _mentions(
+    root: Path,
+    path: Path,
+    key: str,
+    sample: str,
+    row: Any,
+    split: str,
+    test: Collection[str] = (),
+) -> Iterator[Mention]:
+    """The mentions of one row, of `split` but for the keys in `test`."""
+    where = f"{path}: {key!r}"
+    if not isinstance(row, dict) or not {"sentence", "mentions", "answer"} <= row.keys():
+        raise DataError(f'{where} must be an object with "sentence", "mentions" and "answer"')
+    files.text(key, "the key", where, empty=False)
+    text = files.text(row["sentence"], '"sentence"', where)
+    surfaces, golds = _listed(row["mentions"]), _listed(row["answer"])
+    if len(surfaces) != len(golds):
+        raise DataError(f"{where} has {len(surfaces)} mentions but {len(golds)} answers")
+    for i, (surface, gold) in enumerate(zip(surfaces, golds, strict=True)):
+        surface = files.text(surface, 'each of "mentions"', where, empty=False)
+        start = text.find(surface)
+        identifier = key if len(surfaces) == 1 else f"{key}-{i}"
+        yield Mention(
+            id=identifier,
+            text=text,
+            name=surface,
+            start=None if start < 0 else start,
+            end=None if start < 0 else start + len(surface),
+            split="test" if identifier in test else split,
+            sample=sample,
+            gold=files.text(gold, 'each of "answer"', where, empty=False),
+            image=str(root / "images" / f"{sample}.jpg"),
+        )
+
+
+def _listed(value: Any) -> list[Any]:
+    """One form holds a list, the other the bare string."""
+    return value if isinstance(value, list) else [value]
+
+
+def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:
+    names = files.load_json_object(root / NAMES, sources)
+    attributes = files.load_json_object(root / ATTRIBUTES, sources)
+    return [
+        Entity(
+            id=files.text(qid, "the QID", f"{root / NAMES}: {qid!r}", empty=False),
+            name=files.text(name, "the name", f"{root / NAMES}: {qid!r}"),
+            description=files.text(
+                attributes.get(qid, ""), "the attribute text", f"{root / ATTRIBUTES}: {qid!r}"
+            ),
+        )
+        for qid, name in names.items()
+    ]
+
+
+def _with_candidates(
+    root: Path, mentions: list[Mention], sources: dict[str, str], counts: dict[str, int]
+) -> list[Mention]:
+    given = files.columns(root / CANDIDATES, sources)
+    known = {mention.id for mention in mentions}
+    counts["candidate_rows_unknown"] = sum(key not in known for key in given)
+    counts["candidates_cut"] = sum(max(0, len(c) - PUBLISHED_CANDIDATES) for c in given.values())
+    return [
+        dataclasses.replace(mention, candidates=tuple(given[mention.id][:PUBLISHED_CANDIDATES]))
+        if mention.id in given
+        else mention
+        for mention in mentions
+    ]

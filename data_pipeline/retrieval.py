@@ -1,0 +1,248 @@
+"""Stage one: a few candidates for each mention, by likeness of names or as the data set gives them.
+
+Both ways return `rows [N,r] int32`, rows of the entity list with PADDING where there are fewer than
+r, and `scores [N,r] float32`, falling along a row, 0 at padding.
+
+Names are matched in full: on WikiMEL a pair costs about 1 µs of one core in any dtype, and a cutoff
+at the r-th best score, were it known, would save only a fifth of it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import rapidfuzz
+from rapidfuzz import fuzz, process
+from rapidfuzz.utils import default_process
+from rich import progress
+from rich.console import Console
+
+from data_pipeline.schema import PADDING, Corpus, DataError
+
+SCORERS = {
+    name: getattr(fuzz, name)
+    for name in (
+        "WRatio",
+        "QRatio",
+        "ratio",
+        "partial_ratio",
+        "token_sort_ratio",
+        "token_set_ratio",
+        "token_ratio",
+        "partial_token_ratio",
+    )
+}
+
+CACHE_VERSION = 1
+CHUNK_PAIRS = 4_000_000  # pairs scored at once: some seconds, 16 MB of scores, 80 MB in all
+QUIET_PAIRS = 5_000_000  # about 5 s on one core: less work than this goes without a word
+
+Candidates = tuple[np.ndarray, np.ndarray]
+
+_log = logging.getLogger(__name__)
+
+
+def by_name(
+    names: Sequence[str],
+    queries: Sequence[str],
+    r: int,
+    *,
+    scorer: str = "WRatio",
+    cache_dir: Path | None = None,
+) -> Candidates:
+    """The r names most like each query, by a rapidfuzz scorer.
+
+    Names and queries are compared in lower case, with all but letters and digits made spaces
+    (rapidfuzz's `default_process`). Scores are 0 to 100. Ties are in the order of `names`, so
+    nothing in the result depends on chunks or threads.
+    A query without a letter or digit scores 0 everywhere and gets the first r names.
+
+    Args:
+        names: of the N_E entities, in the order of the knowledge base.
+        queries: surface forms, N of them.
+        r: candidates of a query; where there are fewer entities, the row ends in PADDING.
+        scorer: a key of SCORERS.
+        cache_dir: folder for results, found again by a hash of all of the above and of rapidfuzz's
+            version. A damaged file there is computed again, with a warning. None: no cache.
+
+    Returns:
+        rows [N,r] int32 and scores [N,r] float32.
+
+    Raises:
+        DataError: unknown scorer, r < 1, or a cache folder that cannot be made.
+    """
+    if scorer not in SCORERS:
+        raise DataError(f"retrieval.scorer = {scorer!r} is unknown; known: {', '.join(SCORERS)}")
+    _check_width(r)
+    unique: dict[str, int] = {}
+    index = [unique.setdefault(default_process(query), len(unique)) for query in queries]
+    processed = [default_process(name) for name in names]
+    if cache_dir is None:
+        rows, scores = _best(processed, list(unique), r, scorer)
+    else:
+        rows, scores = _cached(Path(cache_dir), processed, list(unique), r, scorer)
+    return rows[index], scores[index]
+
+
+def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:
+    """The data set's own candidates of `corpus.mentions`, the first r of each, in their order.
+
+    Ids outside the knowledge base and repeated ids are dropped and counted. The data give no
+    scores: a candidate at rank i (from 0) scores r - i.
+
+    Returns:
+        rows [N,r] int32, scores [N,r] float32, counts.
+
+    Raises:
+        DataError: r < 1, or a mention without candidates of its own.
+    """
+    _check_width(r)
+    row_of = {entity.id: row for row, entity in enumerate(corpus.entities)}
+    rows = np.full((len(corpus.mentions), r), PADDING, np.int32)
+    counts = {"candidates_outside_kb": 0, "candidates_repeated": 0}
+    for i, mention in enumerate(corpus.mentions):
+        if mention.candidates is None:
+            raise DataError(
+                f"{corpus.name}: mention {mention.id!r} comes without candidates; "
+                'set retrieval.method = "names"'
+            )
+        distinct = dict.fromkeys(mention.candidates)
+        found = [row_of[entity] for entity in distinct if entity in row_of]
+        counts["candidates_repeated"] += len(mention.candidates) - len(distinct)
+        counts["candidates_outside_kb"] += len(distinct) - len(found)
+        rows[i, : len(found)] = found[:r]
+    ranked = np.arange(r, 0, -1, dtype=np.float32)
+    return rows, np.where(rows == PADDING, np.float32(0), ranked), counts
+
+
+def _check_width(r: int) -> None:
+    if r < 1:
+        raise DataError(f"retrieval.r = {r} must be at least 1")
+
+
+def _best(names: Sequence[str], queries: Sequence[str], r: int, scorer: str) -> Candidates:
+    """`by_name` of processed, distinct queries."""
+    rows = np.full((len(queries), r), PADDING, np.int32)
+    scores = np.zeros((len(queries), r), np.float32)
+    width = min(r, len(names))
+    if not width or not len(queries):
+        return rows, scores
+    column_of: dict[str, int] = {}
+    columns = np.array([column_of.setdefault(name, len(column_of)) for name in names])
+    distinct = list(column_of)
+    step = max(1, CHUNK_PAIRS // len(names))
+    with _Watch(len(queries), len(names)) as watch:
+        for start in range(0, len(queries), step):
+            block = slice(start, start + step)
+            likeness = process.cdist(
+                queries[block], distinct, scorer=SCORERS[scorer], dtype=np.float32, workers=-1
+            )
+            if len(distinct) < len(names):
+                likeness = likeness[:, columns]
+            rows[block, :width], scores[block, :width] = _top(likeness, width)
+            watch.advance(len(likeness))
+    return rows, scores
+
+
+def _top(likeness: np.ndarray, width: int) -> Candidates:
+    """The `width` largest of each row of likeness [n,m], descending, ties in column order.
+
+    One integer holds score and column, so that all keys differ and a partition is exact: the bits
+    of a float that is not negative sort as the float does.
+    """
+    last = likeness.shape[1] - 1
+    keys = likeness.view(np.uint32).astype(np.uint64) << np.uint64(32)
+    keys |= np.arange(last, -1, -1, dtype=np.uint64)
+    keys.partition(last + 1 - width, axis=1)
+    best = np.sort(keys[:, last + 1 - width :], axis=1)[:, ::-1]
+    columns = last - (best & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    return columns.astype(np.int32), (best >> np.uint64(32)).astype(np.uint32).view(np.float32)
+
+
+def _cached(
+    folder: Path, names: Sequence[str], queries: Sequence[str], r: int, scorer: str
+) -> Candidates:
+    content = [CACHE_VERSION, rapidfuzz.__version__, scorer, r, list(names), list(queries)]
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    path = folder / f"names-{key[:32]}.npz"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cache folder {folder} cannot be made: {error.strerror}") from None
+    if path.exists():
+        kept = _load(path, key, (len(queries), r), len(names))
+        if kept is not None:
+            return kept
+        _log.warning("%s is damaged or not ours: computing the candidates again", path)
+    rows, scores = _best(names, queries, r, scorer)
+    draft = folder / f".{path.name}.{os.getpid()}"
+    try:
+        with draft.open("wb") as file:
+            np.savez(file, key=np.array(key), rows=rows, scores=scores)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        _log.warning("%s cannot be written (%s): going on without it", path, error.strerror)
+    return rows, scores
+
+
+def _load(path: Path, key: str, shape: tuple[int, int], entities: int) -> Candidates | None:
+    """The arrays of a cache file, or None where it is not whole and ours (zip checks its sums)."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            rows, scores, found = file["rows"], file["scores"], str(file["key"])
+    except Exception:  # whatever a foreign file makes NumPy raise, the answer is to compute again
+        return None
+    layout = (rows.shape, rows.dtype, scores.shape, scores.dtype)
+    if found != key or layout != (shape, np.int32, shape, np.float32):
+        return None
+    if rows.size and not PADDING <= rows.min() <= rows.max() < entities:
+        return None
+    return rows, scores
+
+
+class _Watch:
+    """A bar with rate and time left if stderr is a terminal, else a line before and one after."""
+
+    def __init__(self, queries: int, names: int) -> None:
+        console = Console(stderr=True)
+        loud = queries * names > QUIET_PAIRS
+        self._lines = loud and not console.is_terminal
+        self._title = f"candidates by name: {queries} distinct mentions x {names} names"
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            _Rate(),
+            progress.TimeRemainingColumn(),
+            console=console,
+            disable=not loud or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("candidates by name", total=queries)
+
+    def __enter__(self) -> "_Watch":
+        self._start = time.monotonic()
+        if self._lines:
+            print(self._title, file=sys.stderr, flush=True)
+        self._bar.start()
+        return self
+
+    def advance(self, queries: int) -> None:
+        self._bar.advance(self._task, queries)
+
+    def __exit__(self, *failure: object) -> None:
+        self._bar.stop()
+        if self._lines and failure[0] is None:
+            seconds = time.monotonic() - self._start
+            print(f"candidates by name: done in {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+class _Rate(progress.ProgressColumn):
+    def render(self, task: progress.Task) -> str:
+        return f"{task.speed:.0f} mentions/s" if task.speed else ""
