@@ -76,7 +76,7 @@ class DRIN(nnx.Module):
             )
 
         self.layers = nnx.List([layer() for _ in range(layers)])
-        self.join_projections = join_projections if form == "upstream" and layers else False
+        self.join_projections = join_projections if form == "upstream" else False
 
     def __call__(self, batch: GraphBatch) -> tuple[Float[Array, "b r"], Aux]:
         """Scores [b, scored slots] and what they came from.
@@ -100,9 +100,10 @@ class DRIN(nnx.Module):
                 vertices.append(new)
                 weights.append(edges)
         else:
-            new = x.replace(entity=self.inputs.projected(batch)) if self._joins(batch) else x
-            for layer in self.layers:
-                new, edges = layer.block(new, edges, mask, slots)
+            joined = {"projected": self.inputs.projected(batch)} if self._joins(batch) else {}
+            for i, layer in enumerate(self.layers):
+                options = joined if i == 0 else {}
+                new, edges = layer.block(vertices[-1], edges, mask, slots, **options)
                 vertices.append(new)
                 weights.append(edges)
         last = vertices[-1]

@@ -13,12 +13,20 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from drin_jax.models.graph import Entities, Vertices, dots, times, weighted_sum
+from drin_jax.models.graph import (
+    Entities,
+    Projected,
+    Vertices,
+    dots,
+    times,
+    value,
+    weighted_sum,
+)
 
 
 def _gelu(x: Array) -> Array:
-    # By erf: JAX's exact gelu goes through erfc, which costs twice as much and keeps only the relative
-    # precision of values near zero.
+    # The exact one by erf; JAX's goes through erfc, which costs more and gains only the relative
+    # precision of values that are nearly zero.
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
@@ -34,30 +42,34 @@ Edges = Float[Array, "b 4 r"]
 EdgeMask = Bool[Array, "b 4 r"]
 
 
-def _to_mentions(x: Vertices, edges: Edges, scale: Float[Array, " b"]) -> list[Array]:
+def _to_mentions(
+    entity: Sequence[Entities], edges: Edges, scale: Float[Array, " b"]
+) -> list[Float[Array, "b d"]]:
     """What the candidates send to each mention vertex: edge-weighted sums times `scale`."""
-    b, _, r = edges.shape
-    k = len(x.mention)
-    weights = (edges * scale[:, None, None]).astype(x.mention[0].dtype).reshape(b, 2, 2, r)
-    sums = [weighted_sum(weights[:, :k, v], entity) for v, entity in enumerate(x.entity)]
-    return [sum(s[:, u] for s in sums) for u in range(k)]
+    weights = _by_kind(edges * scale[:, None, None], len(entity))
+    sums = [weighted_sum(weights[:, :, v], e) for v, e in enumerate(entity)]
+    return list(jnp.unstack(functools.reduce(jnp.add, sums), axis=1))
 
 
-def _to_entities(mention: Sequence[Float[Array, "b d"]], edges: Edges) -> list[Array]:
+def _to_entities(
+    mention: Sequence[Float[Array, "b d"]], edges: Edges
+) -> list[Float[Array, "b r d"]]:
     """What the mention vertices send to every candidate's vertices."""
-    b, _, r = edges.shape
-    k = len(mention)
-    weights = edges.astype(mention[0].dtype).reshape(b, 2, 2, r)
+    weights = _by_kind(edges.astype(mention[0].dtype), len(mention))
     stacked = jnp.stack(mention, 1)
-    return [jnp.einsum("bur,bud->brd", weights[:, :k, v], stacked) for v in range(k)]
+    return [jnp.einsum("bur,bud->brd", weights[:, :, v], stacked) for v in range(len(mention))]
 
 
-def _block_dots(queries: Sequence[Float[Array, "b d"]], entity: Sequence[Entities]) -> Edges:
+def _by_kind(edges: Edges, k: int) -> Float[Array, "b {k} {k} r"]:
+    """The edges between the k kinds of mention vertex and the k kinds of entity vertex."""
+    b, _, r = edges.shape
+    return edges.reshape(b, 2, 2, r)[:, :k, :k]
+
+
+def _block_dots(queries: Float[Array, "b k d"], entity: Sequence[Entities]) -> Edges:
     """Dot products of every query with every entity vertex of its graph, in the order of edges."""
-    k = len(queries)
-    stacked = jnp.stack(queries, 1)
-    block = jnp.stack([dots(stacked, e) for e in entity], 2)  # [b, k, k, r]
-    b, _, _, r = block.shape
+    block = jnp.stack([dots(queries, e) for e in entity], 2)
+    b, k, _, r = block.shape
     return jnp.pad(block, ((0, 0), (0, 2 - k), (0, 2 - k), (0, 0))).reshape(b, 4, r)
 
 
@@ -90,44 +102,56 @@ class UpstreamLayer(nnx.Module):
         return self._activate(self.w_h(x))
 
     def _activate(self, x: Array) -> Array:
-        scale, bias = self.norm.scale[...], self.norm.bias[...]
+        scale, bias = value(self.norm.scale), value(self.norm.bias)
         return _norm_gelu(x.astype(jnp.float32), scale, bias, self.norm.epsilon).astype(x.dtype)
 
-    def _entity(self, x: Vertices, edges: Edges) -> tuple[Array, ...]:
-        if all(isinstance(entity, Array) for entity in x.entity):
-            received = _to_entities(x.mention, edges)
-            return tuple(self._vertex(a + b) for a, b in zip(x.entity, received, strict=True))
+    def _entities(
+        self, entity: Sequence[Entities], mention: Sequence[Array], edges: Edges
+    ) -> list[Float[Array, "b r d"]]:
+        formed = [e for e in entity if not isinstance(e, Projected)]
+        if formed:
+            received = _to_entities(mention, edges)
+            return [self._vertex(e + m) for e, m in zip(formed, received, strict=True)]
         # W_h (et_j + tt_j mt + vt_j mv) = W_h et_j + tt_j W_h mt + vt_j W_h mv
-        kernel = self.w_h.kernel[...].astype(x.mention[0].dtype)
-        received = _to_entities([m @ kernel for m in x.mention], edges)
-        bias = self.w_h.bias[...].astype(kernel.dtype)
-        return tuple(
-            self._activate(times(a, kernel) + b + bias)
-            for a, b in zip(x.entity, received, strict=True)
-        )
+        dtype = mention[0].dtype
+        kernel, bias = value(self.w_h.kernel).astype(dtype), value(self.w_h.bias).astype(dtype)
+        received = _to_entities([m @ kernel for m in mention], edges)
+        return [
+            self._activate(times(e, kernel) + m + bias)
+            for e, m in zip(entity, received, strict=True)
+        ]
 
     def block(
-        self, x: Vertices, edges: Edges, mask: EdgeMask, slots: Float[Array, " b"]
+        self,
+        x: Vertices,
+        edges: Edges,
+        mask: EdgeMask,
+        slots: Float[Array, " b"],
+        projected: tuple[Projected, ...] | None = None,
     ) -> tuple[Vertices, Edges]:
-        """Vertices and edges after this layer; `slots` is the number of real candidate slots."""
-        mention = _to_mentions(x, edges, 1 / slots)
-        new = Vertices(
-            tuple(self._vertex(a + b) for a, b in zip(x.mention, mention, strict=True)),
-            self._entity(x, edges),
-        )
-        return new, self._block_edges(x, edges, mask) if self.dynamic else edges
+        """Vertices and edges after this layer; `slots` is the number of real candidate slots.
 
-    def _block_edges(self, x: Vertices, edges: Edges, mask: EdgeMask) -> Edges:
+        With `projected`, the entity vertices are read from there and those of `x` are not used.
+        """
+        entity = x.entity if projected is None else projected
+        received = _to_mentions(entity, edges, 1 / slots)
+        new = Vertices(
+            tuple(self._vertex(m + e) for m, e in zip(x.mention, received, strict=True)),
+            tuple(self._entities(entity, x.mention, edges)),
+        )
+        return new, self._block_edges(x.mention, entity, edges, mask) if self.dynamic else edges
+
+    def _block_edges(
+        self, mention: Sequence[Array], entity: Sequence[Entities], edges: Edges, mask: EdgeMask
+    ) -> Edges:
         # (W_u u + b_u).(W_v v + b_v) = q.v + (W_u u + b_u).b_v with q = W_v^T (W_u u + b_u):
         # two d x d products a mention vertex instead of one a candidate vertex.
-        kernel, bias = self.w_v.kernel[...], self.w_v.bias[...]  # type: ignore[index]
-        projected = [self.w_u(m) for m in x.mention]
-        dots = _block_dots([u @ kernel.astype(u.dtype).T for u in projected], x.entity)
-        constants = [
-            jnp.sum(u * bias.astype(u.dtype), -1, dtype=jnp.float32)[:, None] for u in projected
-        ]
-        constant = jnp.stack([constants[0]] * 2 + [constants[-1]] * 2, 1)
-        return jnp.where(mask, jax.nn.sigmoid((dots + constant) / kernel.shape[0] + edges), 0)
+        kernel, bias = value(self.w_v.kernel), value(self.w_v.bias)
+        u = self.w_u(jnp.stack(mention, 1))
+        products = _block_dots(u @ kernel.astype(u.dtype).T, entity)
+        constant = jnp.sum(u * bias.astype(u.dtype), -1, dtype=jnp.float32)  # [b, k]
+        constant = jnp.repeat(constant, 4 // len(mention), 1)[..., None]
+        return jnp.where(mask, jax.nn.sigmoid((products + constant) / kernel.shape[0] + edges), 0)
 
     def dense(
         self, h: Float[Array, "b n d"], a: Array, m: Array, slots: Float[Array, " b"], mentions: int
@@ -186,7 +210,7 @@ class PaperLayer(nnx.Module):
         An entity row of A H W_h is a combination of the two rows of mentions, so W_h is applied to
         four vectors a mention and to none a candidate.
         """
-        mention = _to_mentions(x, edges, self._row_weight(slots))
+        mention = _to_mentions(x.entity, edges, self._row_weight(slots))
         entity = _to_entities([self.w_h(m) for m in x.mention], edges)
         new = Vertices(
             tuple(self._update(self.w_h(a), b) for a, b in zip(mention, x.mention, strict=True)),
@@ -196,10 +220,10 @@ class PaperLayer(nnx.Module):
 
     def _block_edges(self, x: Vertices, edges: Edges, mask: EdgeMask) -> Edges:
         # (u W_a).(v W_a) = (u W_a W_a^T).v: again no product a candidate.
-        kernel = self.w_a.kernel[...]
-        queries = [self.w_a(m) @ kernel.astype(m.dtype).T for m in x.mention]
-        dots = self.scale * _block_dots(queries, x.entity)
-        return jnp.where(mask, ACTIVATIONS[self.edge_activation](dots) + edges, 0)
+        projected = self.w_a(jnp.stack(x.mention, 1))
+        queries = projected @ value(self.w_a.kernel).astype(projected.dtype).T
+        products = self.scale * _block_dots(queries, x.entity)
+        return jnp.where(mask, ACTIVATIONS[self.edge_activation](products) + edges, 0)
 
     def dense(
         self, h: Float[Array, "b n d"], a: Array, m: Array, slots: Float[Array, " b"], mentions: int

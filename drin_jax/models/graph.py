@@ -21,9 +21,9 @@ RELATIONS = ("tt", "tv", "vt", "vv")
 class Projected:
     """Entity vertices as the projection that makes them, `features @ kernel + bias`, not computed.
 
-    All that the first layer asks of an entity vertex is linear in it, so the layer's own product
-    joins the projection's: one product a candidate instead of two, and two in the backward pass
-    instead of five. See `weighted_sum`, `dots`, `times`.
+    All that the first layer asks of an entity vertex is linear in it (`weighted_sum`, `dots`,
+    `times`), so the layer's own product joins the projection's: one product a candidate instead of
+    two, and one in the backward pass instead of three.
     """
 
     features: Float[Array, "b r f"]
@@ -40,15 +40,15 @@ class Vertices:
     reaches a picture. The edge between mention kind u and entity kind v is relation 2u + v."""
 
     mention: tuple[Float[Array, "b d"], ...]
-    entity: tuple[Entities, ...]
+    entity: tuple[Float[Array, "b r d"], ...]
 
 
 def weighted_sum(weights: Float[Array, "b k r"], x: Entities) -> Float[Array, "b k d"]:
     """Sums of a graph's entity vertices, weighted in k ways."""
     if isinstance(x, Projected):
-        total = weighted_sum(weights, x.features)
-        return total @ x.kernel + jnp.sum(weights, -1, keepdims=True) * x.bias
-    return jnp.einsum("bkr,brd->bkd", weights, x)
+        total = jnp.sum(weights, -1, keepdims=True).astype(x.bias.dtype)
+        return weighted_sum(weights, x.features) @ x.kernel + total * x.bias
+    return jnp.einsum("bkr,brd->bkd", weights.astype(x.dtype), x)
 
 
 def dots(queries: Float[Array, "b k d"], x: Entities) -> Float[Array, "b k r"]:
@@ -111,9 +111,15 @@ class InputProjections(nnx.Module):
         if self.pictures:
             maps.append((batch.entity_image, self.entity_image))
         return tuple(
-            Projected(*(jnp.asarray(a, m.dtype) for a in (features, m.kernel[...], m.bias[...])))
-            for features, m in maps
+            Projected(*(a.astype(m.dtype) for a in (x, value(m.kernel), value(m.bias))))
+            for x, m in maps
         )
+
+
+def value(param: nnx.Param | None) -> Array:
+    """The array of a parameter that exists; flax types kernels and biases as optional."""
+    assert param is not None
+    return param[...]
 
 
 def to_dense(

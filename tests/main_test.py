@@ -1,0 +1,217 @@
+"""The training command: whole runs, kills, signals, devices, and losses that are not finite."""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.commands import (
+    assert_one_clear_line,
+    run,
+    small_store,
+    start,
+    step_lines,
+)
+
+EPOCHS = 12
+STEPS = 15 * EPOCHS  # 230 mentions in batches of 16
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_store(
+        tmp_path_factory.mktemp("store") / "store",
+        mentions={"train": 230, "valid": 40, "test": 50},
+        entities=60,
+        r=6,
+    )
+
+
+def arguments(store: Path, workdir: Path, *more: str) -> list[str]:
+    return [
+        "--config=configs/common.py",
+        f"--workdir={workdir}",
+        f"--config.data.store={store}",
+        "--config.model.width=16",
+        "--config.train.learning_rate=0.01",
+        "--config.train.batch=16",
+        f"--config.train.epochs={EPOCHS}",
+        "--config.train.save_every=4",
+        "--config.train.log_every=1",
+        "--config.eval.batch=16",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    result = run("drin_jax.main", *arguments(store, workdir))
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+def result_of(workdir: Path) -> dict:
+    return json.loads((workdir / "report.json").read_text())
+
+
+def assert_same_run(workdir: Path, reference: Path) -> None:
+    """The same losses, bit for bit, the same validation scores, and the same results."""
+    assert step_lines(workdir) == step_lines(reference)
+    ours, theirs = result_of(workdir), result_of(reference)
+    assert ours["splits"] == theirs["splits"]
+    assert ours["best_step"] == theirs["best_step"]
+
+
+def test_a_run_writes_what_it_promises(whole: Path) -> None:
+    lines = step_lines(whole)
+    losses = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in losses] == list(range(1, STEPS + 1))
+    values = [line["loss"] for line in losses]
+    assert np.mean(values[-15:]) < np.mean(values[:15]) - 0.01
+    assert [line["epoch"] for line in lines if "epoch" in line] == list(range(1, EPOCHS + 1))
+    report = result_of(whole)
+    assert "gold in graph unretrieved: never" in report["protocol"]
+    test = report["splits"]["test"]
+    counts = test["counts"]
+    assert counts["mentions"] == 50
+    assert sum(counts.values()) == 2 * counts["mentions"]  # the four kinds add up to all
+    for scope in ("answerable", "end_to_end"):
+        rows = test["subsets"]["all"][scope]
+        assert set(rows) == {"name matching", "raw text edge R_tt", "DRIN (upstream)"}
+        assert {len(by_ties) for by_ties in rows.values()} == {4}
+    text = (whole / "report.md").read_text()
+    assert "gold in graph unretrieved: never" in text
+    assert "ties pessimistic" in text
+    assert list((whole / "tensorboard").iterdir())
+
+
+def test_a_finished_run_does_not_train_again(store: Path, whole: Path) -> None:
+    before = step_lines(whole)
+    result = run("drin_jax.main", *arguments(store, whole))
+    assert result.returncode == 0, result.stderr
+    assert result_of(whole)["steps_trained_now"] == 0
+    assert step_lines(whole) == before
+
+
+def saving(workdir: Path) -> bool:
+    """Whether a checkpoint is being written right now."""
+    return any((workdir / "checkpoints" / "last").glob("*tmp*"))
+
+
+def steps_written(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_when(process, condition, patience: float = 300.0) -> bool:
+    """SIGKILL once `condition` holds; False if the process ended before."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and process.poll() is None:
+        if condition():
+            process.kill()
+            process.communicate()
+            return True
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    return False
+
+
+def test_killed_runs_go_on_bit_for_bit(store: Path, whole: Path, tmp_path: Path) -> None:
+    rng = random.Random(7)
+    killed = killed_while_saving = 0
+    for attempt in range(5):
+        base = steps_written(tmp_path)
+        goal = base + rng.randint(4, STEPS // 9)
+        process = start("drin_jax.main", *arguments(store, tmp_path))
+        if attempt == 2:
+            hit = kill_when(process, lambda goal=base + 6: steps_written(tmp_path) >= goal
+                            and saving(tmp_path))  # fmt: skip
+            killed_while_saving += hit
+        else:
+            hit = kill_when(process, lambda goal=goal: steps_written(tmp_path) >= goal)
+        killed += hit
+    assert killed == 5
+    assert killed_while_saving == 1
+    result = run("drin_jax.main", *arguments(store, tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert_same_run(tmp_path, whole)
+
+
+def test_sigterm_saves_and_leaves_with_143(store: Path, whole: Path, tmp_path: Path) -> None:
+    # No periodic save comes before the signal's.
+    args = arguments(store, tmp_path, "--config.train.save_every=1000000")
+    process = start("drin_jax.main", *args)
+    deadline = time.monotonic() + 300
+    while steps_written(tmp_path) < 20 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 143
+    saved = {int(folder.name) for folder in (tmp_path / "checkpoints" / "last").iterdir()}
+    lines = [line["step"] for line in step_lines(tmp_path)]
+    assert max(saved) == max(lines)
+    result = run("drin_jax.main", *args)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize("impl", ["shard_map", "pmap"])
+@pytest.mark.parametrize("loss", ["upstream", "paper_batch"])
+def test_eight_devices_train_as_one(store: Path, tmp_path: Path, impl: str, loss: str) -> None:
+    losses = {}
+    for devices in (1, 8):
+        workdir = tmp_path / str(devices)
+        result = run(
+            "drin_jax.main",
+            *arguments(
+                store,
+                workdir,
+                f"--config.parallel.impl={impl}",
+                f"--config.loss.form={loss}",
+                "--config.train.epochs=3",
+                "--config.train.save_every=1000",
+            ),
+            devices=devices,
+        )
+        assert result.returncode == 0, result.stderr
+        losses[devices] = [line["loss"] for line in step_lines(workdir) if "loss" in line]
+    assert len(losses[8]) == 45
+    np.testing.assert_allclose(losses[8], losses[1], atol=1e-5, rtol=0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(store: Path, tmp_path: Path) -> None:
+    args = arguments(store, tmp_path)
+    process = start("drin_jax.main", *args)
+    assert kill_when(process, lambda: steps_written(tmp_path) >= 20)
+    good = {int(folder.name) for folder in (tmp_path / "checkpoints" / "last").iterdir()
+            if folder.name.isdigit()}  # fmt: skip
+    (tmp_path / "config.json").unlink()
+    result = run("drin_jax.main", *args, "--config.train.learning_rate=1e38")
+    assert_one_clear_line(result, "is not finite", "its batch holds the mentions", "is kept")
+    kept = {int(folder.name) for folder in (tmp_path / "checkpoints" / "last").iterdir()}
+    assert kept
+    assert max(kept) >= max(good) - 8
+    # The kept checkpoint is a good one: with a sane rate the run goes on from it.
+    (tmp_path / "config.json").unlink()
+    result = run("drin_jax.main", *args)
+    assert result.returncode == 0, result.stderr
+    assert all(np.isfinite(line["loss"]) for line in step_lines(tmp_path) if "loss" in line)
+
+
+def test_the_leaking_protocol_says_so_everywhere(store: Path, tmp_path: Path) -> None:
+    args = ("--config.graph.gold_slot=upstream", "--config.train.epochs=1")
+    result = run("drin_jax.main", *arguments(store, tmp_path, *args))
+    assert result.returncode == 0, result.stderr
+    assert "warning: graph.gold_slot is 'upstream'" in result.stderr
+    assert "GOLD IN GRAPH" in result.stdout
+    report = result_of(tmp_path)
+    assert report["gold_in_graph"] is True
+    assert "ALWAYS" in report["protocol"]
+    assert "ALWAYS" in (tmp_path / "report.md").read_text()
