@@ -19,12 +19,13 @@ from data_pipeline.readers import read
 from data_pipeline.schema import Corpus, Mention
 from data_pipeline.store import Store
 from data_pipeline.store_writer import StoreWriter
+from drin_jax.progress import Progress
 from drin_jax.types import UserError
 
 if TYPE_CHECKING:
     from data_pipeline.precomputed import Precomputed
 
-ROWS_PER_SHARD = 4096
+ROWS_PER_SHARD = 2048
 EDGE_ROWS = 1024
 
 
@@ -219,13 +220,14 @@ def _encode_text(config: ConfigDict, corpus: Corpus, writer: StoreWriter) -> dic
         }
         if len(set(poolings.values())) == 1:
             del poolings[f"{side}_text_edge"]
-        _encode_side(encoder, writer, items, poolings)
+        _encode_side(encoder, writer, side, items, poolings)
     return {"name": folder, "fingerprint": encoder.fingerprint, "width": encoder.width}
 
 
 def _encode_side(
     encoder: Any,
     writer: StoreWriter,
+    side: str,
     items: Sequence[tuple[str, tuple[int, int] | None]],
     poolings: dict[str, str],
 ) -> None:
@@ -234,16 +236,18 @@ def _encode_side(
         for name in poolings
     }
     todo = sorted({index for table in tables.values() for index in table.missing()})
-    for count, index in enumerate(todo):
-        part = items[index * ROWS_PER_SHARD : (index + 1) * ROWS_PER_SHARD]
-        encoded = encoder.encode(
-            [text for text, _ in part],
-            [span for _, span in part],
-            tuple(dict.fromkeys(poolings.values())),
-            progress=f"encoding {'/'.join(poolings)} {count + 1} of {len(todo)}",
-        )
-        for name, pooling in poolings.items():
-            tables[name].write(index, encoded[pooling])
+    shards = [items[i * ROWS_PER_SHARD : (i + 1) * ROWS_PER_SHARD] for i in todo]
+    done = len(items) - sum(map(len, shards))
+    with Progress(f"encoding {side} texts", len(items), done, "texts") as progress:
+        for index, part in zip(todo, shards, strict=True):
+            encoded = encoder.encode(
+                [text for text, _ in part],
+                [span for _, span in part],
+                tuple(dict.fromkeys(poolings.values())),
+            )
+            for name, pooling in poolings.items():
+                tables[name].write(index, encoded[pooling])
+            progress.advance(len(part))
     for table in tables.values():
         table.finish()
 
