@@ -1,0 +1,247 @@
+"""Batches of graphs in a fixed order, read ahead by grain.
+
+The order, which any other implementation has to reproduce: epoch e visits the mentions of the
+split as `np.random.default_rng([seed, e]).permutation(N)` lists their rows, in consecutive batches
+of `batch`; the last batch of an epoch is padded, never dropped. With `max_mentions` = m > 0 only
+the first m rows of epoch 0's permutation take part, in each epoch in that epoch's order. Of a
+batch, process p of P gets the p-th of P equal consecutive parts.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from data_pipeline.graphs import Batch, GraphTables
+from data_pipeline.schema import DataError
+from data_pipeline.store import Store
+
+THREADS = 2
+
+
+class TrainOrder:
+    """Which rows of a split each step visits: a pure function of (seed, step)."""
+
+    def __init__(self, mentions: int, *, batch: int, seed: int, max_mentions: int = 0):
+        for name, value, least in (
+            ("train.batch", batch, 1),
+            ("seed", seed, 0),
+            ("train.max_mentions", max_mentions, 0),
+        ):
+            if value < least:
+                raise DataError(f"{name} is {value}; it must be at least {least}")
+        self.split_size = mentions
+        self.mentions = min(max_mentions or mentions, mentions)
+        self.batch, self.seed = batch, seed
+        self.steps_per_epoch = -(-self.mentions // batch)
+        # Threads read ahead over the end of an epoch, so two epochs are alive at once.
+        self.epoch = functools.lru_cache(maxsize=3)(self._epoch)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.split_size)
+
+    @functools.cached_property
+    def _chosen(self) -> np.ndarray:
+        chosen = np.zeros(self.split_size, bool)
+        chosen[self._permutation(0)[: self.mentions]] = True
+        return chosen
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        order = self._permutation(epoch)
+        return order[self._chosen[order]]
+
+    def rows(self, step: int) -> np.ndarray:
+        """Rows of the split in the batch of `step` (from 0), at most `batch`, without padding."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        return self.epoch(epoch)[within * self.batch : (within + 1) * self.batch]
+
+
+class TrainLoader:
+    """An iterator over the batches of all epochs: item i is this process's part of step i.
+
+    Args:
+        store: an open store.
+        split: the split to train on.
+        batch: mentions in a step, over all processes.
+        epochs: passes over the mentions.
+        seed: of the order.
+        r, gold_slot: as in `GraphTables`.
+        process_index, process_count: which part of each batch this process gets.
+        max_mentions: how many mentions take part; 0: all.
+        threads: that read ahead, threads + 1 batches at most; 0: none. They change no batch.
+
+    Raises:
+        DataError: an empty split, a batch that does not divide over the processes, or a number out
+            of range.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        split: str = "train",
+        batch: int,
+        epochs: int,
+        seed: int,
+        r: int = 0,
+        gold_slot: bool = False,
+        process_index: int = 0,
+        process_count: int = 1,
+        max_mentions: int = 0,
+        threads: int = THREADS,
+    ):
+        tables = GraphTables(store, split, r=r, gold_slot=gold_slot)
+        order = TrainOrder(tables.mentions, batch=batch, seed=seed, max_mentions=max_mentions)
+        if epochs < 1:
+            raise DataError(f"train.epochs is {epochs}; it must be at least 1")
+        self._share = _Share(batch, process_index, process_count, "train.batch")
+        self._order, self._split = order, split
+        self.steps_per_epoch = order.steps_per_epoch
+        self.total_steps = epochs * self.steps_per_epoch
+        source = _Steps(tables, self._share, order, self.total_steps)
+        self._batches = _read_ahead(source, threads)
+
+    def __iter__(self) -> "TrainLoader":
+        return self
+
+    def __next__(self) -> Batch:
+        """This process's part of the next step's batch, as in `schema.batch_shapes`."""
+        return next(self._batches)
+
+    def rows(self, step: int) -> np.ndarray:
+        """Rows of the split in the whole batch of a step, over all processes, without padding."""
+        return self._order.rows(step)
+
+    def _fixed(self) -> dict[str, Any]:
+        order = self._order
+        return {
+            "split": self._split,
+            "split_size": order.split_size,
+            "mentions": order.mentions,
+            "batch": order.batch,
+            "seed": order.seed,
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        """The position as JSON: the next step, and what the order depends on. It says nothing of
+        processes or threads, so that a run may go on with other numbers of them."""
+        return {"step": int(self._batches.get_state()["next_index"]), **self._fixed()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on at a position that `get_state` gave.
+
+        Raises:
+            DataError: the order there was another: another seed, batch or number of mentions.
+        """
+        for name, value in self._fixed().items():
+            if state.get(name) != value:
+                raise DataError(
+                    f"the saved data position has {name} = {state.get(name)}, this run {value}; "
+                    "go on with the old value or start in another --workdir"
+                )
+        step = state.get("step")
+        if not isinstance(step, int) or step < 0:
+            raise DataError(f"the saved data position has step = {step!r}; it must be at least 0")
+        # Beyond the end (fewer epochs than before): nothing is left.
+        self._batches.set_state({"next_index": min(step, self.total_steps)})
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._batches.close()
+
+
+class EvalLoader:
+    """One pass over a split in file order; the last batch is padded. Iterating again starts anew.
+
+    Args: as in `TrainLoader`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: str,
+        batch: int,
+        *,
+        r: int = 0,
+        gold_slot: bool = False,
+        process_index: int = 0,
+        process_count: int = 1,
+        threads: int = THREADS,
+    ):
+        tables = GraphTables(store, split, r=r, gold_slot=gold_slot)
+        if batch < 1:
+            raise DataError(f"eval.batch is {batch}; it must be at least 1")
+        share = _Share(batch, process_index, process_count, "eval.batch")
+        self._threads = threads
+        self._source = _InOrder(tables, share)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, Batch]]:
+        """Yields (rows of the split [b] int64, -1 at padding; batch as in `batch_shapes`)."""
+        batches = _read_ahead(self._source, self._threads)
+        try:
+            yield from batches
+        finally:
+            batches.close()
+
+
+class _Share:
+    """One process's part of a batch."""
+
+    def __init__(self, batch: int, index: int, count: int, field: str):
+        if batch % count:
+            raise DataError(
+                f"{field} is {batch}, which does not divide over {count} processes; "
+                f"use a multiple of {count}"
+            )
+        if not 0 <= index < count:
+            raise DataError(f"process {index} of {count}: count from 0")
+        self.batch = batch
+        self._part = slice(index * (batch // count), (index + 1) * (batch // count))
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """This process's rows [b / processes] int64 of a batch's, padded with -1."""
+        padded = np.full(self.batch, -1, np.int64)
+        padded[: len(rows)] = rows
+        return padded[self._part]
+
+
+class _Steps:
+    """Random access for grain: item i is this process's part of step i's batch."""
+
+    def __init__(self, tables: GraphTables, share: _Share, order: TrainOrder, steps: int):
+        self._tables, self._share, self._order, self._count = tables, share, order, steps
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._tables.batch(self._share.of(self._order.rows(int(step))))
+
+
+class _InOrder:
+    """Random access for grain: item i is this process's part of the i-th batch in file order."""
+
+    def __init__(self, tables: GraphTables, share: _Share):
+        self._tables, self._share = tables, share
+
+    def __len__(self) -> int:
+        return -(-self._tables.mentions // self._share.batch)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Batch]:
+        begin = int(index) * self._share.batch
+        rows = self._share.of(
+            np.arange(begin, min(begin + self._share.batch, self._tables.mentions))
+        )
+        return rows, self._tables.batch(rows)
+
+
+def _read_ahead(source: Any, threads: int) -> grain.DatasetIterator:
+    ahead = threads + 1 if threads else 0
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options))

@@ -1,0 +1,203 @@
+"""A file of the store: written whole or not at all, opened only if it is what it should be."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import progress
+from rich.console import Console
+
+from data_pipeline.schema import DataError
+
+MAGIC = b"\x93NUMPY"
+CHUNK = 1 << 23  # bytes read at once
+QUIET_BYTES = 2 << 30  # less is read in a few seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a file holds: `bytes` is its whole length, `crc32` runs over the whole file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    crc32: int
+
+    @property
+    def content(self) -> int:
+        """Bytes of the array itself, behind the header."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def header(shape: tuple[int, ...], dtype: str) -> bytes:
+    """The bytes before a C-ordered array."""
+    out = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    fields = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(out, fields)
+    return out.getvalue()
+
+
+def write_whole(path: Path, write: Callable[[io.BufferedWriter], object]) -> None:
+    """`path` as `write(file)` leaves it: under another name first, so that it appears whole.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    """The array as a whole `.npy` file, in C order."""
+    native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+    write_whole(path, lambda file: np.lib.format.write_array(file, native, allow_pickle=False))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """A whole JSON file."""
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def plain(tree: Any) -> Any:
+    """What JSON makes of it: lists for tuples, numbers for NumPy scalars."""
+    return json.loads(json.dumps(tree, default=lambda scalar: scalar.item()))
+
+
+def sync_folder(folder: Path) -> None:
+    """Names that appeared in `folder` survive a power cut from here on."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_header(path: Path) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype told by a file's header.
+
+    Raises:
+        DataError: missing, unreadable, not a `.npy` file, or not in C order.
+    """
+    try:
+        with path.open("rb") as file:
+            if (magic := file.read(len(MAGIC))) != MAGIC:
+                what = "is empty" if not magic else "is no .npy file"
+                raise DataError(f"{path}: {what}; {_remedy(path)}")
+            file.seek(0)
+            version = np.lib.format.read_magic(file)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = read(file)
+    except FileNotFoundError:
+        raise DataError(f"{path}: is missing; {_remedy(path)}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except DataError:
+        raise
+    except Exception:  # a damaged header surfaces as whatever its parser meets first
+        raise DataError(f"{path}: its header is damaged or cut; {_remedy(path)}") from None
+    if fortran and len(shape) > 1:
+        raise DataError(f"{path}: is in Fortran order; {_remedy(path)}")
+    return shape, dtype.name if dtype.isnative else dtype.str
+
+
+def check(path: Path, spec: Spec) -> None:
+    """DataError unless the file has length, shape and dtype of `spec`. Reads the header only."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = spec.bytes  # read_header says why it cannot be read
+    if size >= spec.bytes:
+        shape, dtype = read_header(path)
+        if (shape, dtype) != (spec.shape, spec.dtype):
+            raise DataError(
+                f"{path}: holds {dtype} {list(shape)}, but store.json says {spec.dtype} "
+                f"{list(spec.shape)}; {_remedy(path)}"
+            )
+    elif size:
+        read_header(path)  # tells a foreign file from one that is cut
+    if size != spec.bytes:
+        what = "is cut" if size < spec.bytes else "is too long"
+        raise DataError(
+            f"{path}: {what}, {size} bytes where store.json says {spec.bytes}; {_remedy(path)}"
+        )
+
+
+def checksum(
+    path: Path, shape: tuple[int, ...], dtype: str, advance: Callable[[int], None]
+) -> tuple[int, int | None]:
+    """CRC-32 of the whole file, and the first row with a float that is not finite, or None.
+
+    Args:
+        advance: told how many bytes were read, after each piece.
+    """
+    crc, bad, seen = 0, None, 0
+    kind = np.dtype(dtype)
+    width = max(math.prod(shape[1:]), 1)
+    with path.open("rb") as file:
+        crc = zlib.crc32(file.read(path.stat().st_size - math.prod(shape) * kind.itemsize))
+        while piece := file.read(CHUNK):
+            crc = zlib.crc32(piece, crc)
+            if kind.kind == "f" and bad is None:
+                finite = np.isfinite(np.frombuffer(piece, kind))
+                if not finite.all():
+                    bad = (seen + int(np.argmin(finite))) // width
+                seen += len(finite)
+            advance(len(piece))
+    return crc, bad
+
+
+def open_array(path: Path) -> np.memmap:
+    """The array, memory-mapped, read-only."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@contextlib.contextmanager
+def watch(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` bytes on a terminal's stderr, elsewhere a line; silent where few.
+
+    Yields:
+        a function to call with the number of bytes that were done.
+    """
+    if total < QUIET_BYTES:
+        yield lambda done: None
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(f"{title}: {total / 1e9:.1f} GB", file=sys.stderr, flush=True)
+        yield lambda done: None
+        return
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def _remedy(path: Path) -> str:
+    return f"delete {path.parent} and run again to make it anew"

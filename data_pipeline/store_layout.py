@@ -1,0 +1,137 @@
+"""What a whole store consists of: its arrays, how their shapes agree, and what they may hold."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from data_pipeline import schema
+from data_pipeline.schema import DataError
+
+# An array that is not there is the same as the other.
+SAME_AS = {"entity_text_edge": "entity_text", "mention_text_edge": "mention_text"}
+MAX_GROUPS = 32  # bits of the groups array
+# Symbol of the schema -> name in `Store.sizes`.
+SIZES = {"E": "entities", "M": "mentions", "r": "r", "t": "text_width", "v": "image_width"}
+MAY_BE_EMPTY = ("v",)
+
+
+def _templates() -> dict[str, tuple[tuple[str, ...], str]]:
+    """Every array a store may have: name -> (symbols of its shape, dtype)."""
+    tables: dict[str, tuple[str, str]] = {**schema.ENTITY_ARRAYS, **schema.MENTION_ARRAYS}
+    for split in schema.SPLITS:
+        for name, (shape, dtype) in schema.SPLIT_ARRAYS.items():
+            tables[f"{split}_{name}"] = (shape.replace("N", f"N_{split}"), dtype)
+    for name in schema.STRING_TABLES:
+        tables[f"{name}_bytes"] = (f"bytes_{name}", "uint8")
+        tables[f"{name}_offsets"] = ("E+1" if name.startswith("entity") else "M+1", "int64")
+    return {name: (tuple(shape.split()), dtype) for name, (shape, dtype) in tables.items()}
+
+
+TEMPLATES = _templates()
+
+
+def check_one(name: str, shape: Sequence[int], dtype: str, where: str) -> None:
+    """DataError unless a store may have an array of this name, rank and dtype."""
+    if name not in TEMPLATES:
+        raise DataError(f"{where}: a store has no array {name!r} (data_pipeline/schema.py)")
+    symbols, right = TEMPLATES[name]
+    if dtype != right or len(shape) != len(symbols):
+        raise DataError(
+            f"{where}: {name} is {dtype} {list(shape)}, but must be {right} [{', '.join(symbols)}]"
+        )
+
+
+def resolve(
+    arrays: Mapping[str, tuple[Sequence[int], str]], where: str
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The sizes and splits that the shapes tell.
+
+    Args:
+        arrays: name -> (shape, dtype).
+        where: names the store in errors.
+
+    Returns:
+        `{"entities", "mentions", "r", "text_width", "image_width"}` and `{split: N}`.
+
+    Raises:
+        DataError: an array is missing, unknown, or disagrees with another.
+    """
+    missing = [name for name in TEMPLATES if name not in arrays and name not in SAME_AS]
+    if missing:
+        raise DataError(f"{where}: lacks the array {missing[0]} ({len(missing)} missing in all)")
+    known: dict[str, tuple[int, str]] = {}
+    for name, (shape, dtype) in arrays.items():
+        check_one(name, shape, dtype, where)
+        for symbol, size in zip(TEMPLATES[name][0], shape, strict=True):
+            if symbol.isdigit():
+                right, source = int(symbol), "the schema"
+            else:
+                symbol, more = symbol.removesuffix("+1"), symbol.endswith("+1")
+                size -= more
+                right, source = known.setdefault(symbol, (size, name))
+            if size != right:
+                raise DataError(
+                    f"{where}: {name} {list(shape)} has {symbol} = {size}, but {source} has {right}"
+                )
+    for symbol, size_name in SIZES.items():
+        if known[symbol][0] < 1 and symbol not in MAY_BE_EMPTY:
+            raise DataError(f"{where}: {size_name} is 0; there must be at least 1")
+    sizes = {size_name: known[symbol][0] for symbol, size_name in SIZES.items()}
+    return sizes, {split: known[f"N_{split}"][0] for split in schema.SPLITS}
+
+
+def check_content(
+    array: Callable[[str], np.ndarray],
+    sizes: Mapping[str, int],
+    groups: Sequence[str],
+    where: str,
+) -> None:
+    """DataError where an index points outside its table or two arrays contradict each other.
+
+    Floats are checked elsewhere, with the checksums, so that they are read once.
+    """
+    if len(set(groups)) < len(groups) or len(groups) > MAX_GROUPS:
+        raise DataError(f"{where}: {len(groups)} groups; at most {MAX_GROUPS}, each name once")
+    for table in schema.STRING_TABLES:
+        _check_offsets(array(f"{table}_offsets"), array(f"{table}_bytes"), f"{where}: {table}")
+    entities, r = sizes["entities"], sizes["r"]
+    bounds = {
+        "mention": (0, sizes["mentions"]),
+        "candidates": (schema.PADDING, entities),
+        "gold": (schema.NOT_RETRIEVED, r),
+        "gold_entity": (schema.OUTSIDE_KB, entities),
+        "groups": (0, 1 << len(groups)),
+    }
+    for split in schema.SPLITS:
+        for name, (low, high) in bounds.items():
+            _check_range(array(f"{split}_{name}"), low, high, f"{where}: {split}_{name}")
+        _check_gold(array, split, where)
+
+
+def _check_range(values: np.ndarray, low: int, high: int, what: str) -> None:
+    wrong = (values < low) | (values >= high)
+    if wrong.any():
+        row = int(np.argmax(wrong.reshape(len(values), -1).any(1)))
+        raise DataError(
+            f"{what} row {row} holds {values[row].tolist()}; allowed are {low} to {high - 1}"
+        )
+
+
+def _check_gold(array: Callable[[str], np.ndarray], split: str, where: str) -> None:
+    gold = np.asarray(array(f"{split}_gold"))
+    rows = np.flatnonzero(gold >= 0)
+    held = array(f"{split}_candidates")[rows, gold[rows]]
+    wrong = held != array(f"{split}_gold_entity")[rows]
+    if wrong.any():
+        row = int(rows[np.argmax(wrong)])
+        raise DataError(
+            f"{where}: {split}_gold row {row} names slot {gold[row]}, which does not hold its "
+            f"{split}_gold_entity"
+        )
+
+
+def _check_offsets(offsets: np.ndarray, content: np.ndarray, what: str) -> None:
+    if offsets[0] != 0 or offsets[-1] != len(content) or (np.diff(offsets) < 0).any():
+        raise DataError(
+            f"{what}_offsets must rise from 0 to {len(content)}, the length of {what}_bytes"
+        )
