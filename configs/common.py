@@ -13,8 +13,11 @@ def get_config() -> ConfigDict:
     data.reader = "jsonl"  # "jsonl", "wikimel" or "sample": the format under data.root
     data.root = ""  # folder of the raw files
     data.split = "disjoint"  # "disjoint" drops training samples that share text with test, "published" keeps them
-    data.valid_fraction = 0.1  # share of samples held out by a hash, where the data set publishes no valid split
+    data.valid_fraction = (
+        0.1  # share of samples held out by a hash, where the data set publishes no valid split
+    )
     data.store = ""  # feature store; empty: WORKDIR/store
+    data.verify = True  # check every byte of an existing store against its checksums at the start
     data.source = ""  # what to download and where to put it, told when data.root lacks it
 
     config.retrieval = retrieval = ConfigDict()
@@ -24,18 +27,24 @@ def get_config() -> ConfigDict:
 
     config.text = text = ConfigDict()
     text.mention = "{sentence}"  # template of the mention's text; fields {sentence} and {mention}
-    text.entity = "{name}. {description}"  # template of the entity's text; fields {name} and {description}
+    text.entity = (
+        "{name}. {description}"  # template of the entity's text; fields {name} and {description}
+    )
 
     config.encoders = encoders = ConfigDict()
     encoders.text = "bert-base-cased"  # folder or hub id of a Hugging Face BertModel
     encoders.dtype = "float32"  # "float32" or "bfloat16"
     encoders.max_length = 512  # tokens; longer texts are cut around the mention
     encoders.batch_tokens = 4096  # padded tokens in one encoder batch
-    encoders.mention_vertex = "span"  # pooling: "span", "cls", "mean", "inner" (mean without CLS and SEP) or "pooler"
+    encoders.mention_vertex = (
+        "span"  # pooling: "span", "cls", "mean", "inner" (mean without CLS and SEP) or "pooler"
+    )
     encoders.mention_edge = "cls"  # the same, for R_tt
     encoders.entity_vertex = "cls"
     encoders.entity_edge = "cls"
-    encoders.pictures = ""  # .npz of precomputed picture features, relative to data.root; empty: none
+    encoders.pictures = (
+        ""  # .npz of precomputed picture features, relative to data.root; empty: none
+    )
 
     config.graph = graph = ConfigDict()
     graph.r = 0  # candidates in the graph, the first of those retrieved; 0: all
@@ -46,10 +55,14 @@ def get_config() -> ConfigDict:
 
     config.model = model = ConfigDict()
     model.name = "drin"  # a name of drin_jax.models.MODELS
-    model.form = "upstream"  # "upstream" (what produced the published numbers) or "paper" (its equations)
+    model.form = (
+        "upstream"  # "upstream" (what produced the published numbers) or "paper" (its equations)
+    )
     model.width = 768  # d
     model.layers = 2  # L
-    model.mention_rows = "mean"  # paper form: mention rows of A averaged over candidates ("mean") or not ("sum")
+    model.mention_rows = (
+        "mean"  # paper form: mention rows of A averaged over candidates ("mean") or not ("sum")
+    )
     model.edge_scale = "rsqrt"  # paper form: dot product of [13] times 1/sqrt(d) ("rsqrt"), 1/d ("mean") or 1 ("none")
     model.edge_activation = "sigmoid"  # paper form: "sigmoid", "tanh" or "identity"
     model.vertex_activation = "gelu"  # paper form: "gelu", "relu" or "tanh"

@@ -21,8 +21,10 @@ FLAGS = flags.FLAGS
 
 # Fields that do not change what is computed, or only how far training goes: a workdir may be
 # continued with other values of these.
-FREE_FIELDS = ("data.root", "data.store", "data.source", "eval.", "parallel.", "train.epochs",
-               "train.patience", "train.save_every", "train.log_every")  # fmt: skip
+FREE_FIELDS = (
+    *("data.root", "data.store", "data.source", "data.verify", "eval.", "parallel."),
+    *("train.epochs", "train.patience", "train.save_every", "train.log_every"),
+)
 
 
 def define_flags() -> None:
@@ -76,8 +78,9 @@ def _fail(message: str, code: int) -> None:
 
 
 def _flag_message(error: Exception) -> str:
-    text = str(error).strip("'\"").replace("\\'", "'").replace("\\n", " ")
+    text = str(error)
     if isinstance(error, AttributeError):
+        text = text.strip("'\"").replace("\\'", "'").replace("\\n", " ")
         return f"no such config field: {text}"
     if isinstance(error, OSError):
         path = next((a.split("=", 1)[1] for a in sys.argv if a.startswith("--config=")), "")

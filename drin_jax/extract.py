@@ -7,7 +7,7 @@ where it stopped; nothing half-written is ever read.
 
 import hashlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_SHARD = 2048
 EDGE_ROWS = 1024
+SOURCES = "data files"
 
 
 def store_path(config: ConfigDict, workdir: Path) -> Path:
@@ -60,14 +61,12 @@ def prepare(config: ConfigDict, workdir: Path) -> Store:
     """
     path = store_path(config, workdir)
     if path.exists():
-        store = Store.open(path, made_from=settings(config))
-        _check_sources(store, Path(config.data.root), path)
-        return store
+        return _open(config, path)
     corpus = read_corpus(config)
     for split in schema.SPLITS:
         if not any(mention.split == split for mention in corpus.mentions):
             raise UserError(f"{config.data.root}: the {split} split is empty")
-    writer = StoreWriter(path, settings(config))
+    writer = StoreWriter(path, settings(config) | {SOURCES: dict(corpus.sources)})
     return _extract(config, workdir, corpus, writer, path)
 
 
@@ -76,7 +75,7 @@ def read_corpus(config: ConfigDict) -> Corpus:
     if data.reader == "sample":
         from data_pipeline import sample
 
-        sample.generate(Path(data.root), seed=config.seed)
+        sample.generate(Path(data.root))
     return read(
         data.reader,
         Path(data.root),
@@ -87,15 +86,18 @@ def read_corpus(config: ConfigDict) -> Corpus:
     )
 
 
-def _check_sources(store: Store, root: Path, path: Path) -> None:
-    """Refuse features of raw files that have changed since; files that are gone are no change."""
-    for name, digest in store.report.get("sources", {}).items():
-        file = root / name
-        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-            raise UserError(
-                f"{file} has changed since the features in {path} were made from it; delete {path} "
-                "to make them again"
-            )
+def _open(config: ConfigDict, path: Path) -> Store:
+    """The store that is there, if it was made from these settings and these raw files. Raw files
+    that are gone are no change: a store may travel without them."""
+    made_from = Store.open(path).made_from
+    now = {}
+    for name, digest in made_from.get(SOURCES, {}).items():
+        file = Path(config.data.root) / name
+        now[name] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else digest
+    store = Store.open(path, made_from=settings(config) | {SOURCES: now})
+    if config.data.verify:
+        store.verify()
+    return store
 
 
 def _extract(
@@ -103,7 +105,7 @@ def _extract(
 ) -> Store:
     entities, mentions = corpus.entities, corpus.mentions
     rows = {entity.id: i for i, entity in enumerate(entities)}
-    report: dict[str, Any] = {"counts": dict(corpus.counts), "sources": dict(corpus.sources)}
+    report: dict[str, Any] = {"counts": dict(corpus.counts)}
     writer.write_strings("entity_id", [e.id for e in entities])
     writer.write_strings("entity_name", [e.name for e in entities])
     writer.write_strings("mention_id", [m.id for m in mentions])
@@ -148,7 +150,7 @@ def _extract(
 
 def _retrieve(
     config: ConfigDict, workdir: Path, corpus: Corpus
-) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:
     method, r = config.retrieval.method, config.retrieval.r
     if r < 1:
         raise UserError(f"retrieval.r is {r}; at least 1 candidate is needed")

@@ -29,13 +29,13 @@ class RankCounts:
 
     def ranks(self, ties: str) -> np.ndarray:
         """Rank of the gold from 1, float [n]; infinite where it is not among the candidates."""
-        extra = {
+        extra: dict[str, np.ndarray] = {
             "mean": self.tied / 2,
-            "optimistic": 0,
+            "optimistic": np.zeros_like(self.tied),
             "pessimistic": self.tied,
             "key": self.tied_before,
-        }[ties]
-        return np.where(self.gold >= 0, 1.0 + self.higher + extra, np.inf)
+        }
+        return np.where(self.gold >= 0, 1.0 + self.higher + extra[ties], np.inf)
 
 
 def summarize(ranks: np.ndarray, ks: Sequence[int]) -> dict[str, float]:

@@ -28,7 +28,7 @@ def rows(
     out = []
     for subset, scopes in result["subsets"].items():
         for scope, title in _SCOPES.items():
-            if scope == "answerable" and subset not in ("all", "clean") and not full:
+            if not full and _says_nothing_new(result, subset, scope):
                 continue
             for system, by_ties in scopes[scope].items():
                 for ties, suffix in _TIE_ROWS.items():
@@ -39,6 +39,15 @@ def rows(
                     mrr = f"{100 * values['mrr']:.1f}"
                     out.append((subset, title, system + suffix, str(values["n"]), *hits, mrr))
     return out
+
+
+def _says_nothing_new(result: Mapping[str, Any], subset: str, scope: str) -> bool:
+    """Groups of the whole split, and answerable ones where all are or apart from `all`, `clean`."""
+    total, own = result["counts"]["mentions"], result["group_sizes"].get(subset)
+    if scope == "answerable":
+        answerable = result["counts"]["answerable"]
+        return subset not in ("all", "clean") or answerable == total or own == total
+    return own == total
 
 
 def _caption(result: Mapping[str, Any], protocol: str) -> list[str]:

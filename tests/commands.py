@@ -52,7 +52,7 @@ def assert_one_clear_line(result: subprocess.CompletedProcess, *words: str, code
 def small_store(path: Path, **options: Any) -> Path:
     """A random store that configs/common.py takes for its own."""
     arrays, strings = tiny_arrays(**options)
-    writer = StoreWriter(path, extract.settings(common.get_config()))
+    writer = StoreWriter(path, extract.settings(common.get_config()) | {extract.SOURCES: {}})
     for name, table in strings.items():
         writer.write_strings(name, table)
     for name, array in arrays.items():
