@@ -8,7 +8,7 @@ VENV ?= .venv
 # the committed reference arrays alone.
 TORCH ?= torch==2.13.0
 WORKDIR ?= runs/sample
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/run.stamp

@@ -4,12 +4,13 @@ python -m drin_jax.NAME --config=configs/X.py --workdir=DIR [--config.field=valu
 """
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -72,9 +73,11 @@ def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _fail(message: str, code: int) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(code)
+def _fail(message: str, code: int) -> NoReturn:
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    # Not sys.exit: then library threads that were interrupted complain at length.
+    os._exit(code)
 
 
 def _flag_message(error: Exception) -> str:
@@ -82,7 +85,7 @@ def _flag_message(error: Exception) -> str:
     if isinstance(error, AttributeError):
         text = text.strip("'\"").replace("\\'", "'").replace("\\n", " ")
         return f"no such config field: {text}"
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or "Failed loading config file" in text:
         path = next((a.split("=", 1)[1] for a in sys.argv if a.startswith("--config=")), "")
         return f"config file {path!r} cannot be read; see configs/ for those there are"
     return text

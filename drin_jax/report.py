@@ -1,12 +1,19 @@
-"""A run's result as tables on the terminal and as `report.json` and `report.md` in the workdir."""
+"""A run's result as tables on the terminal and as `report.json` and `report.md` in the workdir.
 
+python -m drin_jax.report WORKDIR [WORKDIR ...]      one table of several runs, as Markdown
+"""
+
+import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from drin_jax.types import UserError
 
 _SCOPES = {"end_to_end": "end to end", "answerable": "answerable"}
 _TIE_ROWS = {
@@ -100,3 +107,76 @@ def write(
         partial.write_text(text)
         partial.replace(path)
     return paths
+
+
+def compare(reports: Sequence[Mapping[str, Any]], split: str = "test") -> str:
+    """Several runs over one data set as one Markdown table: every system once, end to end and
+    answerable, on the whole split and its clean subset; then what each run cost.
+
+    Raises:
+        UserError: the reports are of different data or protocols, which no table may mix.
+    """
+    first = reports[0]
+    for other in reports[1:]:
+        same = ("protocol", "ks")
+        if any(first[k] != other[k] for k in same) or (
+            first["splits"][split]["counts"] != other["splits"][split]["counts"]
+        ):
+            raise UserError(
+                f"{first['name']} and {other['name']} have different protocols or counts "
+                f"({first['protocol']} against {other['protocol']}); they cannot share a table"
+            )
+    lines = [f"* {line}" for line in _caption(first["splits"][split], first["protocol"])]
+    head = ["mentions", "scope", "system", "n", *(f"hits@{k}" for k in first["ks"]), "MRR"]
+    lines += ["", "| " + " | ".join(head) + " |", "|---" * 3 + "|---:" * (len(head) - 3) + "|"]
+    for subset in ("all", "clean"):
+        for title in _SCOPES.values():
+            seen: set[str] = set()
+            for report in reports:
+                for row in rows(report["splits"][split], ("name matching",), full=True):
+                    if row[:2] == (subset, title) and row[2] not in seen:
+                        seen.add(row[2])
+                        lines.append("| " + " | ".join(row) + " |")
+    head = ["run", "best step", "prepare s", "train s", "evaluate s", "peak memory GB"]
+    lines += ["", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for report in reports:
+        seconds = report["seconds"]
+        times = [f"{seconds[name]:.0f}" for name in ("prepare", "train", "evaluate")]
+        cells = [report["system"], str(report["best_step"]), *times]
+        lines.append("| " + " | ".join([*cells, f"{report['peak_memory_gb']:.2f}"]) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table of the runs in these workdirs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m drin_jax.report",
+        description="One Markdown table of several finished runs over the same data.",
+    )
+    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
+    parser.add_argument("--split", default="test", choices=("valid", "test"))
+    args = parser.parse_args(argv)
+    try:
+        print(compare([read(workdir) for workdir in args.workdirs], args.split))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def read(workdir: Path) -> dict[str, Any]:
+    """A finished run's report. UserError where there is none."""
+    path = workdir / "report.json"
+    try:
+        report = json.loads(path.read_text())
+        if not isinstance(report, dict) or "splits" not in report:
+            raise ValueError("not a report")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the run is not finished") from None
+    except ValueError as error:
+        raise UserError(f"{path}: unreadable ({error})") from None
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

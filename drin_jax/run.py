@@ -26,6 +26,7 @@ from drin_jax.evaluate import (
     evaluate_split,
     valid_score,
 )
+from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import DataParallel
 from drin_jax.train import Trainer, create_state, make_train_step
 from drin_jax.types import UserError
@@ -55,9 +56,9 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"graph.gold_slot is {gold_slot!r}; known are never, upstream")
     if edges not in ("dynamic", "static"):
         raise UserError(f"graph.edges is {edges!r}; known are dynamic, static")
-    unknown = [name for name in relations if name not in ("tt", "tv", "vt", "vv")]
+    unknown = [name for name in relations if name not in RELATIONS]
     if unknown:
-        raise UserError(f"graph.relations has {unknown[0]!r}; known are tt, tv, vt, vv")
+        raise UserError(f"graph.relations has {unknown[0]!r}; known are {', '.join(RELATIONS)}")
     if config.loss.form not in losses.FORMS:
         known = ", ".join(losses.FORMS)
         raise UserError(f"loss.form is {config.loss.form!r}; known are {known}")
@@ -232,10 +233,16 @@ def _evaluate(
 
 
 def _system_name(config: ConfigDict) -> str:
-    leak = ", GOLD IN GRAPH" if config.graph.gold_slot == "upstream" else ""
+    details = [f"{config.loss.form} loss"]
     if config.model.name == "drin":
-        return f"DRIN ({config.model.form}{leak})"
-    return config.model.name.upper() + (f" ({leak[2:]})" if leak else "")
+        details.insert(0, f"{config.model.form} form")
+        if len(set(config.graph.relations)) < len(RELATIONS):
+            details.append("relations " + " ".join(config.graph.relations))
+        if config.graph.edges == "static":
+            details.append("static edges")
+    if config.graph.gold_slot == "upstream":
+        details.append("GOLD IN GRAPH")
+    return f"{config.model.name.upper()} ({', '.join(details)})"
 
 
 def _write_report(config: ConfigDict, workdir: Path, result: dict[str, Any]) -> None:

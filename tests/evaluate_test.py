@@ -23,6 +23,7 @@ def view() -> SplitView:
         text_edge=np.zeros((5, 3)),
         gold=np.array([0, 1, -1, -1, -1]),
         gold_any=np.array([0, 1, 7, -1, -1]),
+        retrieved=10,
         gold_entity=np.array([4, 5, 6, schema.OUTSIDE_KB, schema.NIL]),
         groups={"clean": np.array([1, 0, 1, 0, 0], bool), "empty": np.zeros(5, bool)},
     )
@@ -36,7 +37,7 @@ def test_counts_and_recall_by_hand(view: SplitView) -> None:
         "gold outside the knowledge base": 1,
         "NIL": 1,
     }
-    assert view.recall() == {"recall@1": 1 / 4, "recall@3": 2 / 4}
+    assert view.recall() == {"recall@1": 1 / 4, "recall@5": 2 / 4, "recall@10": 3 / 4}
 
 
 def test_scopes_subsets_and_ties_by_hand(view: SplitView) -> None:

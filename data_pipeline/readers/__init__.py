@@ -45,13 +45,16 @@ def read(
     Raises:
         DataError: unknown reader or split mode, missing or broken files.
     """
-    if reader not in READERS:
-        raise DataError(f"data.reader = {reader!r} is unknown; known: {', '.join(READERS)}")
     try:
         if not str(root):
             raise files.MissingFile("data.root is not set")
         if not Path(root).is_dir():
             raise files.MissingFile(f"data.root = {root} is not a folder")
+        if reader not in READERS:
+            raise DataError(
+                f"data.reader = {reader!r} is unknown; known: {', '.join(READERS)} "
+                "(other formats can be brought in as JSONL: docs/data.md)"
+            )
         corpus = READERS[reader](Path(root), name)
     except files.MissingFile as error:
         raise DataError(f"{error}. {source}".rstrip() if source else str(error)) from None

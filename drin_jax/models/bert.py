@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from drin_jax.models.graph import cosine
@@ -12,7 +13,7 @@ class BertMatcher(nnx.Module):
     """`cos(W_m span_mean, W_e CLS)`; text only, no graph."""
 
     def __init__(
-        self, text_width: int, *, width: int = 768, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
+        self, text_width: int, *, width: int = 768, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ):
         self.mention_text = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)
         self.entity_text = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from drin_jax.models.gcn import PaperLayer, UpstreamLayer
@@ -48,7 +49,7 @@ class DRIN(nnx.Module):
         vertex_activation: str = "gelu",
         pictures: bool | None = None,
         join_projections: bool | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.relations = tuple(name for name in RELATIONS if name in relations)

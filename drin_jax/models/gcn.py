@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from drin_jax.models.graph import (
@@ -91,7 +92,7 @@ class UpstreamLayer(nnx.Module):
     e_uv' = sigmoid(mean_d((W_u u + b_u) * (W_v v + b_v)) + e_uv)
     """
 
-    def __init__(self, width: int, *, dynamic: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, width: int, *, dynamic: bool, dtype: DTypeLike, rngs: nnx.Rngs):
         self.dynamic = dynamic
         self.w_h = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         self.w_u = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
@@ -185,7 +186,7 @@ class PaperLayer(nnx.Module):
         edge_scale: str,
         edge_activation: str,
         vertex_activation: str,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.dynamic = dynamic

@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from drin_jax.types import GraphBatch
@@ -86,7 +87,7 @@ class InputProjections(nnx.Module):
         width: int,
         *,
         pictures: bool,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.mention_text = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)

@@ -1,0 +1,11 @@
+"""Before anything imports JAX: the CPU, and checks of every signature of drin_jax at run time."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+from tests import runtime_types
+
+install_import_hook(["drin_jax"], f"{runtime_types.__name__}.check")
