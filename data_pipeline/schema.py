@@ -9,14 +9,14 @@ from collections.abc import Mapping
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
 
-# The relations of the graph in the order of every `edges` axis: mention text/image x entity text/image.
+# The graph's relations in the order of every `edges` axis: mention side, then entity side.
 RELATIONS = ("tt", "tv", "vt", "vv")
 
 # Values of `gold_entity` (otherwise a row of the entity table).
 NIL = -1
 OUTSIDE_KB = -2
 
-# Values of `gold` (otherwise a candidate slot) and of `candidates` (otherwise a row of the entity table).
+# Values of `gold` (otherwise a candidate slot) and of `candidates` (otherwise an entity's row).
 NOT_RETRIEVED = -1
 PADDING = -1
 
@@ -40,8 +40,8 @@ class Mention:
     """One mention to link.
 
     `start` and `end` are character offsets into `text` (end exclusive), or both None where the
-    surface form does not occur in the text: such a mention is flagged, counted and represented by its
-    sentence. `gold` is an entity id, or None for NIL. `candidates` are entity ids given by the data
+    surface form does not occur in the text: such a mention is flagged, counted and represented by
+    its sentence. `gold` is an entity id, or None for NIL. `candidates` are entity ids given by the data
     set, or None to retrieve them. `sample` groups mentions that share one text and picture.
     `kind` is a free label by which results are also reported ("" for none). `clean` is False where
     the published data hold a mention of another split with the same sample, text or picture.
@@ -87,7 +87,10 @@ STORE_JSON = "store.json"
 # name -> (shape in symbols, dtype). Widths v, k, q may be 0: a store without pictures.
 ENTITY_ARRAYS = {
     "entity_text": ("E t", "float32"),  # vertex feature [3]
-    "entity_text_edge": ("E t", "float32"),  # left side of R_tt [6]; the same file where it does not differ
+    "entity_text_edge": (
+        "E t",
+        "float32",
+    ),  # left side of R_tt [6]; the same file where it does not differ
     "entity_image": ("E v", "float32"),  # pooled vector [5]
     "entity_has_text": ("E", "bool"),
     "entity_has_image": ("E", "bool"),
@@ -107,7 +110,10 @@ SPLIT_ARRAYS = {
     "gold": ("N", "int32"),  # candidate slot, or NOT_RETRIEVED
     "gold_entity": ("N", "int32"),  # row of the entity table, NIL or OUTSIDE_KB
     "edges": ("N 4 r", "float32"),  # initial edges in the order of RELATIONS, 0 where undefined
-    "gold_edges": ("N 4", "float32"),  # the same for the gold entity: read under the leaking protocol only
+    "gold_edges": (
+        "N 4",
+        "float32",
+    ),  # the same for the gold entity: read under the leaking protocol only
     "groups": ("N", "uint32"),  # bit i set: the mention belongs to group i of store.json's "groups"
 }
 # Tables of strings: "{name}_bytes" [total] uint8 (UTF-8) and "{name}_offsets" [n+1] int64.

@@ -122,6 +122,14 @@ class Checkpoints:
                 "the one before it, or use another --workdir"
             ) from error
 
+    def drop_from(self, step: int) -> None:
+        """Delete the states of this step and later ones: a state whose own loss is not finite was
+        spoilt by the step before it, and is no place to go on from."""
+        self.wait()
+        for saved in self._last.all_steps():
+            if saved >= step:
+                self._last.delete(saved)
+
     def wait(self) -> None:
         """Return when everything saved is on disk."""
         self._last.wait_until_finished()

@@ -66,6 +66,8 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except OSError as error:
+        if "Failed loading config file" in str(error):  # told at the first use of the flag only
+            _fail(_flag_message(error), 2)
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
 
 

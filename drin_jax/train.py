@@ -218,7 +218,7 @@ class Trainer:
         for step, metrics in zip(steps, fetched, strict=True):
             if metrics["failed"] != NEVER:
                 failed = int(metrics["failed"])
-                self.checkpoints.wait()
+                self.checkpoints.drop_from(failed)
                 kept = self.checkpoints.last_step
                 raise UserError(
                     f"step {failed} is not finite (loss {float(metrics['loss'])}): "

@@ -1,6 +1,7 @@
 """Precomputed picture features: look-ups, edges by hand, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def _arrays() -> dict[str, np.ndarray]:
 
 
 def _file(tmp_path: Path, **changes: np.ndarray | None) -> Path:
-    arrays = _arrays() | changes
+    arrays: dict[str, Any] = _arrays() | changes
     path = tmp_path / "pictures.npz"
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     return path
