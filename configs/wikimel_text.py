@@ -1,7 +1,7 @@
 """DRIN on WikiMEL's complete public text, with a small real BERT (MiniLM); pictures masked.
 
 Trains: the text relation over the first 30 of 100 name candidates; 17,359 training mentions.
-Needs:  WikiMEL's text (4 files, 8 MB) and all-MiniLM-L6-v2, downloaded by its hub id or as a folder.
+Needs:  WikiMEL's text (4 files, 8 MB) and all-MiniLM-L6-v2, by its hub id or as a folder.
 Score, time, memory and every row: docs/results.md.
 
     python -m drin_jax.main --config=configs/wikimel_text.py --workdir=runs/wikimel_text \

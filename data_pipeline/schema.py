@@ -41,8 +41,8 @@ class Mention:
 
     `start` and `end` are character offsets into `text` (end exclusive), or both None where the
     surface form does not occur in the text: such a mention is flagged, counted and represented by
-    its sentence. `gold` is an entity id, or None for NIL. `candidates` are entity ids given by the data
-    set, or None to retrieve them. `sample` groups mentions that share one text and picture.
+    its sentence. `gold` is an entity id, or None for NIL. `candidates` are entity ids given by the
+    data set, or None to retrieve them. `sample` groups mentions that share one text and picture.
     `kind` is a free label by which results are also reported ("" for none). `clean` is False where
     the published data hold a mention of another split with the same sample, text or picture.
     """

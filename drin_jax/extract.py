@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline import retrieval, schema
+from data_pipeline import retrieval, schema, split_arrays
 from data_pipeline.readers import read
 from data_pipeline.schema import Corpus, Mention
 from data_pipeline.store import Store
@@ -119,29 +119,20 @@ def _extract(
     else:
         n = sum(mention.image is not None for mention in mentions)
         report["counts"]["mention pictures without features (masked)"] = n
-    groups = _group_names(mentions)
+    groups = split_arrays.group_names(mentions)
     known = {m.gold for m in mentions if m.split == "train"}
     for split in schema.SPLITS:
         chosen = np.array([i for i, m in enumerate(mentions) if m.split == split])
         own = [mentions[i] for i in chosen]
-        gold_entity = np.array(
-            [schema.NIL if m.gold is None else rows.get(m.gold, schema.OUTSIDE_KB) for m in own],
-            np.int32,
-        )
-        is_gold = (candidates[chosen] == gold_entity[:, None]) & (gold_entity >= 0)[:, None]
-        gold = np.where(is_gold.any(1), is_gold.argmax(1), schema.NOT_RETRIEVED)
-        arrays = {
+        arrays = split_arrays.golds(own, rows, candidates[chosen]) | {
             "mention": chosen.astype(np.int32),
             "candidates": candidates[chosen],
             "retrieval_score": scores[chosen],
-            "gold": gold.astype(np.int32),
-            "gold_entity": gold_entity,
-            "groups": _group_bits(own, groups, known),
+            "groups": split_arrays.group_bits(own, groups, known),
         }
+        golds = arrays["gold_entity"][:, None]
         arrays["edges"] = _edges(corpus, writer, pictures, chosen, candidates[chosen])
-        arrays["gold_edges"] = _edges(corpus, writer, pictures, chosen, gold_entity[:, None])[
-            :, :, 0
-        ]
+        arrays["gold_edges"] = _edges(corpus, writer, pictures, chosen, golds)[:, :, 0]
         for name, array in arrays.items():
             writer.write(f"{split}_{name}", array)
     writer.finish(name=corpus.name, groups=groups, report=report)
@@ -292,7 +283,7 @@ def _edges(
     for begin in range(0, len(mentions), EDGE_ROWS):
         rows = slice(begin, begin + EDGE_ROWS)
         own, others = mentions[rows], np.maximum(candidates[rows], 0)
-        out[rows, 0] = cosine(left[own][:, None], right[others])
+        out[rows, 0] = split_arrays.cosine(left[own][:, None], right[others])
     if pictures is not None:
         sentences = [corpus.mentions[i].text for i in mentions]
         images = [corpus.mentions[i].image for i in mentions]
@@ -300,36 +291,6 @@ def _edges(
         entity_images = [entity.image for entity in corpus.entities]
         out[:, 1:] = pictures.edges(sentences, images, texts, entity_images, candidates)
     return np.where((candidates >= 0)[:, None], out, 0)
-
-
-def cosine(x: np.ndarray, y: np.ndarray, eps: float = 1e-8) -> np.ndarray:
-    """Cosine over the last axis; norms are at least `eps` (R_tt, [6])."""
-    dots = np.einsum("...d,...d->...", x, y)
-    norms = [np.maximum(np.sqrt(np.einsum("...d,...d->...", a, a)), eps) for a in (x, y)]
-    return dots / (norms[0] * norms[1])
-
-
-def _group_names(mentions: Sequence[Mention]) -> list[str]:
-    kinds = sorted({mention.kind for mention in mentions if mention.kind})
-    return [
-        schema.GROUP_CLEAN,
-        schema.GROUP_UNSEEN,
-        schema.GROUP_NO_SPAN,
-        *(f"kind:{kind}" for kind in kinds),
-    ]
-
-
-def _group_bits(mentions: Sequence[Mention], groups: list[str], known: set[Any]) -> np.ndarray:
-    bits = np.zeros(len(mentions), np.uint32)
-    for i, mention in enumerate(mentions):
-        belongs = {
-            schema.GROUP_CLEAN: mention.clean,
-            schema.GROUP_UNSEEN: mention.gold is not None and mention.gold not in known,
-            schema.GROUP_NO_SPAN: mention.start is None,
-            f"kind:{mention.kind}": True,
-        }
-        bits[i] = sum(1 << j for j, name in enumerate(groups) if belongs.get(name, False))
-    return bits
 
 
 def describe(store: Store) -> str:

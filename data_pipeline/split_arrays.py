@@ -1,0 +1,59 @@
+"""What a split's arrays say of its mentions: golds, groups, and the text edge."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipeline import schema
+from data_pipeline.schema import Mention
+
+
+def golds(
+    mentions: Sequence[Mention], rows: Mapping[str, int], candidates: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`gold_entity` and `gold`, [n] int32, as `schema.SPLIT_ARRAYS` has them.
+
+    Args:
+        rows: entity id -> row of the entity table.
+        candidates: [n, r] rows of the entity table.
+    """
+    entity = np.array(
+        [schema.NIL if m.gold is None else rows.get(m.gold, schema.OUTSIDE_KB) for m in mentions],
+        np.int32,
+    )
+    is_gold = (candidates == entity[:, None]) & (entity >= 0)[:, None]
+    slot = np.where(is_gold.any(1), is_gold.argmax(1), schema.NOT_RETRIEVED)
+    return {"gold_entity": entity, "gold": slot.astype(np.int32)}
+
+
+def group_names(mentions: Sequence[Mention]) -> list[str]:
+    """Names of the groups that results are reported by, in the order of their bits."""
+    kinds = sorted({mention.kind for mention in mentions if mention.kind})
+    return [
+        schema.GROUP_CLEAN,
+        schema.GROUP_UNSEEN,
+        schema.GROUP_NO_SPAN,
+        *(f"kind:{kind}" for kind in kinds),
+    ]
+
+
+def group_bits(mentions: Sequence[Mention], groups: list[str], known: set[Any]) -> np.ndarray:
+    """The groups of each mention, [n] uint32; `known` are the golds of training."""
+    bits = np.zeros(len(mentions), np.uint32)
+    for i, mention in enumerate(mentions):
+        belongs = {
+            schema.GROUP_CLEAN: mention.clean,
+            schema.GROUP_UNSEEN: mention.gold is not None and mention.gold not in known,
+            schema.GROUP_NO_SPAN: mention.start is None,
+            f"kind:{mention.kind}": True,
+        }
+        bits[i] = sum(1 << j for j, name in enumerate(groups) if belongs.get(name, False))
+    return bits
+
+
+def cosine(x: np.ndarray, y: np.ndarray, eps: float = 1e-8) -> np.ndarray:
+    """Cosine over the last axis; norms are at least `eps` (R_tt, [6])."""
+    dots = np.einsum("...d,...d->...", x, y)
+    norms = [np.maximum(np.sqrt(np.einsum("...d,...d->...", a, a)), eps) for a in (x, y)]
+    return dots / (norms[0] * norms[1])
