@@ -23,14 +23,13 @@ class Position:
     """Where a run stands, beside its arrays: everything that decides how it goes on.
 
     `loader` is the data position; `best_step` and `best_score` name the best state on valid so far
-    (-1: none yet), `stale` counts the epochs since, `finished` says that training is over.
+    (-1: none yet), `stale` counts the epochs since.
     """
 
     loader: dict[str, Any]
     best_step: int = -1
     best_score: float = float("-inf")
     stale: int = 0
-    finished: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Without infinities, which JSON has not."""

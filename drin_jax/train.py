@@ -154,6 +154,11 @@ class Trainer:
         if self.position.best_step == self.step != self.checkpoints.best_step:
             self.checkpoints.save_best(self.step, self.state.params)
 
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or patience is over; both may be raised for a later start."""
+        return self.step >= self.total_steps or 0 < self.patience <= self.position.stale
+
     def fit(self) -> None:
         """Train to the end, or until patience or a signal ends it.
 
@@ -168,7 +173,7 @@ class Trainer:
             Progress("training", total=self.total_steps, done=self.step) as progress,
         ):
             self._progress = progress
-            while self.step < self.total_steps and not self.position.finished:
+            while not self.finished:
                 self.state, metrics = self.step_fn(
                     self.state, self.parallel.shard(next(self.loader))
                 )
@@ -186,7 +191,6 @@ class Trainer:
                 if signals.received:
                     self.checkpoints.wait()
                     raise Terminated(128 + signals.received)
-        self.position.finished = True
         self.checkpoints.wait()
         self.seconds = time.perf_counter() - began
         self.steps_run = self.step - resumed_at
@@ -201,8 +205,6 @@ class Trainer:
         if better:
             self.position.best_step, self.position.best_score = self.step, score
         self.position.stale = 0 if better else self.position.stale + 1
-        stop = 0 < self.patience <= self.position.stale
-        self.position.finished = stop or self.step >= self.total_steps
         self.log.write(
             self.step, {"epoch": self.step // self.steps_per_epoch, "valid_score": score}
         )

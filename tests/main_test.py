@@ -103,6 +103,15 @@ def test_a_finished_run_does_not_train_again(store: Path, whole: Path) -> None:
     assert step_lines(whole) == before
 
 
+def test_a_finished_run_goes_on_with_more_epochs(store: Path, tmp_path: Path) -> None:
+    for epochs in (1, 2):
+        args = arguments(store, tmp_path, f"--config.train.epochs={epochs}")
+        assert run("drin_jax.main", *args).returncode == 0
+        assert result_of(tmp_path)["steps_trained_now"] == 15
+    steps = [line["step"] for line in step_lines(tmp_path) if "loss" in line]
+    assert steps == list(range(1, 31))
+
+
 def saving(workdir: Path) -> bool:
     """Whether a checkpoint is being written right now."""
     return any((workdir / "checkpoints" / "last").glob("*tmp*"))
