@@ -1,0 +1,143 @@
+"""The parity command on the authors' arrays, on another implementation's, and on damaged files."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drin_jax import parity
+
+GOLDEN = Path(__file__).parent / "golden"
+DRIN_FILES = sorted(GOLDEN.glob("drin_*.npz"))
+ONE = GOLDEN / "drin_wikidiverse_dynamic.npz"
+
+
+def test_the_command_passes_on_every_golden_file():
+    assert len(DRIN_FILES) == 7
+    command = [sys.executable, "-m", "drin_jax.parity", *map(str, DRIN_FILES)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for path in DRIN_FILES:
+        row = next(line for line in result.stdout.splitlines() if path.name in line)
+        assert " ok " in row
+    assert "FAIL" not in result.stdout
+
+
+def altered(path: Path, **changes: np.ndarray) -> Path:
+    with np.load(ONE) as file:
+        arrays = dict(file.items())
+    np.savez(path, **(arrays | {name.replace("__", "/"): a for name, a in changes.items()}))
+    return path
+
+
+def the_array(name: str) -> np.ndarray:
+    with np.load(ONE) as file:
+        return file[name].copy()
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "value"),
+    [
+        ("out/score", (2, 3), 2e-5),
+        ("out/score", (0, 10), np.nan),
+        ("grad/gcn_layers.0.w_h.weight", (1, 1), 1e-3),
+        ("grad/gcn_layers.1.w_u.weight", (0, 0), np.nan),
+        ("edgeL/ti", (5, 0), 1e-4),
+        ("out/adam_losses", (4,), 1e-4),
+    ],
+)
+def test_a_changed_array_fails(tmp_path, capsys, name, index, value):
+    array = the_array(name)
+    array[index] += value
+    path = altered(tmp_path / "changed.npz", **{name.replace("/", "__"): array})
+    assert parity.main([str(path)]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+def test_a_missing_gradient_of_ours_or_a_wrong_shape_fails(tmp_path, capsys):
+    extra = altered(tmp_path / "extra.npz", **{"grad__gcn_layers.7.w_h.weight": np.ones((2, 2))})
+    short = altered(tmp_path / "short.npz", out__score=the_array("out/score")[:, :-1])
+    assert parity.main([str(extra)]) == 1
+    assert parity.main([str(short)]) == 1
+    assert capsys.readouterr().out.count("FAIL") == 2
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(ONE.read_bytes()[:40_000])
+
+
+def foreign(path: Path) -> None:
+    np.savez(path, weights=np.zeros(3))
+
+
+def not_npz(path: Path) -> None:
+    path.write_text("hello")
+
+
+def baseline(path: Path) -> None:
+    np.savez(path, meta=json.dumps({"model": "ghmfc", "dataset": "wikidiverse", "dims": {}}))
+
+
+def without_an_input(path: Path) -> None:
+    with np.load(ONE) as file:
+        np.savez(path, **{name: a for name, a in file.items() if name != "in/answer"})
+
+
+def with_another_parameter(path: Path) -> None:
+    name = "w/gcn_layers.0.w_h.weight"
+    np.savez(
+        altered(path, **{name.replace("/", "__"): the_array(name)[:-1]}), **dict(np.load(path))
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (truncated, ["not a readable reference file"]),
+        (not_npz, ["not a readable reference file"]),
+        (foreign, ["not a readable reference file", "meta"]),
+        (baseline, ["ghmfc", "does not build"]),
+        (without_an_input, ["in/answer missing"]),
+        (with_another_parameter, ["wrong shape", "gcn_layers.0.w_h.weight"]),
+        (lambda path: None, ["no such file"]),
+    ],
+)
+def test_a_bad_file_is_one_clear_line(tmp_path, capsys, damage, words):
+    path = tmp_path / "bad.npz"
+    damage(path)
+    assert parity.main([str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    for word in words:
+        assert word in error
+
+
+def test_a_bad_file_beside_a_good_one_fails_but_both_are_told(tmp_path, capsys):
+    shutil.copy(ONE, tmp_path / "good.npz")
+    assert parity.main([str(tmp_path / "good.npz"), str(tmp_path / "none.npz")]) == 1
+    out, error = capsys.readouterr()
+    assert "ok" in out
+    assert "none.npz: no such file" in error
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"layers": 1, "r": 5},
+        {"layers": 3, "r": 2, "b": 5, "dataset": "wikimel"},
+        {"layers": 2, "r": 3, "enabled": (1, 0, 0, 0)},
+        {"layers": 2, "r": 4, "b": 1, "enabled": (0, 1, 1, 0), "dynamic": False},
+    ],
+    ids=str,
+)
+def test_files_of_another_implementation_pass_at_other_shapes(tmp_path, capsys, fields):
+    pytest.importorskip("torch", reason="the other implementation is PyTorch (extra dev)")
+    from tests.torch_references import make_reference
+
+    path = make_reference(tmp_path / "made.npz", **fields)
+    assert parity.main([str(path)]) == 0, capsys.readouterr()
