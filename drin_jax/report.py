@@ -109,9 +109,13 @@ def write(
     return paths
 
 
-def compare(reports: Sequence[Mapping[str, Any]], split: str = "test") -> str:
-    """Several runs over one data set as one Markdown table: every system once, end to end and
-    answerable, on the whole split and its clean subset; then what each run cost.
+def compare(
+    reports: Sequence[Mapping[str, Any]],
+    split: str = "test",
+    subsets: Sequence[str] = ("all", "clean"),
+) -> str:
+    """Several runs over one data set as one Markdown table: every system once on each subset, end
+    to end and (where that is another set) answerable; then what each run cost.
 
     Raises:
         UserError: the reports are of different data or protocols, which no table may mix.
@@ -129,14 +133,20 @@ def compare(reports: Sequence[Mapping[str, Any]], split: str = "test") -> str:
     lines = [f"* {line}" for line in _caption(first["splits"][split], first["protocol"])]
     head = ["mentions", "scope", "system", "n", *(f"hits@{k}" for k in first["ks"]), "MRR"]
     lines += ["", "| " + " | ".join(head) + " |", "|---" * 3 + "|---:" * (len(head) - 3) + "|"]
-    for subset in ("all", "clean"):
+    for subset in subsets:
+        if subset not in first["splits"][split]["subsets"]:
+            known = ", ".join(first["splits"][split]["subsets"])
+            raise UserError(f"{first['name']} has no subset {subset!r}; it has {known}")
+        whole: list[tuple[str, ...]] = []
         for title in _SCOPES.values():
-            seen: set[str] = set()
+            found: dict[str, tuple[str, ...]] = {}
             for report in reports:
                 for row in rows(report["splits"][split], ("name matching",), full=True):
-                    if row[:2] == (subset, title) and row[2] not in seen:
-                        seen.add(row[2])
-                        lines.append("| " + " | ".join(row) + " |")
+                    if row[:2] == (subset, title):
+                        found.setdefault(row[2], row)
+            if [row[3:] for row in found.values()] != [row[3:] for row in whole]:
+                lines += ["| " + " | ".join(row) + " |" for row in found.values()]
+            whole = list(found.values())
     head = ["run", "best step", "prepare s", "train s", "evaluate s", "peak memory GB"]
     lines += ["", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for report in reports:
@@ -155,9 +165,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
     parser.add_argument("--split", default="test", choices=("valid", "test"))
+    parser.add_argument("--subsets", nargs="+", default=["all", "clean"], help="as in report.md")
     args = parser.parse_args(argv)
     try:
-        print(compare([read(workdir) for workdir in args.workdirs], args.split))
+        print(compare([read(w) for w in args.workdirs], args.split, args.subsets))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,75 @@
+"""Several runs in one table: every row once, and no table that mixes protocols."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drin_jax import report
+from drin_jax.evaluate import SplitView, evaluate_split
+from drin_jax.types import UserError
+
+
+def a_report(system: str, flip: bool = False) -> dict[str, Any]:
+    """Two mentions, both answerable; the system ranks both golds first, or last."""
+    view = SplitView(
+        split="test",
+        candidates=np.ones((2, 3), bool),
+        retrieval_score=np.array([[2.0, 1, 0], [2, 2, 0]]),
+        text_edge=np.zeros((2, 3)),
+        gold=np.array([0, 1]),
+        gold_any=np.array([0, 1]),
+        retrieved=3,
+        gold_entity=np.array([4, 5]),
+        groups={"clean": np.array([True, False])},
+    )
+    scores = np.array([[1.0, 0, 0], [0, 1, 0]])
+    systems = {"name matching": view.retrieval_score, system: -scores if flip else scores}
+    return {
+        "name": f"data: {system}",
+        "system": system,
+        "protocol": "candidates: names; gold in graph: only where retrieved",
+        "gold_in_graph": False,
+        "ks": [1, 3],
+        "best_step": 7,
+        "seconds": {"prepare": 1.0, "train": 2.0, "evaluate": 3.0},
+        "peak_memory_gb": 0.5,
+        "splits": {"test": evaluate_split(view, systems, (1, 3))},
+    }
+
+
+def test_one_table_of_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, flip in (("good", False), ("bad", True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(a_report(name, flip)))
+    assert report.main([str(tmp_path / "good"), str(tmp_path / "bad")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| all | end to end | good | 2 | 100.0 | 100.0 | 100.0 |" in lines
+    assert "| all | end to end | bad | 2 | 0.0 | 100.0 | 33.3 |" in lines
+    assert "| clean | end to end | name matching | 1 | 100.0 | 100.0 | 100.0 |" in lines
+    assert sum("name matching, ties optimistic" in line for line in lines) == 1
+    assert not any("answerable |" in line for line in lines)  # all are: it would say it twice
+    assert "| bad | 7 | 1 | 2 | 3 | 0.50 |" in lines
+
+
+def test_protocols_do_not_mix() -> None:
+    honest, leaking = a_report("a"), copy.deepcopy(a_report("b"))
+    leaking["protocol"] = "candidates: names; gold in graph: ALWAYS"
+    with pytest.raises(UserError, match="cannot share a table"):
+        report.compare([honest, leaking])
+
+
+def test_missing_and_damaged_reports_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert report.main([str(tmp_path)]) == 1
+    assert "report.json: no such file" in capsys.readouterr().err
+    (tmp_path / "report.json").write_text("{")
+    assert report.main([str(tmp_path)]) == 1
+    assert "unreadable" in capsys.readouterr().err
+    (tmp_path / "report.json").write_text(json.dumps(a_report("a")))
+    assert report.main([str(tmp_path), "--subsets", "kind:x"]) == 1
+    assert "no subset 'kind:x'; it has all, clean" in capsys.readouterr().err
