@@ -7,9 +7,7 @@ turns on the same cores, and must agree on the first loss. Printed are the media
 of CPU time (what the process used; the one to read on a shared machine, together with --cores 1,
 since waiting PyTorch threads spin), the multiply-adds a candidate of each, and what share of the
 rate (by CPU time) of plain matrix products of the step's shapes, measured in the same run, each
-reaches. Neither side uses OpenBLAS, so OPENBLAS_CORETYPE changes nothing here. With
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment XLA's temporary memory comes in huge pages,
-which saves ours a tenth of its time and PyTorch nothing.
+reaches. Neither side uses OpenBLAS, so OPENBLAS_CORETYPE changes nothing here.
 """
 
 import argparse
