@@ -66,7 +66,7 @@ def make_train_step(
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         grads = jax.lax.pmean(grads, AXIS)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new = (optax.apply_updates(state.params, updates), opt_state)

@@ -1,0 +1,60 @@
+"""The training step compiles once, and a state that is not finite is frozen where it was good."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from data_pipeline.loader import TrainLoader
+from drin_jax import models
+from drin_jax.parallel import DataParallel
+from drin_jax.train import NEVER, create_state, make_train_step
+from tests.fixtures import tiny_store
+
+
+@pytest.fixture
+def parts(tmp_path: Path):
+    """A wrapped step, its first state, and a loader whose epochs end in a padded batch."""
+    store = tiny_store(tmp_path / "store")  # 13 training mentions
+    model = models.build(
+        "drin",
+        store.sizes["text_width"],
+        store.sizes["image_width"],
+        dtype="float32",
+        width=8,
+        rngs=nnx.Rngs(0),
+    )
+    graphdef, params = nnx.split(model, nnx.Param)
+    optimizer = optax.adam(1e-3)
+    parallel = DataParallel()
+    step = parallel.train_step(
+        make_train_step(graphdef, optimizer, loss_form="upstream", margin=0.25)
+    )
+    state = parallel.replicate(create_state(params, optimizer))
+    return step, state, TrainLoader(store, batch=4, epochs=3, seed=0), parallel
+
+
+def test_one_compilation_serves_every_batch(parts) -> None:
+    step, state, loader, parallel = parts
+    for arrays in loader:
+        state, _ = step(state, parallel.shard(arrays))
+    assert int(state.step) == 12  # three epochs of four, the last of each padded
+    assert step._cache_size() == 1
+
+
+def test_the_state_freezes_before_the_first_step_that_is_not_finite(parts) -> None:
+    step, state, loader, parallel = parts
+    batches = list(loader)
+    batches[2]["mention_text"][0, 0] = np.nan
+    kept = None
+    for i, arrays in enumerate(batches[:5]):
+        state, metrics = step(state, parallel.shard(arrays))
+        params = jax.tree.map(np.asarray, state.params)
+        if i == 1:
+            kept = params
+        assert int(metrics["failed"]) == (NEVER if i < 2 else 2)
+    jax.tree.map(np.testing.assert_array_equal, params, kept)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
