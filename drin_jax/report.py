@@ -29,8 +29,9 @@ def rows(
 ) -> list[tuple[str, ...]]:
     """Table rows of one split: subset, scope, system, n, hits@k..., MRR.
 
-    Tie-aware everywhere (the gold at the mean rank of its ties); for `systems_with_ties` and the
-    whole split also the other readings of a tie. Without `full`, the groups end to end only.
+    Tie-aware everywhere (the gold at the mean rank of its ties); for `systems_with_ties`, on the
+    whole split and its clean subset, also the other readings of a tie. Without `full`, without the
+    rows that say nothing new.
     """
     out = []
     for subset, scopes in result["subsets"].items():
@@ -39,7 +40,8 @@ def rows(
                 continue
             for system, by_ties in scopes[scope].items():
                 for ties, suffix in _TIE_ROWS.items():
-                    if ties != "mean" and not (subset == "all" and system in systems_with_ties):
+                    told = subset in ("all", "clean") and system in systems_with_ties
+                    if ties != "mean" and not told:
                         continue
                     values = by_ties[ties]
                     hits = [f"{100 * v:.1f}" for k, v in values.items() if k.startswith("hits@")]
