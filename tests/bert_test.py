@@ -45,6 +45,12 @@ def write_checkpoint(
     return folder
 
 
+NO_MINILM = (
+    "the real MiniLM-L6 (90 MB) is not in the repository: set DRIN_MINILM to its folder; "
+    "test_golden_hidden_states holds the encoder to PyTorch without it"
+)
+
+
 def minilm() -> Path:
     """A real MiniLM-L6 in $DRIN_MINILM or fetched by ../shared/tools/minilm.sh; else a skip."""
     if folder := os.environ.get("DRIN_MINILM"):
@@ -52,9 +58,9 @@ def minilm() -> Path:
     script = Path(__file__).parents[2] / "shared/tools/minilm.sh"
     folder = Path(tempfile.gettempdir()) / "minilm"
     if not script.exists():
-        pytest.skip("no real BERT here: set DRIN_MINILM to a folder with MiniLM-L6")
+        pytest.skip(NO_MINILM)
     if subprocess.run(["bash", script, folder], capture_output=True).returncode:
-        pytest.skip("the real MiniLM-L6 could not be fetched")
+        pytest.skip(NO_MINILM)
     return folder
 
 

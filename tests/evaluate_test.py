@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from data_pipeline import schema
-from drin_jax import models
 from drin_jax.evaluate import Scorer, SplitView, baseline_scores, evaluate_split, valid_score
 from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import DataParallel
 from tests.fixtures import tiny_store
+from tests.random_graphs import split_model
 
 
 @pytest.fixture
@@ -68,15 +67,7 @@ def test_valid_score_is_over_answerable_mentions(view: SplitView) -> None:
 
 def test_batch_size_changes_no_score_and_loses_no_mention(tmp_path: Path) -> None:
     store = tiny_store(tmp_path / "store", mentions={"train": 4, "valid": 4, "test": 11})
-    model = models.build(
-        "drin",
-        store.sizes["text_width"],
-        store.sizes["image_width"],
-        dtype="float32",
-        width=8,
-        rngs=nnx.Rngs(0),
-    )
-    graphdef, params = nnx.split(model, nnx.Param)
+    graphdef, params = split_model(store.sizes["text_width"], store.sizes["image_width"])
     scores = [
         Scorer(
             graphdef, DataParallel(impl), batch=batch, r=store.sizes["r"], gold_slot=False

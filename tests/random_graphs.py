@@ -13,6 +13,12 @@ from drin_jax.types import GraphBatch
 B, R, T, V, D = 4, 5, 7, 6, 8
 
 
+def split_model(text_width: int, image_width: int) -> tuple[nnx.GraphDef, nnx.State]:
+    """A narrow DRIN of the default form, as graph definition and parameters."""
+    model = DRIN(text_width, image_width, width=D, rngs=nnx.Rngs(0))
+    return nnx.split(model, nnx.Param)
+
+
 def random_graphs(
     seed: int = 0,
     *,

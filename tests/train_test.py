@@ -6,28 +6,19 @@ import jax
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 
 from data_pipeline.loader import TrainLoader
-from drin_jax import models
 from drin_jax.parallel import DataParallel
 from drin_jax.train import NEVER, create_state, make_train_step
 from tests.fixtures import tiny_store
+from tests.random_graphs import split_model
 
 
 @pytest.fixture
 def parts(tmp_path: Path):
     """A wrapped step, its first state, and a loader whose epochs end in a padded batch."""
     store = tiny_store(tmp_path / "store")  # 13 training mentions
-    model = models.build(
-        "drin",
-        store.sizes["text_width"],
-        store.sizes["image_width"],
-        dtype="float32",
-        width=8,
-        rngs=nnx.Rngs(0),
-    )
-    graphdef, params = nnx.split(model, nnx.Param)
+    graphdef, params = split_model(store.sizes["text_width"], store.sizes["image_width"])
     optimizer = optax.adam(1e-3)
     parallel = DataParallel()
     step = parallel.train_step(
