@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_pipeline import splits
-from data_pipeline.readers import files, jsonl, wikimel
+from data_pipeline.readers import (
+    candidates,
+    files,
+    jsonl,
+    kgmel,
+    mimic,
+    richpedia,
+    wikidiverse,
+    wikimel,
+)
 from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
 
 Item = TypeVar("Item", Mention, Entity)
@@ -17,6 +26,11 @@ READERS: dict[str, Callable[[Path, str], Corpus]] = {
     "jsonl": jsonl.read,
     "wikimel": wikimel.read,
     "sample": jsonl.read,  # the generated world is written in our own form
+    "wikidiverse": wikidiverse.read,
+    "richpedia": richpedia.read,
+    "mimic": mimic.read,
+    "kgmel": kgmel.read,
+    "candidates": candidates.read,
 }
 
 
@@ -45,19 +59,7 @@ def read(
     Raises:
         DataError: unknown reader or split mode, missing or broken files.
     """
-    try:
-        if not str(root):
-            raise files.MissingFile("data.root is not set")
-        if not Path(root).is_dir():
-            raise files.MissingFile(f"data.root = {root} is not a folder")
-        if reader not in READERS:
-            raise DataError(
-                f"data.reader = {reader!r} is unknown; known: {', '.join(READERS)} "
-                "(other formats can be brought in as JSONL: docs/data.md)"
-            )
-        corpus = READERS[reader](Path(root), name)
-    except files.MissingFile as error:
-        raise DataError(f"{error}. {source}".rstrip() if source else str(error)) from None
+    corpus = load(reader, root, name=name, source=source)
     mentions, split_counts = splits.assign(
         corpus.mentions, mode=split, valid_fraction=valid_fraction
     )
@@ -76,6 +78,40 @@ def read(
         entities=_present_only(corpus.entities, there),
         counts=counts,
     )
+
+
+def load(reader: str, root: str | Path, *, name: str, source: str = "") -> Corpus:
+    """The corpus as published: nothing dropped, its own splits, pictures there or not.
+
+    Raises:
+        DataError: unknown reader, missing or broken files, entities without a single name, or
+            candidates of which not one is in the knowledge base.
+    """
+    try:
+        if not str(root):
+            raise files.MissingFile("data.root is not set")
+        if not Path(root).is_dir():
+            raise files.MissingFile(f"data.root = {root} is not a folder")
+        if reader not in READERS:
+            raise DataError(
+                f"data.reader = {reader!r} is unknown; known: {', '.join(READERS)} "
+                "(other formats can be brought in as JSONL: docs/data.md)"
+            )
+        corpus = READERS[reader](Path(root), name)
+    except files.MissingFile as error:
+        raise DataError(f"{error}. {source}".rstrip() if source else str(error)) from None
+    if not any(entity.name.strip() for entity in corpus.entities):
+        raise DataError(
+            f"{root}: not one entity has a name; the table of names is not the right one"
+        )
+    ids = {entity.id for entity in corpus.entities}
+    offered = [one for mention in corpus.mentions for one in mention.candidates or ()]
+    if offered and ids.isdisjoint(offered):
+        raise DataError(
+            f"{root}: not one candidate, such as {offered[0]!r}, is in the knowledge base of "
+            f"{len(ids)} entities; entities and candidates are not of one data set"
+        )
+    return corpus
 
 
 def _counts(corpus: Corpus) -> dict[str, int]:

@@ -3,11 +3,19 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rich import progress
+from rich.console import Console
+
 from data_pipeline.schema import DataError
+
+# What the files of a split are called in public data.
+SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "dev", "val"), "test": ("test",)}
+LONG_FILE = 300_000_000  # bytes; from here on reading line by line takes more than a few seconds
 
 
 class MissingFile(DataError):
@@ -94,6 +102,30 @@ def columns(path: Path, sources: dict[str, str]) -> dict[str, list[str]]:
     return table
 
 
+def separated(path: Path, sources: dict[str, str], separator: str) -> Iterator[tuple[str, str]]:
+    """Yields the two halves of each line at the first `separator`, one line in memory at a time.
+
+    A line that is not UTF-8 or has no separator yields ("", ""). The file's SHA-256 is added to
+    `sources` after the last line. Shows its progress on stderr where the file is long.
+    """
+    size = path.stat().st_size
+    console = Console(stderr=True)
+    if size > LONG_FILE and not console.is_terminal:
+        print(f"reading {path.name}: {size / 1e9:.1f} GB", file=sys.stderr, flush=True)
+    loud = size > LONG_FILE and console.is_terminal
+    digest = hashlib.sha256()
+    with (
+        progress.open(path, "rb", description=path.name, console=console)
+        if loud
+        else path.open("rb") as lines
+    ):
+        for raw in lines:
+            digest.update(raw)
+            head, _, tail = raw.decode(errors="replace").rstrip("\r\n").partition(separator)
+            yield ("", "") if not tail or "\ufffd" in head else (head, tail)
+    sources[path.name] = digest.hexdigest()
+
+
 def text(value: Any, what: str, where: str, *, empty: bool = True) -> str:
     """`value`, which must be a string that UTF-8 can hold; `what` and `where` are for the error."""
     if not isinstance(value, str):
@@ -106,6 +138,51 @@ def text(value: Any, what: str, where: str, *, empty: bool = True) -> str:
         except UnicodeEncodeError:
             raise DataError(f"{where}: {what} holds half a surrogate pair; mend the text") from None
     return value
+
+
+def find(root: Path, name: str) -> Path | None:
+    """The file called `name` in `root`, or else in one of its folders; None if there is none."""
+    if (root / name).is_file():
+        return root / name
+    try:
+        folders = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
+    except OSError:
+        return None
+    found = (Path(folder) / name for folder in folders)
+    return next((path for path in found if path.is_file()), None)
+
+
+def placed(root: Path, sources: dict[str, str]) -> dict[str, str]:
+    """`sources` of files that `find` found, by their paths in `root` instead of their names."""
+    paths = {name: find(root, name) or root / name for name in sources}
+    return {paths[name].relative_to(root).as_posix(): sha for name, sha in sources.items()}
+
+
+def split_files(root: Path) -> dict[str, Path]:
+    """Split -> its file, called by the split's name alone or after a "_" or "-": RICH_dev.json.
+
+    Raises:
+        MissingFile: there is none.
+        DataError: two files for one split.
+    """
+    stems = {path: path.stem.lower() for path in sorted(root.glob("*.json"))}
+    found: dict[str, Path] = {}
+    for split, names in SPLIT_NAMES.items():
+        ends = tuple(f"{mark}{name}" for name in names for mark in "_-")
+        paths = [path for path, stem in stems.items() if stem in names or stem.endswith(ends)]
+        if len(paths) > 1:
+            both = " and ".join(path.name for path in paths[:2])
+            raise DataError(f"{root}: {both} both look like the {split} split; keep one of them")
+        if paths:
+            found[split] = paths[0]
+    if not found:
+        raise MissingFile(f"{root} holds no train.json, *_train.json, *_dev.json or *_test.json")
+    return found
+
+
+def folder(root: Path, *names: str) -> Path:
+    """The first of these folders that `root` has; the first of all if it has none."""
+    return next((root / name for name in names if (root / name).is_dir()), root / names[0])
 
 
 def present(paths: Iterable[str]) -> set[str]:

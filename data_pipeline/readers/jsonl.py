@@ -10,12 +10,12 @@ file. Mentions of one "sample" stay in one split; the default is a sample for ea
 Further keys are ignored.
 """
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.readers import files
+from data_pipeline.readers.mentions import sample_id
 from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
 
 ENTITIES = "entities.jsonl"
@@ -72,7 +72,7 @@ def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
     gold, image = _get(row, "entity", where), _picture(row, root, where)
     sample = row.get("sample")
     if sample is None:
-        sample = hashlib.sha256(f"{text}\0{row['image'] or ''}".encode()).hexdigest()[:16]
+        sample = sample_id(text, row["image"])
     return Mention(
         id=files.text(_get(row, "id", where), '"id"', where, empty=False),
         text=text,

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.readers import files
-from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
+from data_pipeline.readers.entities import ATTRIBUTES, NAMES, named
+from data_pipeline.readers.mentions import locate, pairs
+from data_pipeline.schema import SPLITS, Corpus, DataError, Mention
 
 SAMPLES = "Wikidata-MEL.json"
 TEST_KEYS = "test_keys.json"
 SPLIT_FILES = {split: f"WIKIMEL_{split}.json" for split in SPLITS}
-NAMES = "qid2ne.json"
-ATTRIBUTES = "qid2abs.json"
 CANDIDATES = "candidates-answer.tsv"
 
 # Columns of CANDIDATES after the key. The authors' arrays append the gold as one more: not read.
@@ -52,7 +52,7 @@ def read(root: Path, name: str) -> Corpus:
         mentions = _from_samples(root, sources, counts)
     else:
         raise files.MissingFile(f"{root} holds neither {SAMPLES} nor {SPLIT_FILES['train']}")
-    entities = _entities(root, sources)
+    entities = named(root / NAMES, root / ATTRIBUTES, sources)
     if (root / CANDIDATES).is_file():
         mentions = _with_candidates(root, mentions, sources, counts)
     return Corpus(name, entities, mentions, counts, sources)
@@ -112,45 +112,21 @@ def _mentions(
     if not isinstance(row, dict) or not {"sentence", "mentions", "answer"} <= row.keys():
         raise DataError(f'{where} must be an object with "sentence", "mentions" and "answer"')
     files.text(key, "the key", where, empty=False)
-    text = files.text(row["sentence"], '"sentence"', where)
-    surfaces, golds = _listed(row["mentions"]), _listed(row["answer"])
-    if len(surfaces) != len(golds):
-        raise DataError(f"{where} has {len(surfaces)} mentions but {len(golds)} answers")
-    for i, (surface, gold) in enumerate(zip(surfaces, golds, strict=True)):
-        surface = files.text(surface, 'each of "mentions"', where, empty=False)
-        start = text.find(surface)
-        identifier = key if len(surfaces) == 1 else f"{key}-{i}"
+    text, found = pairs(row, where)
+    for i, (surface, gold) in enumerate(found):
+        start, end = locate(text, surface)
+        identifier = key if len(found) == 1 else f"{key}-{i}"
         yield Mention(
             id=identifier,
             text=text,
             name=surface,
-            start=None if start < 0 else start,
-            end=None if start < 0 else start + len(surface),
+            start=start,
+            end=end,
             split="test" if identifier in test else split,
             sample=sample,
-            gold=files.text(gold, 'each of "answer"', where, empty=False),
+            gold=gold,
             image=str(root / "images" / f"{sample}.jpg"),
         )
-
-
-def _listed(value: Any) -> list[Any]:
-    """One form holds a list, the other the bare string."""
-    return value if isinstance(value, list) else [value]
-
-
-def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:
-    names = files.load_json_object(root / NAMES, sources)
-    attributes = files.load_json_object(root / ATTRIBUTES, sources)
-    return [
-        Entity(
-            id=files.text(qid, "the QID", f"{root / NAMES}: {qid!r}", empty=False),
-            name=files.text(name, "the name", f"{root / NAMES}: {qid!r}"),
-            description=files.text(
-                attributes.get(qid, ""), "the attribute text", f"{root / ATTRIBUTES}: {qid!r}"
-            ),
-        )
-        for qid, name in names.items()
-    ]
 
 
 def _with_candidates(

@@ -1,0 +1,95 @@
+"""Lists of mentions with described candidates: `*candidates*.json`, as I2CR gives WikiDiverse's.
+
+    [{"key", "mention", "sentence", "candidates": [{"name", "description"}, …],
+      "gold": name or null, "mention_image": file, …}, …]
+
+A file belongs to the split that its name has a word of (train; valid, dev or val), else to test.
+The knowledge base is the union of the candidates and the golds, its ids and names being their
+titles in one spelling; of several descriptions an entity has the longest. A null gold is read as
+NIL; the files do not tell a mention without an entity from one whose entity is not among the
+candidates. Captions of pictures ("image_annotations") are not read. Pictures lie where
+WikiDiverse's do.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.readers import files
+from data_pipeline.readers.mentions import locate, rows, sample_id
+from data_pipeline.readers.wikipedia import MENTION_PICTURES, title
+from data_pipeline.schema import Corpus, DataError, Entity, Mention
+
+FIELDS = {"key", "mention", "sentence", "candidates", "gold", "mention_image"}
+
+
+def read(root: Path, name: str) -> Corpus:
+    """The corpus under `root`; pictures as named, there or not.
+
+    Raises:
+        MissingFile: no such list.
+        DataError: a file is not what it should be; names the file and the row.
+    """
+    sources: dict[str, str] = {}
+    texts: dict[str, set[str]] = {}
+    mentions: dict[str, Mention] = {}
+    folder = files.folder(root, *MENTION_PICTURES)
+    for path in _lists(root):
+        split = _split(path)
+        for where, row in rows(files.load_json(path, sources), path, FIELDS):
+            key = files.text(row["key"], '"key"', where, empty=False)
+            text = files.text(row["sentence"], '"sentence"', where)
+            surface = files.text(row["mention"], '"mention"', where, empty=False)
+            start, end = locate(text, surface)
+            gold = title(files.text(row["gold"] or "", '"gold"', where)) or None
+            picture = files.text(row["mention_image"] or "", '"mention_image"', where)
+            mention = Mention(
+                id=f"{split}-{key}",
+                text=text,
+                name=surface,
+                start=start,
+                end=end,
+                split=split,
+                sample=sample_id(text, picture),
+                gold=gold,
+                image=str(folder / picture) if picture else None,
+                candidates=_candidates(row, where, texts),
+            )
+            if mention.id in mentions:
+                raise DataError(f"{where}: key {key!r} is given twice in the {split} split")
+            mentions[mention.id] = mention
+            if gold is not None:
+                texts.setdefault(gold, set())
+    entities = [
+        Entity(one, one, max(found, key=lambda text: (len(text), text), default=""))
+        for one, found in sorted(texts.items())
+    ]
+    counts = Counter(entities_of_several_descriptions=sum(len(t) > 1 for t in texts.values()))
+    return Corpus(name, entities, list(mentions.values()), dict(counts), sources)
+
+
+def _lists(root: Path) -> list[Path]:
+    found = sorted(root.glob("*candidates*.json"))
+    if not found:
+        raise files.MissingFile(f"{root} holds no *candidates*.json")
+    return found
+
+
+def _split(path: Path) -> str:
+    words = set(re.split(r"[^a-z]+", path.stem.lower()))
+    return next((split for split, names in files.SPLIT_NAMES.items() if words & {*names}), "test")
+
+
+def _candidates(row: dict[str, Any], where: str, texts: dict[str, set[str]]) -> tuple[str, ...]:
+    """The titles in their order; their descriptions are added to `texts`."""
+    given = row["candidates"]
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise DataError(f'{where}: "candidates" must be a list of objects')
+    titles: list[str] = []
+    for one in given:
+        named = title(files.text(one.get("name"), 'a candidate\'s "name"', where, empty=False))
+        text = files.text(one.get("description") or "", 'a candidate\'s "description"', where)
+        texts.setdefault(named, set()).add(text)
+        titles.append(named)
+    return tuple(titles)

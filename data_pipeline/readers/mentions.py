@@ -1,0 +1,91 @@
+"""What readers of several forms need to make a mention of a raw row.
+
+Raw ids, keys and file orders may tell the gold, so mentions get ids made of their own text, and the
+field "entities", which is the gold's name, is read by nobody.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+from data_pipeline.readers import files
+from data_pipeline.schema import DataError
+
+
+def locate(text: str, surface: str) -> tuple[int | None, int | None]:
+    """Start and end of the first exact occurrence of `surface` in `text`; None, None if none."""
+    start = text.find(surface)
+    return (None, None) if start < 0 else (start, start + len(surface))
+
+
+def locate_decoded(text: str, surface: str) -> tuple[str, int | None, int | None]:
+    """The surface form, percent-decoded where only that stands in the text, and its span."""
+    start, end = locate(text, surface)
+    if start is None and "%" in surface:
+        surface = unquote(surface)
+        start, end = locate(text, surface)
+    return surface, start, end
+
+
+def sample_id(text: str, picture: str | None) -> str:
+    """A name for everything that has this text and this picture."""
+    return _digest(text, picture or "")
+
+
+class NeutralIds:
+    """Ids from text and surface form alone, numbered where two mentions have both in common."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def next(self, text: str, surface: str) -> str:
+        key = _digest(text, surface)
+        number = self._seen[key] = self._seen.get(key, 0) + 1
+        return key if number == 1 else f"{key}-{number}"
+
+
+def rows(loaded: Any, path: Any, fields: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("FILE: row N", row) of each row, from 1, of a list of objects that have all `fields`.
+
+    Raises:
+        DataError: not a list, an empty one, or a row that is not such an object.
+    """
+    if not isinstance(loaded, list) or not loaded:
+        raise DataError(f"{path}: expected a JSON list with at least one row; fetch it again")
+    for number, row in enumerate(loaded, 1):
+        where = f"{path}: row {number}"
+        lacking = fields - row.keys() if isinstance(row, dict) else fields
+        if lacking:
+            named = ", ".join(f'"{field}"' for field in sorted(lacking))
+            raise DataError(f"{where} must be an object with {named}; fetch the file again")
+        yield where, row
+
+
+def pairs(
+    row: dict[str, Any], where: str, surfaces: str = "mentions"
+) -> tuple[str, list[tuple[str, str | None]]]:
+    """The sentence of a row, and each surface form with the id of its gold, None for "nil".
+
+    Args:
+        row: has "sentence", "answer" and the key `surfaces`; the last two hold a list, or the bare
+            string of the only mention.
+    """
+    text = files.text(row["sentence"], '"sentence"', where)
+    forms, golds = _listed(row[surfaces]), _listed(row["answer"])
+    if len(forms) != len(golds):
+        raise DataError(f"{where} has {len(forms)} mentions but {len(golds)} answers")
+    found: list[tuple[str, str | None]] = []
+    for form, gold in zip(forms, golds, strict=True):
+        form = files.text(form, f'each of "{surfaces}"', where, empty=False)
+        gold = files.text(gold, 'each of "answer"', where, empty=False)
+        found.append((form, None if gold.lower() == "nil" else gold))
+    return text, found
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

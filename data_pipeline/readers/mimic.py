@@ -1,0 +1,117 @@
+"""The form of the MIMIC data: WikiMEL, RichpediaMEL and WikiDiverse over a knowledge base in full.
+
+    *_train.json, *_dev.json, *_test.json   [{"id", "sentence", "mentions": surface, "entities": …,
+                                              "answer": QID or "nil", "imgPath": file or ""}, …]
+    kb_entity.json                          [{"id", "qid", "type", "entity_name", "attr",
+                                              "image_list": [file, …], …}, …]
+    kb_image/, mention_image/ (RichpediaMEL: mention_images/)
+
+A row may hold "cands", QIDs of given candidates. Every mention picture is stored as .jpg, whatever
+"imgPath" ends in; an entity shows the first of its pictures that is there. Names are
+percent-decoded. `qid2id.json` is the column "id" of the knowledge base again and is not needed.
+A mention's "id" can be its gold and "entities" is the gold's name: neither is read, and mentions
+are numbered by their place in the file.
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from data_pipeline.readers import files
+from data_pipeline.readers.entities import by_number, first_there
+from data_pipeline.readers.mentions import locate_decoded, pairs, rows, sample_id
+from data_pipeline.schema import Corpus, DataError, Entity, Mention
+
+KNOWLEDGE_BASE = "kb_entity.json"
+MENTION_PICTURES = ("mention_image", "mention_images")
+ENTITY_PICTURES = ("kb_image", "kb_images")
+
+
+def read(root: Path, name: str) -> Corpus:
+    """The corpus under `root`, with its published splits; mention pictures as named.
+
+    Raises:
+        MissingFile: no file of a split, or no knowledge base.
+        DataError: a file is not what it should be; names the file and the row.
+    """
+    sources: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    mentions = [
+        mention
+        for split, path in files.split_files(root).items()
+        for mention in _mentions(root, path, split, sources, counts)
+    ]
+    return Corpus(name, _entities(root, sources), mentions, dict(counts), sources)
+
+
+def _mentions(
+    root: Path, path: Path, split: str, sources: dict[str, str], counts: Counter[str]
+) -> list[Mention]:
+    pictures = files.folder(root, *MENTION_PICTURES)
+    mentions: list[Mention] = []
+    loaded = files.load_json(path, sources)
+    if isinstance(loaded, dict):
+        raise DataError(f"{path}: expected a JSON list (an object is the form of reader richpedia)")
+    for where, row in rows(loaded, path, {"sentence", "mentions", "answer", "imgPath"}):
+        text, found = pairs(row, where)
+        stem = _optional(row["imgPath"], '"imgPath"', where).split("/")[-1].split(".")[0]
+        picture = os.path.join(pictures, f"{stem}.jpg") if stem else None
+        counts["without_picture"] += picture is None
+        for surface, gold in found:
+            surface, start, end = locate_decoded(text, surface)
+            mentions.append(
+                Mention(
+                    id=f"{split}-{len(mentions)}",
+                    text=text,
+                    name=surface,
+                    start=start,
+                    end=end,
+                    split=split,
+                    sample=sample_id(text, stem),
+                    gold=gold,
+                    image=picture,
+                    candidates=_candidates(row, where),
+                )
+            )
+    return mentions
+
+
+def _candidates(row: dict[str, Any], where: str) -> tuple[str, ...] | None:
+    given = row.get("cands")
+    if given is None:
+        return None
+    if not isinstance(given, list):
+        raise DataError(f'{where}: "cands" must be a list of QIDs')
+    return tuple(files.text(one, 'each of "cands"', where, empty=False) for one in given)
+
+
+def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:
+    path = root / KNOWLEDGE_BASE
+    folder = files.folder(root, *ENTITY_PICTURES)
+    texts: dict[str, tuple[str, str]] = {}
+    pictures: dict[str, list[str]] = {}
+    for where, row in rows(files.load_json(path, sources), path, {"qid", "entity_name"}):
+        qid = files.text(row["qid"], '"qid"', where, empty=False)
+        if qid in texts:
+            raise DataError(f"{where}: entity {qid!r} is given twice; QIDs must be unique")
+        raw = files.text(row["entity_name"], '"entity_name"', where)
+        named = " ".join(unquote(raw).replace("_", " ").split())
+        texts[qid] = (named, _optional(row.get("attr"), '"attr"', where))
+        shown = row.get("image_list") or []
+        if not isinstance(shown, list):
+            raise DataError(f'{where}: "image_list" must be a list of file names')
+        pictures[qid] = [
+            os.path.join(folder, files.text(one, '"image_list"', where).split("/")[-1])
+            for one in shown
+        ]
+    image = first_there(pictures)
+    return by_number(
+        Entity(qid, named, description, image.get(qid))
+        for qid, (named, description) in texts.items()
+    )
+
+
+def _optional(value: Any, what: str, where: str) -> str:
+    return "" if value is None else files.text(value, what, where)

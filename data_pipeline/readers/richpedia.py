@@ -1,0 +1,68 @@
+"""RichpediaMEL as MELBench and MEL-GHMFC publish it: one file of samples a split.
+
+    {QID: {"id": QID, "sentence", "mentions": surface, "entities": …, "answer": QID}}
+
+in `train.json`, `valid.json` (or dev, val; without it a share of train is held out), `test.json`,
+or with a prefix, as `Richpedia-MEL_train.json`; with `qid2ne.json` (QID -> name) and `qid2abs.json`
+(QID -> attributes as text). The picture is `images/<key>.jpg`.
+
+The key and "id" ARE the gold, and "entities" is its name. Nothing of them reaches a feature: a
+mention's id and sample are hashes of its text, mentions are ordered by that id and entities by
+QID, so that renaming the keys or shuffling the files changes nothing but the pictures' paths (which
+are opened, never read as text).
+"""
+
+from pathlib import Path
+
+from data_pipeline.readers import files
+from data_pipeline.readers.entities import ATTRIBUTES, NAMES, by_number, named
+from data_pipeline.readers.mentions import NeutralIds, locate, pairs, sample_id
+from data_pipeline.schema import Corpus, DataError, Mention
+
+PICTURES = ("images", "image", "mention_images", "mention_image")
+
+
+def read(root: Path, name: str) -> Corpus:
+    """The corpus under `root`, with its published splits and pictures as named, there or not.
+
+    Raises:
+        MissingFile: no file of a split, or no names or attributes.
+        DataError: a file is not what it should be; names the file and the key.
+    """
+    sources: dict[str, str] = {}
+    pictures = files.folder(root, *PICTURES)
+    ids = NeutralIds()
+    mentions: list[Mention] = []
+    for split, path in files.split_files(root).items():
+        own: list[Mention] = []
+        loaded = files.load_json(path, sources)
+        if not isinstance(loaded, dict) or not loaded:
+            raise DataError(
+                f"{path}: expected a JSON object of samples"
+                + (" (a list is MIMIC's form: reader mimic)" if isinstance(loaded, list) else "")
+            )
+        for key, row in loaded.items():
+            where = f"{path}: {key!r}"
+            if not isinstance(row, dict) or not {"sentence", "mentions", "answer"} <= row.keys():
+                raise DataError(
+                    f'{where} must be an object with "sentence", "mentions" and "answer"'
+                )
+            text, found = pairs(row, where)
+            for surface, gold in found:
+                start, end = locate(text, surface)
+                own.append(
+                    Mention(
+                        id=ids.next(text, surface),
+                        text=text,
+                        name=surface,
+                        start=start,
+                        end=end,
+                        split=split,
+                        sample=sample_id(text, None),
+                        gold=gold,
+                        image=str(pictures / f"{key}.jpg"),
+                    )
+                )
+        mentions += sorted(own, key=lambda mention: mention.id)
+    entities = by_number(named(root / NAMES, root / ATTRIBUTES, sources))
+    return Corpus(name, entities, mentions, {}, sources)
