@@ -77,9 +77,8 @@ def by_name(
     Raises:
         DataError: unknown scorer, r < 1, or a cache folder that cannot be made.
     """
-    if scorer not in SCORERS:
-        raise DataError(f"retrieval.scorer = {scorer!r} is unknown; known: {', '.join(SCORERS)}")
-    _check_width(r)
+    check_scorer(scorer)
+    check_width(r)
     unique: dict[str, int] = {}
     index = [unique.setdefault(default_process(query), len(unique)) for query in queries]
     processed = [default_process(name) for name in names]
@@ -102,7 +101,7 @@ def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, 
     Raises:
         DataError: r < 1, or a mention without candidates of its own.
     """
-    _check_width(r)
+    check_width(r)
     row_of = {entity.id: row for row, entity in enumerate(corpus.entities)}
     rows = np.full((len(corpus.mentions), r), PADDING, np.int32)
     counts = {"candidates_outside_kb": 0, "candidates_repeated": 0}
@@ -121,7 +120,14 @@ def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, 
     return rows, np.where(rows == PADDING, np.float32(0), ranked), counts
 
 
-def _check_width(r: int) -> None:
+def check_scorer(scorer: str) -> None:
+    """DataError unless rapidfuzz's scorer is known by this name."""
+    if scorer not in SCORERS:
+        raise DataError(f"retrieval.scorer = {scorer!r} is unknown; known: {', '.join(SCORERS)}")
+
+
+def check_width(r: int) -> None:
+    """DataError unless there is at least one candidate to find."""
     if r < 1:
         raise DataError(f"retrieval.r = {r} must be at least 1")
 
@@ -137,7 +143,9 @@ def _best(names: Sequence[str], queries: Sequence[str], r: int, scorer: str) -> 
     columns = np.array([column_of.setdefault(name, len(column_of)) for name in names])
     distinct = list(column_of)
     step = max(1, CHUNK_PAIRS // len(names))
-    with _Watch(len(queries), len(names)) as watch:
+    amount = f"{len(queries)} distinct mentions x {len(names)} names"
+    loud = len(queries) * len(names) > QUIET_PAIRS
+    with Watch("candidates by name", amount, len(queries), loud) as watch:
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
             likeness = process.cdist(
@@ -207,14 +215,20 @@ def _load(path: Path, key: str, shape: tuple[int, int], entities: int) -> Candid
     return rows, scores
 
 
-class _Watch:
-    """A bar with rate and time left if stderr is a terminal, else a line before and one after."""
+class Watch:
+    """A bar with rate and time left if stderr is a terminal, else a line before and one after.
 
-    def __init__(self, queries: int, names: int) -> None:
+    Args:
+        task: what is being done, as "candidates by name".
+        amount: how much of it there is, told beside the task.
+        mentions: the total that `advance` counts up to.
+        loud: False shows nothing: for work of a few seconds.
+    """
+
+    def __init__(self, task: str, amount: str, mentions: int, loud: bool) -> None:
         console = Console(stderr=True)
-        loud = queries * names > QUIET_PAIRS
         self._lines = loud and not console.is_terminal
-        self._title = f"candidates by name: {queries} distinct mentions x {names} names"
+        self._name, self._amount = task, amount
         self._bar = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
@@ -224,23 +238,24 @@ class _Watch:
             console=console,
             disable=not loud or not console.is_terminal,
         )
-        self._task = self._bar.add_task("candidates by name", total=queries)
+        self._task = self._bar.add_task(task, total=mentions)
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "Watch":
         self._start = time.monotonic()
         if self._lines:
-            print(self._title, file=sys.stderr, flush=True)
+            print(f"{self._name}: {self._amount}", file=sys.stderr, flush=True)
         self._bar.start()
         return self
 
-    def advance(self, queries: int) -> None:
-        self._bar.advance(self._task, queries)
+    def advance(self, mentions: int) -> None:
+        """So many more are done."""
+        self._bar.advance(self._task, mentions)
 
     def __exit__(self, *failure: object) -> None:
         self._bar.stop()
         if self._lines and failure[0] is None:
             seconds = time.monotonic() - self._start
-            print(f"candidates by name: done in {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"{self._name}: done in {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 class _Rate(progress.ProgressColumn):
