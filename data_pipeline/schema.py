@@ -6,7 +6,7 @@ Every key that appears in a file or a batch is spelled here, once.
 import dataclasses
 from collections.abc import Mapping
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS = ("train", "valid", "test")
 
 # The graph's relations in the order of every `edges` axis: mention side, then entity side.
@@ -80,11 +80,13 @@ class Corpus:
 #
 # A store is one folder: `store.json` and one `.npy` file an array, opened memory-mapped.
 # Symbols: E entities, M mentions, N mentions of one split, r candidates, t text width, v image
-# width, k objects of an entity image, q objects of a mention image.
+# width, o width of an object's feature, c width of CLIP's embeddings.
 
 STORE_JSON = "store.json"
 
-# name -> (shape in symbols, dtype). Widths v, k, q may be 0: a store without pictures.
+# name -> (shape in symbols, dtype). Widths v, o, c may be 0: a store without pictures, objects, CLIP.
+# Of the last three the edges are made: tv, vt and vv are plain dot products of two of their rows,
+# and a row of zeros stands for what is missing.
 ENTITY_ARRAYS = {
     "entity_text": ("E t", "float32"),  # vertex feature [3]
     "entity_text_edge": (
@@ -94,6 +96,9 @@ ENTITY_ARRAYS = {
     "entity_image": ("E v", "float32"),  # pooled vector [5]
     "entity_has_text": ("E", "bool"),
     "entity_has_image": ("E", "bool"),
+    "entity_clip_text": ("E c", "float32"),  # CLIP's projected vectors at unit length [7] [8]
+    "entity_clip_image": ("E c", "float32"),
+    "entity_objects": ("E o", "float32"),  # score-weighted mean of the objects' unit vectors [11]
 }
 MENTION_ARRAYS = {
     "mention_text": ("M t", "float32"),  # vertex feature [2]
@@ -101,6 +106,9 @@ MENTION_ARRAYS = {
     "mention_image": ("M v", "float32"),
     "mention_has_text": ("M", "bool"),
     "mention_has_image": ("M", "bool"),
+    "mention_clip_text": ("M c", "float32"),
+    "mention_clip_image": ("M c", "float32"),
+    "mention_objects": ("M o", "float32"),
 }
 # Stored under "{split}_{name}".
 SPLIT_ARRAYS = {

@@ -64,6 +64,10 @@ class ShardTable:
     def _write_plan(self, done: set[int]) -> None:
         store_files.write_json(self._plan, {"settings": self._settings(), "done": sorted(done)})
 
+    def array(self) -> np.memmap:
+        """The whole array, read-only, once it is finished."""
+        return store_files.open_array(self._target)
+
     def missing(self) -> list[int]:
         """Shards that are still to be written."""
         return [index for index in range(self.count) if index not in self._done]

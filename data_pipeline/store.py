@@ -54,7 +54,8 @@ class Store:
 
     Attributes:
         name: of the data set.
-        sizes: `entities`, `mentions`, `r`, `text_width`, `image_width` (0: no pictures).
+        sizes: `entities`, `mentions`, `r`, `text_width`, `image_width`, `object_width` and
+            `clip_width` (the last three 0 where there are none).
         splits: split -> number of its mentions.
         groups: names of the bits of the `groups` arrays.
         made_from: the settings that it was made with.

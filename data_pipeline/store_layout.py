@@ -11,8 +11,16 @@ from data_pipeline.schema import DataError
 SAME_AS = {"entity_text_edge": "entity_text", "mention_text_edge": "mention_text"}
 MAX_GROUPS = 32  # bits of the groups array
 # Symbol of the schema -> name in `Store.sizes`.
-SIZES = {"E": "entities", "M": "mentions", "r": "r", "t": "text_width", "v": "image_width"}
-MAY_BE_EMPTY = ("v",)
+SIZES = {
+    "E": "entities",
+    "M": "mentions",
+    "r": "r",
+    "t": "text_width",
+    "v": "image_width",
+    "o": "object_width",
+    "c": "clip_width",
+}
+MAY_BE_EMPTY = ("v", "o", "c")
 
 
 def _templates() -> dict[str, tuple[tuple[str, ...], str]]:
@@ -51,7 +59,7 @@ def resolve(
         where: names the store in errors.
 
     Returns:
-        `{"entities", "mentions", "r", "text_width", "image_width"}` and `{split: N}`.
+        sizes by the names in SIZES, and `{split: N}`.
 
     Raises:
         DataError: an array is missing, unknown, or disagrees with another.

@@ -8,6 +8,7 @@ is whole and checked. Inside it, too, every file appears under its name only whe
     NAME.npy                a finished array
     NAME.npy.shards         an array that grows (`shard_table`), its finished shards listed in
     NAME.shards.json
+    scratch_NAME.*          an array that is only needed on the way
 """
 
 import fcntl
@@ -150,6 +151,14 @@ class StoreWriter:
         if rows_per_shard < 1:
             raise DataError(f"{name}: {rows_per_shard} rows a shard; at least 1 is needed")
         return ShardTable(self.folder, name, tuple(map(int, shape)), dtype, rows_per_shard)
+
+    def scratch(
+        self, name: str, shape: Sequence[int], dtype: str, rows_per_shard: int
+    ) -> ShardTable:
+        """An array that helps to make others and is no part of the store; gone when it is whole."""
+        return ShardTable(
+            self.folder, f"scratch_{name}", tuple(map(int, shape)), dtype, rows_per_shard
+        )
 
     def finish(self, name: str, groups: Sequence[str], report: Mapping[str, Any]) -> None:
         """Check everything, write store.json, and let the store appear.

@@ -64,6 +64,8 @@ def tiny_arrays(
         arrays[f"{side}_image"] = _features(rng, n, v)
         arrays[f"{side}_has_text"] = rng.random(n) >= without_text
         arrays[f"{side}_has_image"] = (rng.random(n) >= without_image) & (v > 0)
+        for name in ("objects", "clip_text", "clip_image"):
+            arrays[f"{side}_{name}"] = _features(rng, n, 3 if v else 0)
     strings = {
         "entity_id": [f"Q{i}" for i in range(entities)],
         "entity_name": [f"Entität {i}" for i in range(entities)],
