@@ -1,0 +1,263 @@
+"""The authors' preprocessed release on disk: which files there are, and whether they are whole.
+
+Two forms, told apart by their files. Symbols: N mentions of a split, S candidate slots (the last
+holds the gold), L tokens, P regions, q objects of a mention picture, k of an entity picture, E
+entities, A tokens of an entity, and the widths t (text), v (image), o (object).
+"""
+
+import collections
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.schema import SPLITS, DataError
+
+WIKIDIVERSE, WIKIMEL = "wikidiverse", "wikimel"
+QIDS = "qid2idx.json"
+FLOAT, INTEGER, NUMBER, STRING = "f", "iu", "biuf", "U"  # NumPy kinds
+
+# name -> (shape in symbols, kinds), once a split as NAME_SPLIT.npy
+_MENTION = {
+    "mention-text-feature": ("N L t", FLOAT),
+    "mention-text-mask": ("N L", NUMBER),
+    "start-pos": ("N", INTEGER),
+    "end-pos": ("N", INTEGER),
+    "mention-image-feature": ("N P v", FLOAT),
+    "mention-object-feature": ("N q 1 o", FLOAT),
+    "mention-object-score": ("N q", FLOAT),
+    "answer": ("N", INTEGER),
+    "similarity-miet": ("N S", FLOAT),
+    "similarity-eimt": ("N S", FLOAT),
+    "mention-text-raw": ("N", STRING),
+    "mention-image-path": ("N", STRING),
+}
+_SLOTS = {
+    WIKIDIVERSE: {
+        "entity-attr-feature": ("N*S t", FLOAT),
+        "entity-image-feature": ("N*S 1 v", FLOAT),
+        "entity-object-feature": ("N*S k 1 o", FLOAT),
+        "entity-object-score": ("N*S k", FLOAT),
+        "entity-attr-raw": ("N*S", STRING),
+        "entity-image-path": ("N*S", STRING),
+    },
+    WIKIMEL: {"entity-name-raw": ("N*S", STRING)},
+}
+# once
+_SHARED = {
+    "entity-attr-feature": ("E A t", FLOAT),
+    "entity-attr-mask": ("E A", NUMBER),
+    "entity-image-feature_all": ("E 1 v", FLOAT),
+    "entity-object-feature_all": ("E k 1 o", FLOAT),
+    "entity-object-score_all": ("E k", FLOAT),
+}
+_MEND = "copy it again"
+
+
+def _templates(dataset: str) -> dict[str, tuple[tuple[str, ...], str]]:
+    """File stem -> (symbols, kinds) of every array of this form."""
+    found = dict(_SHARED) if dataset == WIKIMEL else {}
+    for split in SPLITS:
+        for name, (shape, kinds) in (_MENTION | _SLOTS[dataset]).items():
+            found[f"{name}_{split}"] = (shape.replace("N", f"N_{split}"), kinds)
+    return {name: (tuple(shape.split()), kinds) for name, (shape, kinds) in found.items()}
+
+
+TEMPLATES = {dataset: _templates(dataset) for dataset in _SLOTS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """Where an array lies in its file, and what it is."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """A release whose files are all there and agree with each other; `open_release` makes one.
+
+    Attributes:
+        dataset: WIKIDIVERSE or WIKIMEL.
+        sizes: value of each symbol; N as `N_train`, ….
+        qids: id -> row of the entity arrays (WIKIMEL).
+    """
+
+    folder: Path
+    dataset: str
+    headers: Mapping[str, Header]
+    sizes: Mapping[str, int]
+    qids: Mapping[str, int]
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+
+    def nbytes(self, *names: str) -> int:
+        """Bytes of these arrays together."""
+        return sum(self.headers[name].row_bytes * self.headers[name].shape[0] for name in names)
+
+    def rows(self, name: str, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """A copy of these rows; floats as float32. DataError if the file has shrunk meanwhile."""
+        header = self.headers[name]
+        end = header.shape[0] if end is None else end
+        shape = (end - begin, *header.shape[1:])
+        offset = header.offset + begin * header.row_bytes
+        flat = np.fromfile(self.path(name), header.dtype, math.prod(shape), offset=offset)
+        if len(flat) != math.prod(shape):
+            raise DataError(f"{self.path(name)}: ends before row {end}; {_MEND}")
+        kind = np.float32 if header.dtype.kind == "f" else header.dtype.newbyteorder("=")
+        return flat.reshape(shape).astype(kind, copy=False)
+
+    def mapped(self, name: str) -> np.memmap:
+        """The array, memory-mapped: for the few rows of it that are wanted."""
+        header = self.headers[name]
+        return np.memmap(self.path(name), header.dtype, "r", header.offset, header.shape)
+
+
+def find(root: str | Path) -> tuple[Path, str]:
+    """The folder of a release at `root`, or one level below it, and which form it has.
+
+    Raises:
+        DataError: no release there, or both forms.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"release: {root} is not a folder; give the one that holds the arrays")
+    forms = {form for form in TEMPLATES if _own_files(root, form)}
+    found = [(root, form) for form in sorted(forms)]
+    if not found:
+        found = [(root / form, form) for form in TEMPLATES if _own_files(root / form, form)]
+    if not found:
+        raise DataError(
+            f"release: {root} holds no array of the authors' release (entity-attr-feature*.npy); "
+            "give its wikidiverse or wikimel folder"
+        )
+    if len(found) > 1:
+        raise DataError(f"release: {root} holds both wikidiverse and wikimel; give one of the two")
+    return found[0]
+
+
+def _own_files(folder: Path, form: str) -> bool:
+    """Whether there is a file that only this form has."""
+    others = {name for other in TEMPLATES if other != form for name in TEMPLATES[other]}
+    own = [f"{name}.npy" for name in TEMPLATES[form] if name not in others]
+    return any((folder / name).exists() for name in own)
+
+
+def inspect(folder: Path, dataset: str) -> tuple[Release, list[str]]:
+    """What is there, and everything that is wrong with it, one line each. Reads headers only."""
+    templates = TEMPLATES[dataset]
+    headers: dict[str, Header] = {}
+    problems: list[str] = []
+    missing = [f"{name}.npy" for name in templates if not (folder / f"{name}.npy").exists()]
+    for name in templates:
+        try:
+            if f"{name}.npy" not in missing:
+                headers[name] = _header(folder / f"{name}.npy")
+        except DataError as error:
+            problems.append(str(error))
+    qids: dict[str, int] = {}
+    files = len(templates)
+    if dataset == WIKIMEL:
+        files += 1
+        if (folder / QIDS).exists():
+            try:
+                qids = _read_qids(folder / QIDS)
+            except DataError as error:
+                problems.append(str(error))
+        else:
+            missing.append(QIDS)
+    if missing:
+        what = "arrays" if dataset == WIKIDIVERSE else "files"
+        problems.insert(
+            0,
+            f"release: {len(missing)} of the {files} {what} are missing: {', '.join(missing)}; "
+            f"add them to {folder}",
+        )
+    sizes = _vote(headers, templates)
+    for name, header in headers.items():
+        problems += _misfit(folder / f"{name}.npy", header, *templates[name], sizes)
+    return Release(folder, dataset, headers, sizes, qids), problems
+
+
+def _header(path: Path) -> Header:
+    try:
+        with path.open("rb") as file:
+            major, minor = np.lib.format.read_magic(file)
+            read = getattr(np.lib.format, f"read_array_header_{major}_{minor}")
+            shape, fortran, dtype = read(file)
+            header = Header(shape, dtype, file.tell())
+            size = file.seek(0, 2)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception:  # a damaged header surfaces as whatever its parser meets first
+        raise DataError(f"{path}: is empty, damaged or no .npy file; {_MEND}") from None
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: holds Python objects, which are not read; save it as plain strings "
+            "(np.save of array.astype(str))"
+        )
+    if fortran and len(shape) > 1:
+        raise DataError(f"{path}: is in Fortran order; save it in C order")
+    wanted = header.offset + math.prod(shape) * dtype.itemsize
+    if size < wanted:
+        told = f"{size} bytes where {dtype.name} {list(shape)} takes {wanted}"
+        raise DataError(f"{path}: is cut, {told}; {_MEND}")
+    return header
+
+
+def _vote(
+    headers: Mapping[str, Header], templates: Mapping[str, tuple[tuple[str, ...], str]]
+) -> dict[str, int]:
+    """The size of each symbol that most arrays tell, so that the odd one out is named."""
+    votes: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+    for name, header in headers.items():
+        symbols = templates[name][0]
+        if len(symbols) == len(header.shape):
+            for symbol, size in zip(symbols, header.shape, strict=True):
+                votes[symbol][size] += 1
+    return {symbol: counter.most_common(1)[0][0] for symbol, counter in votes.items()}
+
+
+def _misfit(
+    path: Path, header: Header, symbols: tuple[str, ...], kinds: str, sizes: Mapping[str, int]
+) -> list[str]:
+    wanted: list[Any] = []
+    for symbol in symbols:
+        n, times, s = symbol.partition("*")
+        if symbol.isdigit():
+            wanted.append(int(symbol))
+        elif times and n in sizes and s in sizes:
+            wanted.append(sizes[n] * sizes[s])
+        else:
+            wanted.append(sizes.get(symbol, symbol))
+    names = ", ".join("N*S" if "*" in s else s.split("_")[0] for s in symbols)
+    if list(header.shape) != wanted:
+        shape = f"[{', '.join(map(str, wanted))}]"
+        return [f"{path}: is {list(header.shape)}, but must be {shape} ({names}); {_MEND}"]
+    if not all(header.shape):
+        return [f"{path}: is empty ({list(header.shape)}); {_MEND}"]
+    if header.dtype.kind not in kinds:
+        known = {FLOAT: "floats", INTEGER: "integers", NUMBER: "numbers", STRING: "strings"}
+        return [f"{path}: holds {header.dtype.name}, but must hold {known[kinds]}; {_MEND}"]
+    return []
+
+
+def _read_qids(path: Path) -> dict[str, int]:
+    try:
+        loaded = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}); {_MEND}") from None
+    if not isinstance(loaded, dict) or not all(type(row) is int for row in loaded.values()):
+        raise DataError(f"{path}: must map QIDs to rows of the entity arrays; {_MEND}")
+    return loaded
