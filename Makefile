@@ -7,6 +7,8 @@ VENV ?= .venv
 # The reference in parity tests and benchmarks. `make test TORCH=` does without: those tests then use
 # the committed reference arrays alone.
 TORCH ?= torch==2.13.0
+# The pipeline of docs/data.md, "Beyond one machine"; `make test BEAM=` does without its test.
+BEAM ?= apache-beam>=2.70,<3
 WORKDIR ?= runs/sample
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
@@ -27,7 +29,7 @@ $(RUN_STAMP): requirements.txt | $(BIN)/python
 	@touch $@
 
 $(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt $(TORCH) $(if $(BEAM),"$(BEAM)")
 	@touch $@
 
 run: $(RUN_STAMP)

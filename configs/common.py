@@ -10,7 +10,9 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.name = ""  # names the corpus in reports
-    data.reader = "jsonl"  # "jsonl", "wikimel" or "sample": the format under data.root
+    # format under data.root: "jsonl" (your own), "wikimel", "wikidiverse", "richpedia", "mimic",
+    # "kgmel", "candidates", "sample", or "release" (the authors' preprocessed arrays)
+    data.reader = "jsonl"
     data.root = ""  # folder of the raw files
     # "disjoint" drops training samples that share text or picture with test, "published" keeps them
     data.split = "disjoint"
@@ -19,18 +21,30 @@ def get_config() -> ConfigDict:
     data.store = ""  # feature store; empty: WORKDIR/store
     # check every byte of an existing store against its checksums at the start
     data.verify = True
-    data.source = ""  # what to download and where to put it, told when data.root lacks it
+    data.source = ""  # "hub:OWNER/NAME": a Hugging Face dataset, downloaded into data.root
+    data.hint = ""  # what to download and where to put it, told when data.root lacks it
 
     config.retrieval = retrieval = ConfigDict()
-    # "names" (fuzzy match of the surface form) or "given" (the data set's own candidates)
+    # "names" (fuzzy match of the surface form), "statistics" (prior, words and names together),
+    # "given" (the data set's own candidates) or "dense" (nearest vectors of the whole base)
     retrieval.method = "names"
     retrieval.r = 100  # candidates of a mention
-    retrieval.scorer = "WRatio"  # rapidfuzz scorer
+    retrieval.scorer = "WRatio"  # names: rapidfuzz scorer
+    # statistics: weights of name likeness, prior and shared words (from WikiMEL's valid split),
+    # and how many entities names (0: names are not compared) and words bring in to be scored
+    retrieval.name_weight = 1.0
+    retrieval.prior_weight = 0.2
+    retrieval.word_weight = 0.5
+    retrieval.names_pool = 100
+    retrieval.words_pool = 100
+    retrieval.vectors = "text"  # dense: "text" (encoders.text, edge pooling) or "clip"
 
     config.text = text = ConfigDict()
     # templates of what the encoder reads; fields {sentence}, {mention} and {name}, {description}
     text.mention = "{sentence}"
     text.entity = "{name}. {description}"
+    text.clip_mention = "{sentence}"  # the same for CLIP, which reads at most 77 tokens
+    text.clip_entity = "{name}. {description}"
 
     config.encoders = encoders = ConfigDict()
     # folder (of its own or under data.root) or hub id of a Hugging Face BertModel
@@ -44,8 +58,25 @@ def get_config() -> ConfigDict:
     encoders.mention_edge = "cls"
     encoders.entity_vertex = "cls"
     encoders.entity_edge = "cls"
-    # .npz of precomputed picture features, relative to data.root; empty: pictures are masked
+    # pictures; folders or hub ids as above. Without encoders.image every picture is masked
+    encoders.image = ""  # ResNetModel: the picture's vertex, as in microsoft/resnet-152
+    encoders.clip = ""  # CLIPModel: edges tv and vt, as in openai/clip-vit-base-patch32
+    # edge vv: "fasterrcnn" or "maskrcnn" (extra "detector"), or a file of boxes under data.root
+    encoders.objects = ""
+    encoders.detector_weights = ""  # file of torchvision weights; empty: torchvision downloads them
+    encoders.mention_objects = 3  # objects of a mention's picture, the best ones
+    encoders.entity_objects = 3  # the paper has the same number, the published program 3 and 1
+    encoders.batch_images = 32  # pictures in one encoder batch, on one device
+    # instead of all that: .npz of features from elsewhere (data_pipeline/precomputed.py)
     encoders.pictures = ""
+
+    config.image = image = ConfigDict()
+    # ResNet's input: "paper" (scaled to the size, whatever the shape) or "processor" (as the
+    # checkpoint has it: scaled by the short side, the middle cut out); CLIP always has its own
+    image.preprocess = "paper"
+    image.max_pixels = 178_956_970  # larger pictures are masked, not decoded (at most this)
+    image.min_side = 8  # narrower or lower ones are masked
+    image.workers = 0  # processes that decode; 0: one a core
 
     config.graph = graph = ConfigDict()
     graph.r = 0  # candidates in the graph, the first of those retrieved; 0: all

@@ -3,7 +3,8 @@
 Trains: both text and picture relations over 10 given candidates; 13,205 training mentions.
 Score:  not measured here: nobody has run it on the full data yet. The paper's Table 2 is under a
         protocol that puts the gold into every graph (docs/protocol.md).
-Needs:  the raw lists, picture features, and bert-base-cased.
+Needs:  the raw lists with their pictures, bert-base-cased, openai/clip-vit-base-patch32,
+        microsoft/resnet-152, and torchvision for the detector (`pip install -e '.[detector]'`).
 
     python -m drin_jax.main --config=configs/wikidiverse.py --workdir=runs/wikidiverse \
         --config.data.root=$DATA/wikidiverse
@@ -21,11 +22,14 @@ def get_config() -> ConfigDict:
     config.data.reader = "wikidiverse"
     config.data.root = "data/wikidiverse"
     config.data.split = "published"
-    config.data.source = (
-        "download WikiDiverse ({train,valid,test}_w_10cands.json, entity2brief_{split}.json, "
-        "wikipedia_entity2imgs.tsv and the pictures) from github.com/wangxw5/wikiDiverse and pass "
-        "its folder as --config.data.root=DIR"
+    config.data.hint = (
+        "download WikiDiverse ({train,valid,test}_w_10cands.json, entity2brief_{split}.json or "
+        "wikipedia_entity2desc_filtered.tsv, wikipedia_entity2imgs.tsv and the pictures) from "
+        "github.com/wangxw5/wikiDiverse and pass its folder as --config.data.root=DIR"
     )
+    config.encoders.image = "microsoft/resnet-152"
+    config.encoders.clip = "openai/clip-vit-base-patch32"
+    config.encoders.objects = "fasterrcnn"
     config.retrieval.method = "given"
     config.retrieval.r = 10
     return config

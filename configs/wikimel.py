@@ -3,7 +3,8 @@
 Trains: both text and picture relations over 100 name candidates; about 18,000 training mentions.
 Score:  not measured here: nobody has run it on the full data yet. The paper's Table 2 is under a
         protocol that puts the gold into every graph (docs/protocol.md).
-Needs:  the data with its pictures, picture features, and bert-base-cased.
+Needs:  the data with its pictures, bert-base-cased, openai/clip-vit-base-patch32,
+        microsoft/resnet-152, and torchvision for the detector (`pip install -e '.[detector]'`).
 
     python -m drin_jax.main --config=configs/wikimel.py --workdir=runs/wikimel \
         --config.data.root=$DATA/wikimel
@@ -20,11 +21,13 @@ def get_config() -> ConfigDict:
     config.data.name = "WikiMEL"
     config.data.reader = "wikimel"
     config.data.root = "data/wikimel"
-    config.data.source = (
+    config.data.hint = (
         "download WikiMEL (WIKIMEL_{train,valid,test}.json with qid2ne.json and qid2abs.json, or "
         "MELBench's Wikidata-MEL.json with them) from github.com/seukgcode/MELBench and "
         "github.com/seukgcode/MEL-GHMFC and pass its folder as --config.data.root=DIR"
     )
-    config.encoders.pictures = "pictures.npz"
+    config.encoders.image = "microsoft/resnet-152"
+    config.encoders.clip = "openai/clip-vit-base-patch32"
+    config.encoders.objects = "fasterrcnn"
     config.retrieval.r = 100
     return config

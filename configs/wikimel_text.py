@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config = wikimel.get_config()
     config.data.name = "WikiMEL text"
     config.encoders.text = "sentence-transformers/all-MiniLM-L6-v2"
-    config.encoders.pictures = ""
+    config.encoders.image = config.encoders.clip = config.encoders.objects = ""
     config.encoders.max_length = 256
     config.encoders.mention_vertex = "mean"
     config.encoders.mention_edge = "mean"

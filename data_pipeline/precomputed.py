@@ -28,7 +28,6 @@ from data_pipeline.schema import DataError
 ARRAYS = {"pooled": 2, "objects": 3, "object_score": 2, "clip_image": 2, "clip_text": 2}
 KEYS = ("path", "text")
 EPS = 1e-8  # norms are at least this (MATH: cosines)
-ROWS = 1024  # mentions of one chunk of edges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,48 +59,21 @@ class Precomputed:
         return _rows(self._text_row, texts)
 
     @cached_property
-    def _unit_image(self) -> np.ndarray:
+    def unit_clip_image(self) -> np.ndarray:
+        """CLIP's image vectors [P, c] at unit length."""
         return _unit(self.clip_image)
 
     @cached_property
-    def _unit_text(self) -> np.ndarray:
+    def unit_clip_text(self) -> np.ndarray:
+        """CLIP's text vectors [T, c] at unit length."""
         return _unit(self.clip_text)
 
     @cached_property
-    def _objects_mean(self) -> np.ndarray:
-        # [11] is the dot product of two score-weighted means of unit vectors.
+    def objects_mean(self) -> np.ndarray:
+        """Score-weighted mean of the objects' unit vectors [P, v']: [11] is a product of two."""
         total = np.einsum("pk,pkv->pv", self.object_score, _unit(self.objects))
         weight = self.object_score.sum(1, keepdims=True)
         return total / np.where(weight > 0, weight, 1)
-
-    def edges(
-        self,
-        sentences: Sequence[str],
-        images: Sequence[str | None],
-        descriptions: Sequence[str],
-        entity_images: Sequence[str | None],
-        candidates: np.ndarray,
-    ) -> np.ndarray:
-        """Initial edges tv [7], vt [8] and vv [11]: [n, 3, r] float32, 0 where an end is missing.
-
-        Args:
-            sentences, images: of n mentions.
-            descriptions, entity_images: of every entity.
-            candidates: [n, r] entity numbers, below 0 for none.
-        """
-        mention_text, mention_image = self.text_rows(sentences), self.image_rows(images)
-        entity_text, entity_image = self.text_rows(descriptions), self.image_rows(entity_images)
-        out = np.zeros((len(candidates), 3, candidates.shape[1]), np.float32)
-        for begin in range(0, len(candidates), ROWS):
-            part = slice(begin, begin + ROWS)
-            some = candidates[part]
-            et = np.where(some >= 0, entity_text[some], -1)
-            ev = np.where(some >= 0, entity_image[some], -1)
-            mt, mv = mention_text[part], mention_image[part]
-            out[part, 0] = _dots(self._unit_text, mt, self._unit_image, ev)
-            out[part, 1] = _dots(self._unit_image, mv, self._unit_text, et)
-            out[part, 2] = _dots(self._objects_mean, mv, self._objects_mean, ev)
-        return out
 
 
 def load(path: str | Path) -> Precomputed:
@@ -188,12 +160,3 @@ def _rows(table: dict[str, int], keys: Sequence[str | None]) -> np.ndarray:
 
 def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), EPS)
-
-
-def _dots(x: np.ndarray, rows: np.ndarray, y: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """x[rows] . y[columns]: [n, r], 0 where either is -1. `rows` [n], `columns` [n, r]."""
-    there = (rows >= 0)[:, None] & (columns >= 0)
-    if not there.any():
-        return np.zeros(columns.shape, np.float32)
-    dots = np.einsum("nd,nrd->nr", x[np.maximum(rows, 0)], y[np.maximum(columns, 0)])
-    return np.where(there, dots, 0)

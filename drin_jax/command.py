@@ -23,7 +23,8 @@ FLAGS = flags.FLAGS
 # Fields that do not change what is computed, or only how far training goes: a workdir may be
 # continued with other values of these.
 FREE_FIELDS = (
-    *("data.root", "data.store", "data.source", "data.verify", "eval.", "parallel."),
+    *("data.root", "data.store", "data.source", "data.hint", "data.verify"),
+    *("eval.", "parallel.", "image.workers", "encoders.batch_"),
     *("train.epochs", "train.patience", "train.save_every", "train.log_every"),
 )
 

@@ -37,58 +37,13 @@ def test_look_ups_resolve_paths_beside_the_file(tmp_path: Path) -> None:
     assert features.pooled[1].tolist() == [2, 3]
 
 
-def test_edges_by_hand(tmp_path: Path) -> None:
-    """tv and vt are cosines of CLIP vectors, vv is [11]; an end that is missing gives 0."""
+def test_vectors_come_ready_for_the_edges(tmp_path: Path) -> None:
+    """CLIP's at unit length, objects as the score-weighted mean of unit vectors; c has none."""
     features = precomputed.load(_file(tmp_path))
-    a, b, c = (str(tmp_path / name) for name in ("a.png", "sub/b.png", "c.png"))
-    edges = features.edges(
-        ["one", "unknown"],
-        [a, None],
-        ["two", "not there"],
-        [b, c],
-        np.array([[0, 1, -1], [0, 1, -1]]),
-    )
     half = 1 / np.sqrt(2)
-    assert edges.shape == (2, 3, 3)
-    assert edges.dtype == np.float32
-    np.testing.assert_allclose(edges[0, 0], [0, half, 0], atol=1e-6)  # (1, 0) . (0, 1), (1, 1)
-    np.testing.assert_allclose(edges[0, 1], [half, 0, 0], atol=1e-6)
-    # (0.5 * 1 * 1 + 0.25 * 1 * 0) / (0.75 * 1); c has no object with a score.
-    np.testing.assert_allclose(edges[0, 2], [2 / 3, 0, 0], atol=1e-6)
-    assert not edges[1].any()
-
-
-def test_vv_is_equation_11(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    v, s = rng.normal(size=(5, 3, 4)).astype(np.float32), rng.random((5, 3)).astype(np.float32)
-    path = _file(
-        tmp_path,
-        path=np.array([f"{i}.png" for i in range(5)]),
-        pooled=np.zeros((5, 1), np.float32),
-        clip_image=np.zeros((5, 2), np.float32),
-        objects=v,
-        object_score=s,
-    )
-    names = [str(tmp_path / f"{i}.png") for i in range(5)]
-    candidates = np.array([[1, 2], [3, 4]])
-    edges = precomputed.load(path).edges(["", ""], names[:2], [""] * 5, names, candidates)
-    for i in range(2):
-        for slot, j in enumerate(candidates[i]):
-            cosines = np.array([
-                [x @ y / (np.linalg.norm(x) * np.linalg.norm(y)) for y in v[j]] for x in v[i]
-            ])  # fmt: skip
-            expected = s[i] @ cosines @ s[j] / (s[i].sum() * s[j].sum())
-            assert edges[i, 2, slot] == pytest.approx(expected, abs=1e-6)
-
-
-def test_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    features = precomputed.load(_file(tmp_path))
-    a, b, c = (str(tmp_path / name) for name in ("a.png", "sub/b.png", "c.png"))
-    arguments = (["one", "two", "one"], [a, b, c], ["two", "one"], [b, a])
-    candidates = np.array([[0, 1], [1, 0], [1, -1]])
-    whole = features.edges(*arguments, candidates)
-    monkeypatch.setattr(precomputed, "ROWS", 2)
-    np.testing.assert_array_equal(features.edges(*arguments, candidates), whole)
+    np.testing.assert_allclose(features.unit_clip_image, [[1, 0], [0, 1], [half, half]], atol=1e-6)
+    np.testing.assert_allclose(features.unit_clip_text, [[1, 0], [half, half]], atol=1e-6)
+    np.testing.assert_allclose(features.objects_mean, [[2 / 3, 1 / 3], [1, 0], [0, 0]], atol=1e-6)
 
 
 def test_saved_arrays_load_again(tmp_path: Path) -> None:

@@ -1,0 +1,242 @@
+"""Pictures from files: whatever a file holds, an upright RGB picture or the reason there is none.
+
+A picture that cannot be shown to an encoder as it is meant gets a status and is masked; nothing
+here raises on the content of a file, and no unreadable picture becomes a blank one.
+"""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from data_pipeline.schema import DataError
+
+# What became of a picture; a store's scratch table holds the index. The first five were read.
+STATUSES = (
+    "read",
+    "read: turned upright by its EXIF entry",
+    "read: colours converted (CMYK, palette, transparent, grey or 16 bits a channel)",
+    "read: first frame of an animation",
+    "read: both converted and turned",
+    "masked: no such file",
+    "masked: not a picture",
+    "masked: cut or damaged",
+    "masked: too many pixels",
+    "masked: too small",
+    "masked: one colour all over",
+)
+READ = 5  # statuses below this one
+_CODE = {name: code for code, name in enumerate(STATUSES)}
+MISSING = _CODE["masked: no such file"]
+
+# Raster formats; others (EPS, PDF, SVG) need an interpreter, which is not run on foreign files.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
+MAX_PIXELS = 178_956_970  # where Pillow, too, takes a picture for a decompression bomb
+MIN_SIDE = 8
+_BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a picture becomes the encoder's input, [height, width, 3] uint8.
+
+    `shortest` scales the shorter side to it and keeps the shape; None scales straight to the size.
+    What is then more than the size is cut off around the middle, what is less is padded with 0.
+    """
+
+    height: int
+    width: int
+    shortest: int | None
+    resample: int
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        size = self.scaled(*image.size)
+        if size != image.size:
+            image = image.resize(size, self.resample)
+        pixels = np.asarray(image)
+        if pixels.shape[:2] == (self.height, self.width):
+            return pixels
+        out = np.zeros((self.height, self.width, 3), np.uint8)
+        rows = _overlap(pixels.shape[0], self.height)
+        columns = _overlap(pixels.shape[1], self.width)
+        out[rows[1], columns[1]] = pixels[rows[0], columns[0]]
+        return out
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after scaling."""
+        if self.shortest is None:
+            return self.width, self.height
+        long = int(self.shortest * max(width, height) / min(width, height))
+        return (self.shortest, long) if width <= height else (long, self.shortest)
+
+
+def _overlap(there: int, wanted: int) -> tuple[slice, slice]:
+    """The middle of `there` pixels that `wanted` has room for, and its place in them."""
+    if there >= wanted:
+        start = (there - wanted) // 2
+        return slice(start, start + wanted), slice(0, wanted)
+    start = (wanted - there + 1) // 2  # an odd pixel more before the picture, as processors have it
+    return slice(0, there), slice(start, start + there)
+
+
+def plain(size: int) -> Recipe:
+    """The paper's: scaled to size x size, whatever the shape; bilinear."""
+    return Recipe(size, size, None, _BILINEAR)
+
+
+def processor(settings: Mapping[str, Any], where: str) -> Recipe:
+    """What a checkpoint's own image processor does before it rescales and normalises.
+
+    Args:
+        settings: its `preprocessor_config.json`; CLIP's, ConvNeXT's (which ResNet checkpoints use)
+            or ViT's kind.
+        where: names the file in errors.
+
+    Raises:
+        DataError: another kind of processor, or sizes that make no sense.
+    """
+    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or "")
+    for end in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
+        kind = kind.removesuffix(end)
+    try:
+        if kind == "CLIP":
+            return _clip(settings)
+        if kind == "ConvNext":
+            return _convnext(settings)
+        if kind == "ViT":
+            height, width = _sides(settings.get("size", 224))
+            return Recipe(height, width, None, int(settings.get("resample", _BILINEAR)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: its sizes make no sense ({error}); download it again") from None
+    raise DataError(
+        f"{where}: image processor {kind!r} is not one of CLIP, ConvNext, ViT; "
+        'use image.preprocess = "paper" or another checkpoint'
+    )
+
+
+def _clip(settings: Mapping[str, Any]) -> Recipe:
+    if not settings.get("do_resize", True) or not settings.get("do_center_crop", True):
+        raise ValueError("do_resize and do_center_crop must be on")
+    size, crop = settings.get("size", 224), settings.get("crop_size", 224)
+    resample = int(settings.get("resample", _BICUBIC))
+    height, width = _sides(crop)
+    if isinstance(size, Mapping) and "shortest_edge" not in size:
+        scaled = _sides(size)
+        if scaled != (height, width):
+            raise ValueError(f"size {size} and crop_size {crop}")
+        return Recipe(height, width, None, resample)
+    shortest = size["shortest_edge"] if isinstance(size, Mapping) else size
+    return Recipe(height, width, _whole(shortest), resample)
+
+
+def _convnext(settings: Mapping[str, Any]) -> Recipe:
+    size = settings.get("size", {"shortest_edge": 384})
+    shortest = _whole(size["shortest_edge"] if isinstance(size, Mapping) else size)
+    resample = int(settings.get("resample", _BICUBIC))
+    scaled = int(shortest / settings.get("crop_pct", 224 / 256)) if shortest < 384 else None
+    return Recipe(shortest, shortest, scaled, resample)
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    if isinstance(size, Mapping):
+        return _whole(size["height"]), _whole(size["width"])
+    return _whole(size), _whole(size)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{value!r} is no size in pixels")
+    return value
+
+
+def open_picture(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE
+) -> tuple[Image.Image | None, int]:
+    """The picture in a file, upright RGB, and its status; None where it is masked.
+
+    Args:
+        max_pixels: a picture of more is not decoded.
+        min_side: a picture narrower or lower than this shows nothing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd files; our status says it
+            return _open(Path(path), max_pixels, min_side)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None, MISSING
+    except UnidentifiedImageError:
+        return None, _CODE["masked: not a picture"]
+    except (Image.DecompressionBombError, MemoryError):
+        return None, _CODE["masked: too many pixels"]
+    except Exception:  # decoders raise whatever the damage makes them meet first
+        return None, _CODE["masked: cut or damaged"]
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _open(path: Path, max_pixels: int, min_side: int) -> tuple[Image.Image | None, int]:
+    with Image.open(path, formats=_formats()) as file:
+        width, height = file.size
+        if width * height > max_pixels:
+            return None, _CODE["masked: too many pixels"]
+        if min(width, height) < min_side:
+            return None, _CODE["masked: too small"]
+        animated = getattr(file, "n_frames", 1) > 1 and file.format != "MPO"
+        file.load()  # raises where the file is cut
+        turned = file.getexif().get(0x0112, 1) != 1
+        picture = ImageOps.exif_transpose(file)
+    converted = picture.mode != "RGB"
+    image = _to_rgb(picture) if converted else picture
+    pixels = np.asarray(image)
+    if (pixels == pixels[0, 0]).all():
+        return None, _CODE["masked: one colour all over"]
+    if animated:
+        return image, _CODE["read: first frame of an animation"]
+    return image, (4 if converted and turned else 2 if converted else 1 if turned else 0)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of any mode: transparency on white, all bits of deep greys kept to scale."""
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, np.float64)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            low, high = np.nanmin(values), np.nanmax(values)
+            values = (values - low) / max(high - low, 1e-12) * 65535
+        grey = np.nan_to_num(values / 257).round().astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def crops(image: Image.Image, boxes: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Regions of a picture, each scaled to the recipe's size: [k, height, width, 3] uint8.
+
+    Args:
+        boxes: [k, 4] left, top, right, bottom in the picture's pixels, as `clipped` leaves them.
+    """
+    size = (recipe.width, recipe.height)
+    out = np.zeros((len(boxes), recipe.height, recipe.width, 3), np.uint8)
+    for row, (left, top, right, bottom) in zip(out, boxes.tolist(), strict=True):
+        area = (int(left), int(top), int(np.ceil(right)), int(np.ceil(bottom)))
+        row[:] = np.asarray(image.crop(area).resize(size, _BILINEAR))
+    return out
+
+
+def clipped(boxes: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes cut to a picture of (width, height), and which of them still hold a pixel."""
+    limit = np.array([*size, *size], np.float32)
+    inside = np.clip(np.asarray(boxes, np.float32).reshape(-1, 4), 0, limit)
+    return inside, ((inside[:, 2:] - inside[:, :2]).min(1, initial=np.inf) >= 1)

@@ -1,0 +1,42 @@
+"""Make the feature store of a config, and nothing else.
+
+    python -m drin_jax.extract --config=configs/X.py --workdir=DIR [--shards=DIR] [--config.field=…]
+
+Runs every encoder the config needs over everything unique. Killed at any moment and started again
+it goes on where it was. The store is where `python -m drin_jax.main` with the same config and
+workdir looks for it; pictures that were masked are listed in WORKDIR/masked_pictures.tsv.
+"""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from drin_jax import command
+from drin_jax.extract.place import place as shards_place
+
+
+def main() -> None:
+    """Prepare the store that the flags describe, and say what is in it."""
+    config, workdir = command.config_and_workdir()
+    from drin_jax import extract  # jax and the encoders load only when there is work
+    from drin_jax.types import UserError
+
+    made = Path(place) if (place := shards_place()) else None
+    if made is not None and not made.is_dir():
+        raise UserError(f"--shards {made}: is not a folder")
+    store = extract.prepare(config, workdir, made)
+    print(extract.describe(store))
+    table = Table("counted", "number")
+    for name, count in store.report.get("counts", {}).items():
+        table.add_row(name, f"{count:,}")
+    Console().print(table)
+    for key in ("text_encoder", "image_encoder", "clip_encoder"):
+        if key in store.report:
+            print(f"{key}: {json.dumps(store.report[key])}")
+    print(f"store: {store.path}")
+
+
+if __name__ == "__main__":
+    command.run(main)

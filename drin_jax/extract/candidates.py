@@ -1,0 +1,84 @@
+"""Stage one by the config: candidates of every mention."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipeline import retrieval
+from data_pipeline.retrieval_statistics import Weights, by_statistics
+from data_pipeline.schema import Corpus
+from data_pipeline.store_writer import StoreWriter
+from drin_jax.types import UserError
+
+# retrieval.vectors -> tables of the mention and the entity side.
+VECTORS = {
+    "text": ("mention_text_edge", "entity_text_edge"),
+    "clip": ("mention_clip_text", "entity_clip_text"),
+}
+METHODS = ("names", "statistics", "given", "dense")
+
+
+def check(config: ConfigDict) -> None:
+    """UserError on fields that no corpus could be retrieved with."""
+    fields = config.retrieval
+    if fields.r < 1:
+        raise UserError(f"retrieval.r is {fields.r}; at least 1 candidate is needed")
+    if fields.method not in METHODS:
+        raise UserError(f"retrieval.method is {fields.method!r}; known are {', '.join(METHODS)}")
+    if fields.method == "dense":
+        if fields.vectors not in VECTORS:
+            raise UserError(f"retrieval.vectors is {fields.vectors!r}; known are text, clip")
+        if fields.vectors == "clip" and not config.encoders.clip:
+            raise UserError('retrieval.vectors is "clip"; set encoders.clip too')
+
+
+def retrieve(
+    config: ConfigDict, workdir: Path, corpus: Corpus, writer: StoreWriter
+) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:
+    """Rows [M, r] of the entity table, scores [M, r], and what was counted.
+
+    Raises:
+        DataError: the data set has nothing to retrieve with.
+    """
+    fields = config.retrieval
+    if fields.method != "dense":
+        return untrained(fields.method, config, corpus, fields.r, workdir / "cache")
+    from drin_jax.dense_retrieval import by_vectors
+
+    queries, keys = (writer.array(name) for name in VECTORS[fields.vectors])
+    return *by_vectors(queries, keys, fields.r), {}
+
+
+def untrained(
+    method: str, config: ConfigDict, corpus: Corpus, r: int, cache: Path
+) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:
+    """The same by a method that needs no vectors: names, statistics or given.
+
+    Args:
+        cache: folder where comparisons of names are kept.
+    """
+    fields = config.retrieval
+    if method == "given":
+        return retrieval.given(corpus, r)
+    if method == "statistics":
+        weights = Weights(fields.name_weight, fields.prior_weight, fields.word_weight)
+        found = by_statistics(
+            corpus,
+            r,
+            weights=weights,
+            names_pool=fields.names_pool,
+            words_pool=fields.words_pool,
+            scorer=fields.scorer,
+            cache_dir=cache,
+        )
+    else:
+        found = retrieval.by_name(
+            [entity.name for entity in corpus.entities],
+            [mention.name for mention in corpus.mentions],
+            r,
+            scorer=fields.scorer,
+            cache_dir=cache,
+        )
+    return *found, {}

@@ -1,0 +1,202 @@
+"""From a config to its feature store: what is there is opened, what is missing is made."""
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipeline import schema, split_arrays
+from data_pipeline.readers import read
+from data_pipeline.schema import Corpus
+from data_pipeline.store import Store
+from data_pipeline.store_writer import StoreWriter
+from drin_jax.extract.candidates import check as check_candidates
+from drin_jax.extract.candidates import retrieve
+from drin_jax.extract.edges import edges
+from drin_jax.extract.features import Features, encoder_settings
+from drin_jax.extract.shards import Encoders
+from drin_jax.types import UserError
+
+SOURCES = "data files"
+WEIGHTS = "encoder files"
+RELEASE = "release"  # the reader whose features are there already
+# Fields that change how fast something is made, not what.
+_SPEED = ("encoders.batch_tokens", "encoders.batch_images", "image.workers")
+
+
+def store_path(config: ConfigDict, workdir: Path) -> Path:
+    """Where the features of this config are kept."""
+    return Path(config.data.store) if config.data.store else workdir / "store"
+
+
+def settings(config: ConfigDict) -> dict[str, Any]:
+    """The config fields that decide what is in a store."""
+    data = {name: config.data[name] for name in ("name", "reader", "split", "valid_fraction")}
+    groups = {"data": data}
+    if config.data.reader != RELEASE:
+        groups |= {name: dict(config[name]) for name in ("retrieval", "text", "encoders", "image")}
+    return {
+        f"{group}.{name}": value
+        for group, fields in groups.items()
+        for name, value in fields.items()
+        if f"{group}.{name}" not in _SPEED
+    }
+
+
+def prepare(config: ConfigDict, workdir: Path, made: Path | None = None) -> Store:
+    """The feature store of this config, made if it is missing.
+
+    Args:
+        made: folder of shards that were encoded elsewhere (`drin_jax.extract.beam`).
+
+    Raises:
+        UserError, DataError: one line on anything a user can mend.
+    """
+    path = store_path(config, workdir)
+    if path.exists():
+        return _open(config, path)
+    if config.data.reader == RELEASE:
+        return _import(config, path)
+    check_candidates(config)
+    encoders = Encoders(encoder_settings(config))
+    corpus = read_corpus(config)
+    for split in schema.SPLITS:
+        if not any(mention.split == split for mention in corpus.mentions):
+            raise UserError(f"{config.data.root}: the {split} split is empty")
+    features = Features(config, corpus, encoders)
+    made_from = settings(config) | {
+        SOURCES: dict(features.sources),
+        WEIGHTS: encoders.weights(),
+    }
+    writer = StoreWriter(path, made_from)
+    return _extract(config, workdir, features, writer, made)
+
+
+def read_corpus(config: ConfigDict) -> Corpus:
+    """The corpus of this config, downloaded or generated first where the config says so."""
+    data = config.data
+    _fetch(config)
+    return read(
+        data.reader,
+        Path(data.root),
+        name=data.name,
+        split=data.split,
+        valid_fraction=data.valid_fraction,
+        source=data.hint,
+    )
+
+
+def _fetch(config: ConfigDict) -> None:
+    data = config.data
+    if data.source and not data.root:
+        raise UserError("data.source is set, but data.root, the folder to download to, is not")
+    if data.reader == "sample":
+        from data_pipeline import sample
+
+        sample.generate(Path(data.root))
+    elif data.source:
+        from data_pipeline import hub
+
+        hub.fetch(data.source, Path(data.root))
+
+
+def _import(config: ConfigDict, path: Path) -> Store:
+    """The store of the authors' preprocessed release: reduced and deduplicated, nothing encoded."""
+    from data_pipeline import release
+
+    _fetch(config)
+    root = Path(config.data.root)
+    if not root.is_dir():
+        raise UserError(f"data.root = {root} is not a folder. {config.data.hint}".rstrip())
+    writer = StoreWriter(path, settings(config) | {SOURCES: {RELEASE: release.fingerprint(root)}})
+    release.write(root, writer, name=config.data.name)
+    return Store.open(path)
+
+
+def _open(config: ConfigDict, path: Path) -> Store:
+    """The store that is there, if it was made from these settings and these raw files. Raw files
+    and encoders that are gone are no change: a store may travel without them."""
+    made_from = Store.open(path).made_from
+    root = Path(config.data.root)
+    now: Mapping[str, str]
+    if config.data.reader == RELEASE:
+        from data_pipeline import release
+
+        now = {RELEASE: release.fingerprint(root)} if root.is_dir() else made_from.get(SOURCES, {})
+    else:
+        now = {
+            name: _digest(root / name) or digest
+            for name, digest in made_from.get(SOURCES, {}).items()
+        }
+    kept = {WEIGHTS: made_from[WEIGHTS]} if WEIGHTS in made_from else {}
+    store = Store.open(path, made_from=settings(config) | {SOURCES: now} | kept)
+    if config.data.verify:
+        store.verify()
+    return store
+
+
+def _digest(file: Path) -> str | None:
+    if not file.is_file():
+        return None
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _extract(
+    config: ConfigDict, workdir: Path, features: Features, writer: StoreWriter, made: Path | None
+) -> Store:
+    corpus = features.corpus
+    entities, mentions = corpus.entities, corpus.mentions
+    rows = {entity.id: i for i, entity in enumerate(entities)}
+    report: dict[str, Any] = {"counts": dict(corpus.counts)}
+    writer.write_strings("entity_id", [e.id for e in entities])
+    writer.write_strings("entity_name", [e.name for e in entities])
+    writer.write_strings("mention_id", [m.id for m in mentions])
+    writer.write_strings("mention_surface", [m.name for m in mentions])
+    dense = config.retrieval.method == "dense"
+    if not dense:  # minutes at most, and its mistakes are better told early
+        candidates, scores, found = retrieve(config, workdir, corpus, writer)
+    report |= features.write(writer, workdir, made)
+    if dense:
+        candidates, scores, found = retrieve(config, workdir, corpus, writer)
+    report["counts"] |= found | report.pop("picture_counts", {})
+    groups = split_arrays.group_names(mentions)
+    known = {m.gold for m in mentions if m.split == "train"}
+    for split in schema.SPLITS:
+        chosen = np.array([i for i, m in enumerate(mentions) if m.split == split])
+        own = [mentions[i] for i in chosen]
+        arrays = split_arrays.golds(own, rows, candidates[chosen]) | {
+            "mention": chosen.astype(np.int32),
+            "candidates": candidates[chosen],
+            "retrieval_score": scores[chosen],
+            "groups": split_arrays.group_bits(own, groups, known),
+        }
+        golds = arrays["gold_entity"][:, None]
+        arrays["edges"] = edges(writer.array, chosen, candidates[chosen])
+        arrays["gold_edges"] = edges(writer.array, chosen, golds)[:, :, 0]
+        for name, array in arrays.items():
+            writer.write(f"{split}_{name}", array)
+    writer.finish(name=corpus.name, groups=groups, report=report)
+    return Store.open(writer.path)
+
+
+def describe(store: Store) -> str:
+    """One line on what a store holds."""
+    sizes = store.sizes
+    splits = ", ".join(f"{name} {n}" for name, n in store.splits.items())
+    pictures = f"pictures {sizes['image_width']}" if sizes["image_width"] else "no pictures"
+    clip = f", CLIP {sizes['clip_width']}" if sizes["clip_width"] else ""
+    objects = f", objects {sizes['object_width']}" if sizes["object_width"] else ""
+    return (
+        f"{store.name}: {sizes['entities']} entities, {sizes['mentions']} mentions ({splits}), "
+        f"r {sizes['r']}, text {sizes['text_width']} wide, {pictures}{clip}{objects}"
+    )
+
+
+def say(message: str) -> None:
+    """A line of what is going on, on stderr."""
+    print(message, file=sys.stderr, flush=True)
