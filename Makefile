@@ -9,6 +9,9 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 # The pipeline of docs/data.md, "Beyond one machine"; `make test BEAM=` does without its test.
 BEAM ?= apache-beam>=2.70,<3
+# The object detector's own pair, which on x86-64 Linux brings CUDA (several GB): an environment apart.
+DETECTOR ?= torch==2.14.1 torchvision==0.29.1
+DETECTOR_VENV ?= .venv-detector
 WORKDIR ?= runs/sample
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
@@ -16,7 +19,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/run.stamp
 DEV_STAMP := $(VENV)/dev.stamp
 
-.PHONY: run test check format lint types clean
+.PHONY: run test test-detector check format lint types clean
 .DEFAULT_GOAL := run
 
 $(BIN)/python:
@@ -37,6 +40,15 @@ run: $(RUN_STAMP)
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+$(VENV)/detector.stamp: requirements-dev.txt $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet "pytest>=8.3" "beartype>=0.20" $(DETECTOR)
+	@touch $@
+
+# The detector against torchvision's own pipeline; no part of `make test`.
+test-detector:
+	@$(MAKE) --no-print-directory VENV=$(DETECTOR_VENV) $(DETECTOR_VENV)/detector.stamp
+	$(DETECTOR_VENV)/bin/python -m pytest tests/detector_parity.py
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .

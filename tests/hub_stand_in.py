@@ -87,18 +87,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     @staticmethod
     def _entry(path: str, content: bytes) -> dict[str, Any]:
-        blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        entry = {"type": "file", "path": path, "size": len(content), "oid": blob}
+        size = len(content)
+        entry = {"type": "file", "path": path, "size": size, "oid": _git_sum(content)}
         if path.endswith((".npy", ".safetensors")):
             sha256 = hashlib.sha256(content).hexdigest()
-            entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 130}
+            entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 130}
         return entry
 
     def _json(self, content: Any) -> None:
         self._answer(200, json.dumps(content).encode())
 
     def _content(self, file: str, content: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        headers = {"ETag": f'"{_git_sum(content)}"', "X-Repo-Commit": COMMIT}
         if file in self.server.damaged:
             content = content[:-1] + bytes([content[-1] ^ 1])
         if file in self.server.short:
@@ -133,3 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body[:send])
             self.wfile.flush()
+
+
+def _git_sum(content: bytes) -> str:
+    """Git's name of a file with this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

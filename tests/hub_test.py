@@ -194,3 +194,17 @@ def test_an_encoder_of_the_wrong_length_is_refused(stand_in, encoder):
     assert "\n" not in str(caught.value)
     stand_in.short.clear()
     assert hf.fingerprint(hf.resolve("tiny/bert", NEEDED)) == hf.fingerprint(encoder)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_damaged_encoder_is_refused_and_fetched_anew(stand_in, encoder, file):
+    """Of the right length: the client takes it."""
+    stand_in.damaged.add(file)
+    with pytest.raises(UserError, match=f"encoder tiny/bert: {file} arrived damaged") as caught:
+        hf.resolve("tiny/bert", NEEDED)
+    assert "\n" not in str(caught.value)
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE) / "models--tiny--bert"
+    assert not any(path.name == file for path in cache.glob("snapshots/*/*"))
+    assert len(list(cache.glob("blobs/*"))) == 1  # the other file's
+    stand_in.damaged.clear()
+    assert hf.fingerprint(hf.resolve("tiny/bert", NEEDED)) == hf.fingerprint(encoder)

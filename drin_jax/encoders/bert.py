@@ -1,7 +1,6 @@
 """BERT (Devlin et al., 2019) in Flax NNX, with the weights of a Hugging Face checkpoint."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,17 +11,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from drin_jax.encoders import hf
+from drin_jax.encoders.configs import check_activation, check_heads, from_fields
+from drin_jax.encoders.layers import ACTIVATIONS, attention, layer_norm
 from drin_jax.types import UserError
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_python": partial(jax.nn.gelu, approximate=False),
-    "gelu_new": partial(jax.nn.gelu, approximate=True),
-    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
-}
 
 # Tensors of a checkpoint that are no part of the encoder: the heads of BertForPreTraining and its
 # kin, and an index buffer that old versions of transformers saved.
@@ -55,23 +46,9 @@ class BertConfig:
                 f"{where}: position_embedding_type {kind!r} is not supported; pass a BERT with "
                 "absolute positions"
             )
-        given = {}
-        for field in dataclasses.fields(cls):
-            value = given[field.name] = values.get(field.name, field.default)
-            good = isinstance(value, str) if field.type is str else type(value) in (int, field.type)
-            if not good or (field.type is int and value < 1):
-                raise UserError(f"{where}: {field.name} is {value!r}; download the file again")
-        config = cls(**given)
-        if config.hidden_act not in ACTIVATIONS:
-            raise UserError(
-                f"{where}: hidden_act {config.hidden_act!r} is not supported; "
-                f"pass a BERT with one of {', '.join(ACTIVATIONS)}"
-            )
-        if config.hidden_size % config.num_attention_heads:
-            raise UserError(
-                f"{where}: hidden_size {config.hidden_size} is not a multiple of "
-                f"num_attention_heads {config.num_attention_heads}; the file is damaged"
-            )
+        config = from_fields(cls, values, where)
+        check_activation(config.hidden_act, where)
+        check_heads(config.hidden_size, config.num_attention_heads, where)
         return config
 
 
@@ -81,7 +58,7 @@ class Layer(nnx.Module):
     def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         width = config.hidden_size
         linear = partial(nnx.Linear, dtype=dtype, param_dtype=dtype, rngs=rngs)
-        norm = partial(_layer_norm, config, rngs)
+        norm = partial(layer_norm, width, config.layer_norm_eps, rngs)
         self.heads = config.num_attention_heads
         self.activation = ACTIVATIONS[config.hidden_act]
         self.qkv = linear(width, 3 * width)  # query, key and value in one product
@@ -109,30 +86,15 @@ class Layer(nnx.Module):
         q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [b, heads, s, d / heads]
         q = (q[:, :, :1] if first_only else q) * np.asarray((d // self.heads) ** -0.5, x.dtype)
         if q.shape[2] % _QUERIES or q.shape[2] <= 2 * _QUERIES:
-            values = _attention(q, k, v, bias)
+            values = attention(q, k, v, bias)
         else:  # few queries at a time, so that their weights stay in the cache
             blocks = jnp.stack(jnp.split(q, q.shape[2] // _QUERIES, axis=2))
-            mapped = jax.lax.map(lambda block: _attention(block, k, v, bias), blocks)
+            mapped = jax.lax.map(lambda block: attention(block, k, v, bias), blocks)
             values = jnp.concatenate(list(mapped), axis=2)
         return values.swapaxes(1, 2).reshape(b, -1, d)
 
 
 _QUERIES = 64
-
-
-def _attention(
-    q: Float[Array, "b h q e"],
-    k: Float[Array, "b h s e"],
-    v: Float[Array, "b h s e"],
-    bias: Float[Array, "b 1 1 s"],
-) -> Float[Array, "b h q e"]:
-    # Heads lead and the softmax's division comes last: on a CPU two to five times as fast as
-    # jax.nn.dot_product_attention.
-    logits = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32) + bias
-    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-    total = weights.sum(-1, keepdims=True)
-    values = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return (values / total).astype(v.dtype)
 
 
 class Bert(nnx.Module):
@@ -157,7 +119,7 @@ class Bert(nnx.Module):
         self.word = embed(config.vocab_size)
         self.position = embed(config.max_position_embeddings)
         self.token_type = embed(config.type_vocab_size)
-        self.norm = _layer_norm(config, rngs)
+        self.norm = layer_norm(width, config.layer_norm_eps, rngs)
         self.layers = nnx.List(
             [Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
         )
@@ -192,17 +154,6 @@ class Bert(nnx.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x, bias, first_only and i == last)
         return x, None if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))
-
-
-def _layer_norm(config: BertConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # The two-pass variance: the one-pass one loses digits where the mean is large.
-    return nnx.LayerNorm(
-        config.hidden_size,
-        epsilon=config.layer_norm_eps,
-        dtype=jnp.float32,
-        use_fast_variance=False,
-        rngs=rngs,
-    )
 
 
 def checkpoint_names(path: str) -> str | tuple[str, ...]:

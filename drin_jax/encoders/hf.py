@@ -19,7 +19,9 @@ import numpy as np
 from flax import nnx
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from drin_jax.encoders.hub_cache import remove_damaged
 from drin_jax.types import UserError
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -29,7 +31,7 @@ INDEX = "model.safetensors.index.json"
 WEIGHTS = f"{SINGLE}|{INDEX}"  # what `resolve` asks for
 _SHARDS = "model-*.safetensors"
 _HASHED = (
-    *("config.json", SINGLE, INDEX, _SHARDS, "preprocessor_config.json"),
+    *("config.json", SINGLE, INDEX, _SHARDS, "preprocessor_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt"),
 )
@@ -78,7 +80,7 @@ def _download(name: str, wanted: Sequence[str]) -> Path:
         huggingface_hub.HfApi().model_info(name, timeout=_SECONDS)
         if not sys.stderr.isatty():
             huggingface_hub.utils.disable_progress_bars()
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(wanted)))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=list(wanted)))
     except GatedRepoError:
         raise UserError(f"encoder {name}: gated on the hub; log in (`hf auth login`)") from None
     except RepositoryNotFoundError:
@@ -94,6 +96,10 @@ def _download(name: str, wanted: Sequence[str]) -> Path:
             f"encoder {name}: no such folder, and the Hugging Face hub cannot be reached "
             f"({type(error).__name__}); {mend}"
         ) from None
+    if damaged := remove_damaged(folder):
+        told = f"encoder {name}: {_few(damaged)} arrived damaged (the hash is not the hub's)"
+        raise UserError(f"{told}; run again")
+    return folder
 
 
 def _require(folder: Path, files: Sequence[str]) -> None:
@@ -218,6 +224,27 @@ def load(
     return nnx.merge(graph, jax.tree_util.tree_unflatten(structure, leaves))
 
 
+def unload(
+    module: nnx.Module, rename: Callable[[str], str | tuple[str, ...]]
+) -> dict[str, np.ndarray]:
+    """The opposite of `load`: a module's values under the names and layouts of a checkpoint."""
+    tensors: dict[str, np.ndarray] = {}
+    for path, value in jax.tree_util.tree_flatten_with_path(nnx.state(module))[0]:
+        ours = _dotted(path)
+        names = rename(ours)
+        names = (names,) if isinstance(names, str) else names
+        for name, part in zip(names, np.split(np.asarray(value), len(names), -1), strict=True):
+            tensors[name] = np.ascontiguousarray(_their_layout(ours, part))
+    return tensors
+
+
+def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes `config.json` and `model.safetensors`, as transformers reads them too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(dict(tensors), folder / SINGLE, metadata={"format": "pt"})
+
+
 def _dotted(path: tuple[Any, ...]) -> str:
     keys = (getattr(key, "key", getattr(key, "name", None)) for key in path)
     return ".".join(str(key) for key in keys if key not in (None, "value"))
@@ -226,6 +253,12 @@ def _dotted(path: tuple[Any, ...]) -> str:
 def _our_layout(path: str, array: np.ndarray) -> np.ndarray:
     if path.endswith("kernel"):
         return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    return array
+
+
+def _their_layout(path: str, array: np.ndarray) -> np.ndarray:
+    if path.endswith("kernel"):
+        return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
     return array
 
 

@@ -1,7 +1,6 @@
 """Texts to vectors: a frozen BERT over unique texts in length buckets, pooled on the device."""
 
 import contextlib
-import re
 from collections import deque
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -18,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from drin_jax.encoders import hf
 from drin_jax.encoders.bert import load_bert
 from drin_jax.encoders.buckets import plan
+from drin_jax.encoders.tokenizers import load_tokenizer, whole_characters
 from drin_jax.progress import Progress
 from drin_jax.types import UserError
 
@@ -26,7 +26,6 @@ FILES = ("config.json", hf.WEIGHTS, "tokenizer.json|vocab.txt", "tokenizer_confi
 OPTIONAL = ("special_tokens_map.json", "added_tokens.json", "vocab.txt")
 
 _IN_FLIGHT = 3  # batches the device may be behind
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can hold it, UTF-8 cannot
 
 Span = tuple[int, int] | None
 Window = tuple[int, int, int, int, int]  # text, first and last+1 token kept, token span in them
@@ -169,7 +168,7 @@ class TextEncoder:
         if not which:
             return [], []
         tokens = self._tokenizer(
-            [_SURROGATE.sub("\ufffd", text) for text in number],
+            [whole_characters(text) for text in number],
             add_special_tokens=False,
             return_offsets_mapping=spans is not None,
             return_attention_mask=False,
@@ -247,20 +246,7 @@ def _forward(
 
 
 def _tokenizer(folder: Path, vocab_size: int) -> Any:
-    from transformers import AutoTokenizer  # imports slowly, and torch with it where installed
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # whatever transformers and tokenizers raise on a damaged file
-        told = " ".join(str(error).split())[:120]
-        raise UserError(f"{folder}: tokenizer files not readable ({told}); mend them") from None
-    if not tokenizer.is_fast or tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
-        raise UserError(
-            f"{folder}: needs a fast tokenizer with CLS and SEP; pass a BERT checkpoint"
-        )
-    if len(tokenizer) > vocab_size:
-        raise UserError(
-            f"{folder}: its tokenizer has {len(tokenizer)} tokens, its config.json "
-            f"vocab_size {vocab_size}; use a matching pair"
-        )
+    tokenizer = load_tokenizer(folder, vocab_size)
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        raise UserError(f"{folder}: its tokenizer has no CLS or no SEP; pass a BERT checkpoint")
     return tokenizer
