@@ -5,6 +5,7 @@ memory) takes nothing with it: that picture is masked, the others are decoded ag
 """
 
 import dataclasses
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from data_pipeline.images import Recipe
 CHUNK = 8  # pictures a task, so that passing them around costs little
 FEW = 512  # fewer are decoded here: starting processes takes longer
 
+_log = logging.getLogger(__name__)
 SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
 DAMAGED = images.STATUSES.index("masked: cut or damaged")
 TOO_LARGE = images.STATUSES.index("masked: too many pixels")
@@ -102,7 +104,15 @@ class Decoder:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
         self._plan = plan
         self._workers = workers or cores or os.cpu_count() or 1
-        self._pool = self._new_pool() if workers > 1 or (total >= FEW and not workers) else None
+        self._pool: ProcessPoolExecutor | None = None
+        if workers > 1 or (total >= FEW and not workers):
+            self._pool = self._new_pool()
+            try:
+                self._pool.submit(int).result()
+            except BrokenProcessPool:  # a script that is not under `if __name__ == "__main__"`
+                _log.warning("no process could be started to decode pictures: decoding them here")
+                self.close()
+                self._pool = None
 
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self._workers, mp_context=SPAWN)

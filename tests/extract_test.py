@@ -208,6 +208,42 @@ def test_the_processors_preprocessing_is_another_store(
         extract.prepare(config, tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    ("vectors", "tables"),
+    [
+        ("text", ("mention_text_edge", "entity_text_edge")),
+        ("clip", ("mention_clip_text", "entity_clip_text")),
+    ],
+)
+def test_dense_candidates_are_the_nearest_of_the_whole_base(
+    vectors: str, tables: tuple[str, str], world: Path, encoders: Path, tmp_path: Path
+) -> None:
+    fields = {"retrieval.method": "dense", "retrieval.vectors": vectors, "retrieval.r": 3}
+    store = extract.prepare(picture_world.config(world, encoders, **fields), tmp_path)
+    near = cosines(*(np.asarray(store.array(name)) for name in tables))
+    near = near[store.array("train_mention")]
+    found = store.array("train_candidates")
+    scores = store.array("train_retrieval_score")
+    np.testing.assert_allclose(scores, -np.sort(-near, axis=1)[:, :3], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(near, found, 1), scores, atol=1e-5)
+
+
+def test_statistics_and_dense_need_their_fields(
+    world: Path, encoders: Path, tmp_path: Path
+) -> None:
+    fields: dict[str, Any] = {"retrieval.method": "statistics", "retrieval.names_pool": 4}
+    store = extract.prepare(picture_world.config(world, encoders, **fields), tmp_path)
+    scores = store.array("test_retrieval_score")
+    assert (np.diff(scores, axis=1) <= 0).all()
+    for fields, words in (
+        ({"retrieval.vectors": "image"}, "known are text, clip"),
+        ({"retrieval.vectors": "clip", "encoders.clip": ""}, "set encoders.clip too"),
+    ):
+        config = picture_world.config(world, encoders, **{"retrieval.method": "dense", **fields})
+        with pytest.raises(UserError, match=words):
+            extract.prepare(config, tmp_path / "none")
+
+
 def _remove_pictures(root: Path) -> None:
     for path in (root / "images").iterdir():
         if path.is_file():

@@ -1,5 +1,8 @@
 """Pictures as encoders see them: the processors' pixels, every odd file, regions."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from data_pipeline import images
 from data_pipeline.decoding import Decoder, Plan, Wanted, decode
+from tests.commands import ROOT
 from tests.fixtures import refusal
 from tests.odd_pictures import KillsItsProcess, photo, write_all
 
@@ -139,3 +143,25 @@ def test_processes_decode_in_order_and_survive_a_crash(tmp_path: Path) -> None:
     assert images.STATUSES[killed[3].status] == "masked: cut or damaged"
     np.testing.assert_array_equal([one.looks["look"] for one in [*killed[:3], *killed[4:]]], here)
     np.testing.assert_array_equal([one.looks["look"] for one in again], here)
+
+
+def test_a_script_without_a_guard_decodes_by_itself(tmp_path: Path) -> None:
+    """Where spawning fails, as in a user's own unguarded script, nothing is masked for it."""
+    photo().save(tmp_path / "a.png")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from data_pipeline import images\n"
+        "from data_pipeline.decoding import Decoder, Plan, Wanted\n"
+        "with Decoder(Plan({'look': images.plain(8)}), workers=2) as decoder:\n"
+        f"    print([one.status for one in decoder.start([Wanted({str(tmp_path / 'a.png')!r})] * 9)])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.stdout.strip() == str([0] * 9)
+    assert "decoding them here" in result.stderr
