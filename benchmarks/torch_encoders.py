@@ -50,17 +50,18 @@ def clip(text: Mapping[str, Any], vision: Mapping[str, Any], projection_dim: int
         text_config=dict(text), vision_config=dict(vision), projection_dim=projection_dim
     )
     with no_init_weights():
-        return _randomised(transformers.CLIPModel(config))
+        return randomised(transformers.CLIPModel(config))
 
 
 def resnet(shape: Mapping[str, Any], head: bool = False) -> Any:
     """A ResNetModel, or one with a classifier on top, likewise."""
     kind = transformers.ResNetForImageClassification if head else transformers.ResNetModel
     with no_init_weights():
-        return _randomised(kind(transformers.ResNetConfig(**shape)))
+        return randomised(kind(transformers.ResNetConfig(**shape)))
 
 
-def _randomised(model: nn.Module) -> nn.Module:
+def randomised(model: nn.Module) -> nn.Module:
+    """The model with weights drawn from a seed, of a size that keeps hidden states of order 1."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

@@ -20,7 +20,10 @@ def get_config() -> ConfigDict:
     config.data.root = ".cache/sample"
     config.retrieval.r = 10
     config.encoders.text = "encoder"
-    config.encoders.pictures = "pictures.npz"
+    config.encoders.image = "resnet"
+    config.encoders.clip = "clip"
+    config.encoders.objects = "boxes.jsonl"
+    config.text.clip_entity = "{description}"
     config.encoders.max_length = 128
     config.eval.ks = (1, 3, 5, 10)
     config.model.form = "paper"

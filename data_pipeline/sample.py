@@ -2,9 +2,10 @@
 
     python -m data_pipeline.sample --root DIR [--seed N]
 
-writes `entities.jsonl`, `mentions.jsonl`, `images/*.png`, a tiny text encoder (`encoder/`) and
-precomputed picture features (`pictures.npz`). The knowledge base's names collide; kinds of mentions
-differ in what decides them:
+writes `entities.jsonl`, `mentions.jsonl`, `images/*.png`, the boxes of what is on them
+(`boxes.jsonl`), and tiny encoders: a text encoder (`encoder/`) and the ResNet and CLIP of
+`drin_jax.sample_training` (`resnet/`, `clip/`). The knowledge base's names collide; kinds of
+mentions differ in what decides them:
 
     text       the sentence, against the entity's description                          (tt)
     scene      the picture, against the description: both show or name a scene         (vt)
@@ -13,12 +14,11 @@ differ in what decides them:
     both       the sentence narrows to some namesakes, the picture to others
 
 An entity's picture is tied to its own description only by colours, which the description names in
-heraldic words: `emblem` and `described` need that tie learned. Every feature is a function of text
-or pixels; ids are random, the order of files is shuffled.
+heraldic words that CLIP never saw: `emblem` and `described` need that tie learned. Every feature is
+a function of text or pixels; ids are random, the order of files is shuffled.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import json
 import os
@@ -34,14 +34,16 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from data_pipeline import precomputed, sample_encoder, sample_features, sample_pictures
+from data_pipeline import sample_encoder, sample_pictures
+from data_pipeline.sample_shapes import Found
 from data_pipeline.sample_world import EntitySpec, MentionSpec, make_entities, make_mentions
 from data_pipeline.schema import SPLITS, DataError
 
 # The shipped world: a draw that nobody looked at while the generator was tuned.
-SEED = 20231029
-VERSION = 1  # of the world: another one is made anew
+SEED = 20261122
+VERSION = 2  # of the world: another one is made anew
 STAMP = "sample.json"
+WEIGHTS = Path(__file__).parent / "sample_weights"  # made by drin_jax.sample_training
 NAMES = 130
 SIZES = (3000, 600, 2200)  # mentions of train, valid, test
 
@@ -113,7 +115,7 @@ def _write(root: Path, seed: int, names: int, sizes: dict[str, int]) -> str:
     }
     # A mention's picture is (split, what it shows ..., number).
     shows |= {m.picture: tuple(map(str, m.picture[1:-1])) for m in mentions if m.picture}
-    files, pixels = _draw(root, list(shows.values()), rng)
+    files = _draw(root, list(shows.values()), rng)
     file_of = dict(zip(shows, files, strict=True))
 
     def banner(i: int) -> str | None:
@@ -129,23 +131,28 @@ def _write(root: Path, seed: int, names: int, sizes: dict[str, int]) -> str:
         for i, m in enumerate(mentions)
     ])  # fmt: skip
     sample_encoder.write(root / "encoder", seed)
-    _write_features(root / "pictures.npz", files, pixels, entities, mentions)
+    for name in ("resnet", "clip"):
+        shutil.copytree(WEIGHTS / name, root / name)
     return f"{len(entities)} entities, {len(mentions)} mentions, {len(files)} pictures"
 
 
-def _draw(
-    root: Path, shows: list[tuple[str, ...]], rng: np.random.Generator
-) -> tuple[list[str], np.ndarray]:
-    """Draws pictures to files named by their own content; returns names and pixels."""
+def _draw(root: Path, shows: list[tuple[str, ...]], rng: np.random.Generator) -> list[str]:
+    """Draws pictures to files named by their own content, and their boxes; returns the names."""
     files = []
-    pixels = np.zeros((len(shows), sample_pictures.SIZE, sample_pictures.SIZE, 3), np.uint8)
+    boxes: dict[str, list[Found]] = {}
     console = Console(stderr=True)
     with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
-        for i, what in enumerate(progress.track(shows, description="drawing the sample world")):
-            pixels[i] = sample_pictures.draw(what, rng)
-            files.append(f"images/{hashlib.sha256(pixels[i].tobytes()).hexdigest()[:16]}.png")
-            Image.fromarray(pixels[i]).save(root / files[-1], compress_level=1)
-    return files, pixels
+        for what in progress.track(shows, description="drawing the sample world"):
+            picture = sample_pictures.draw(what, rng)
+            name = f"images/{hashlib.sha256(picture.pixels.tobytes()).hexdigest()[:16]}.png"
+            Image.fromarray(picture.pixels).save(root / name, compress_level=1)
+            files.append(name)
+            boxes[name] = list(picture.found)
+    _write_lines(root / "boxes.jsonl", [
+        {"image": name, "boxes": [o.box for o in found], "scores": [o.score for o in found]}
+        for name, found in boxes.items()
+    ])  # fmt: skip
+    return files
 
 
 def _mention(
@@ -166,27 +173,6 @@ def _mention(
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _write_features(
-    path: Path,
-    files: list[str],
-    pixels: np.ndarray,
-    entities: list[EntitySpec],
-    mentions: list[MentionSpec],
-) -> None:
-    measured = dataclasses.asdict(sample_features.measure(pixels))
-    texts = list(dict.fromkeys([e.description for e in entities] + [m.text for m in mentions]))
-    precomputed.save(
-        path,
-        paths=files,
-        pooled=measured["pooled"],
-        objects=measured["objects"],
-        object_score=measured["object_score"],
-        clip_image=measured["clip"],
-        texts=texts,
-        clip_text=sample_features.concepts(texts),
-    )
 
 
 def main() -> None:

@@ -23,15 +23,19 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _FLAG = CONTENT + POSITION
 
 
+def known_words() -> set[str]:
+    """Every word of the world's texts, in lower case."""
+    found: set[str] = {w for group in _word_groups().values() for w in group}
+    found |= {w for text in _sentences() for w in _split(text)}
+    found |= {*words.SHAPES, *words.PATTERNS.values(), *words.COLOURS}
+    return found | set(words.FUNCTION_WORDS) | {name.lower() for name in words.names()}
+
+
 def vocabulary() -> list[str]:
     """Every word of the world, and letters, digits and signs so that other text is spelled out."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pieces = [*letters, *("##" + c for c in letters), *".,;:!?'\"()-&/"]
-    found: set[str] = {w for group in _word_groups().values() for w in group}
-    found |= {w for text in _sentences() for w in _split(text)}
-    found |= {*words.SHAPES, *words.PATTERNS.values(), *words.COLOURS}
-    found |= set(words.FUNCTION_WORDS) | {w.lower() for w in _names()}
-    return [*_SPECIAL, *pieces, *sorted(found - set(pieces))]
+    return [*_SPECIAL, *pieces, *sorted(known_words() - set(pieces))]
 
 
 def write(folder: Path, seed: int) -> None:
@@ -62,10 +66,6 @@ def write(folder: Path, seed: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2) + "\n")
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
     save_file(_weights(vocab, seed), folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def _names() -> list[str]:
-    return [onset + ending for onset in words.ONSETS for ending in words.ENDINGS]
 
 
 def _split(text: str) -> list[str]:
@@ -108,7 +108,7 @@ def _embeddings(vocab: list[str], rng: np.random.Generator) -> np.ndarray:
             mixed = 0.65 * centre + 0.76 * vectors[word]
             vectors[word] = mixed / np.linalg.norm(mixed)
             share[word] = 0.05 if name == "openings" else 0.9 if len(group) == 1 else 0.55
-    share |= {name.lower(): 0.7 for name in _names()}
+    share |= {name.lower(): 0.7 for name in words.names()}
     share |= dict.fromkeys((*words.FUNCTION_WORDS, *_SPECIAL, *".,;:!?'\"()-&/"), 0.0)
     out = np.zeros((len(vocab), WIDTH))
     for row, word in zip(out, vocab, strict=True):

@@ -1,33 +1,41 @@
 """Draws the sample world's pictures: banners of entities, and what mentions are shown with."""
 
-import functools
+import dataclasses
 import math
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from data_pipeline.sample_shapes import SIZE, Colour, Found, stamp
 from data_pipeline.sample_words import COLOURS
 
-SIZE = 64
 NOISE = 10.0  # standard deviation of the noise of a pixel, in levels of 255
 _NOISE_STEP = 6  # noise comes in steps, which keeps the files small
 
-Colour = tuple[int, int, int]
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Picture:
+    """Pixels [64, 64, 3] uint8, and the shapes that were stamped on them, best score first."""
+
+    pixels: np.ndarray
+    found: tuple[Found, ...]
 
 
-def draw(shows: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
-    """Pixels [64, 64, 3] uint8 of ("banner", field, pattern, shape, colour), ("scene", scene),
+def draw(shows: tuple[str, ...], rng: np.random.Generator) -> Picture:
+    """A picture of ("banner", field, pattern, shape, colour), ("scene", scene),
     ("emblem", shape, colour) or ("neutral",)."""
+    found: list[Found] = []
     if shows[0] == "banner":
-        image = _banner(*shows[1:], rng=rng)
+        image = _banner(*shows[1:], rng=rng, found=found)
     elif shows[0] == "scene":
         image = _SCENES[shows[1]](rng)
     elif shows[0] == "emblem":
-        image = _emblem(*shows[1:], rng=rng)
+        image = _emblem(*shows[1:], rng=rng, found=found)
     else:
         image = _clutter(rng)
     noise = np.rint(rng.normal(0, NOISE / _NOISE_STEP, (SIZE, SIZE, 1))) * _NOISE_STEP
-    return np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8)
+    pixels = np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8)
+    return Picture(pixels, tuple(sorted(found, key=lambda one: -one.score)))
 
 
 def _shade(colour: Colour, factor: float) -> Colour:
@@ -40,58 +48,6 @@ def _jitter(colour: Colour, rng: np.random.Generator, spread: float = 10) -> Col
     return r, g, b
 
 
-@functools.cache
-def _outline(shape: str) -> tuple[tuple[float, float], ...]:
-    """Corners of a shape of about unit area-equivalent radius, around the origin."""
-    if shape == "square":
-        return ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9))
-    if shape == "bar":
-        return ((-1.5, -0.5), (1.5, -0.5), (1.5, 0.5), (-1.5, 0.5))
-    if shape == "triangle":
-        return tuple(
-            (1.35 * math.sin(a), -1.35 * math.cos(a)) for a in np.arange(3) * 2 * math.pi / 3
-        )
-    if shape == "star":
-        points = [(1.5 if i % 2 == 0 else 0.6, i * math.pi / 5) for i in range(10)]
-        return tuple((r * math.sin(a), -r * math.cos(a)) for r, a in points)
-    if shape == "cross":
-        w, h = 0.42, 1.3
-        corner = ((-w, -h), (w, -h), (w, -w), (h, -w), (h, w), (w, w))
-        return corner + tuple((-x, -y) for x, y in corner)
-    angles = np.linspace(0, 2 * math.pi, 24, endpoint=False)
-    circle = tuple((math.cos(a), math.sin(a)) for a in angles)
-    if shape == "ring":
-        outer = (*((1.2 * x, 1.2 * y) for x, y in circle), (1.2, 0.0))
-        return outer + tuple((0.7 * x, -0.7 * y) for x, y in (*circle, (1.0, 0.0)))
-    if shape == "crescent":
-        arc = np.linspace(0.6, 2 * math.pi - 0.6, 20)
-        x0, y0 = 1.25 * math.cos(0.6), 1.25 * math.sin(0.6)
-        outer = tuple((1.25 * math.cos(a), 1.25 * math.sin(a)) for a in arc)
-        centre = 0.75
-        inner_radius, start = math.hypot(x0 - centre, y0), math.atan2(y0, x0 - centre)
-        inner = np.linspace(2 * math.pi - start, start, 20)
-        return outer + tuple(
-            (centre + inner_radius * math.cos(a), inner_radius * math.sin(a)) for a in inner
-        )
-    return circle  # disc
-
-
-def stamp(
-    canvas: ImageDraw.ImageDraw,
-    shape: str,
-    colour: Colour,
-    x: float,
-    y: float,
-    radius: float,
-    turn: float,
-) -> None:
-    """Draws a filled shape around (x, y), turned by `turn` radians."""
-    c, s = radius * math.cos(turn), radius * math.sin(turn)
-    canvas.polygon(
-        [(x + c * u - s * v, y + s * u + c * v) for u, v in _outline(shape)], fill=colour
-    )
-
-
 def blank(background: Colour) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     """A picture of one colour, and what draws on it."""
     image = Image.new("RGB", (SIZE, SIZE), background)
@@ -99,7 +55,13 @@ def blank(background: Colour) -> tuple[Image.Image, ImageDraw.ImageDraw]:
 
 
 def _banner(
-    field: str, pattern: str, shape: str, colour: str, *, rng: np.random.Generator
+    field: str,
+    pattern: str,
+    shape: str,
+    colour: str,
+    *,
+    rng: np.random.Generator,
+    found: list[Found],
 ) -> Image.Image:
     """A charge on a field whose pattern is a darker tone of the field's own colour."""
     ground = _jitter(COLOURS[field], rng)
@@ -126,15 +88,12 @@ def _banner(
             for y in cells:
                 canvas.ellipse((x, y, x + 3, y + 3), fill=dark)
     x, y = 32 + rng.uniform(-3, 3, 2)
-    stamp(
-        canvas,
-        shape,
+    tone, radius, turn = (
         _jitter(COLOURS[colour], rng),
-        x,
-        y,
         rng.uniform(12, 15),
         rng.uniform(-0.15, 0.15),
     )
+    found.append(stamp(canvas, shape, tone, x, y, radius, turn, rng))
     return image
 
 
@@ -142,7 +101,11 @@ def _clutter(rng: np.random.Generator) -> Image.Image:
     """Greyish blocks: a picture that decides nothing."""
     image, canvas = blank(_grey(rng))
     for _ in range(10):
-        x, y, w, h = rng.uniform(-8, SIZE), rng.uniform(-8, SIZE), *rng.uniform(8, 32, 2)
+        x, y, w, h = (
+            rng.uniform(-8, SIZE),
+            rng.uniform(-8, SIZE),
+            *rng.uniform(8, 32, 2),
+        )
         canvas.rectangle((x, y, x + w, y + h), fill=_grey(rng))
     return image
 
@@ -155,7 +118,9 @@ def _grey(rng: np.random.Generator) -> Colour:
     )
 
 
-def _emblem(shape: str, colour: str, *, rng: np.random.Generator) -> Image.Image:
+def _emblem(
+    shape: str, colour: str, *, rng: np.random.Generator, found: list[Found]
+) -> Image.Image:
     """A charge, small, turned and off centre, among clutter and up to two smaller shapes."""
     image = _clutter(rng)
     canvas = ImageDraw.Draw(image)
@@ -165,16 +130,13 @@ def _emblem(shape: str, colour: str, *, rng: np.random.Generator) -> Image.Image
         u, v = rng.uniform(10, SIZE - 10, 2)
         if math.hypot(u - x, v - y) > 1.5 * radius + 10:
             other = COLOURS[str(rng.choice(list(COLOURS)))]
-            stamp(
-                canvas,
+            what, small = (
                 str(rng.choice(("disc", "square", "triangle"))),
-                other,
-                u,
-                v,
                 rng.uniform(4, 5.5),
-                rng.uniform(-3, 3),
             )
-    stamp(canvas, shape, _jitter(COLOURS[colour], rng, 14), x, y, radius, rng.uniform(-0.4, 0.4))
+            found.append(stamp(canvas, what, other, u, v, small, rng.uniform(-3, 3), rng))
+    tone, turn = _jitter(COLOURS[colour], rng, 14), rng.uniform(-0.4, 0.4)
+    found.append(stamp(canvas, shape, tone, x, y, radius, turn, rng))
     return image
 
 
@@ -238,7 +200,10 @@ def _meadow(rng: np.random.Generator) -> Image.Image:
 
 def _sunset(rng: np.random.Generator) -> Image.Image:
     image, canvas = blank((0, 0, 0))
-    top, low = np.array(_jitter((110, 60, 120), rng)), np.array(_jitter((245, 140, 60), rng))
+    top, low = (
+        np.array(_jitter((110, 60, 120), rng)),
+        np.array(_jitter((245, 140, 60), rng)),
+    )
     for y in range(SIZE):
         r, g, b = (top + (low - top) * y / SIZE).astype(int).tolist()
         canvas.line((0, y, SIZE, y), fill=(r, g, b))

@@ -1,8 +1,9 @@
 """The words of the sample world: what its sentences, descriptions and pictures are about.
 
 Three vocabularies matter. Types and topics are told by text only. Plain words for scenes, shapes
-and patterns are the ones the sample's concept space (its "CLIP") knows. Heraldic colours and the
-rare scene words are outside that space: only a trained alignment of text with pixels reads them.
+and patterns are the ones that the sample's CLIP was trained on (data_pipeline/sample_lessons.py).
+Heraldic colours and the rare scene words are not: only DRIN's own training on text with pictures
+can read them.
 """
 
 
@@ -13,6 +14,12 @@ def _words(text: str, sep: str = " ") -> tuple[str, ...]:
 # Name = onset + ending: one made-up word, so that several entities can carry it.
 ONSETS = _words("Al Bran Cor Dun El Far Gar Hol Is Kel Lor Mar Nor Os Pel Quin Ros Sel Tar Ul")
 ENDINGS = _words("der wick low ton mere field stead ham")
+
+
+def names() -> list[str]:
+    """Every name there can be."""
+    return [onset + ending for onset in ONSETS for ending in ENDINGS]
+
 
 # Colours of fields and charges: RGB, and the heraldic word a description uses for them.
 COLOURS = {
@@ -40,7 +47,7 @@ PATTERNS = {
     "dots": "dotted",
     "slants": "slanted",
 }
-# Scene -> (words of the concept space, rare words outside it).
+# Scene -> (words that the CLIP was trained on, rare words that it never saw).
 SCENES = {
     "sea": (("sea", "waves"), ("littoral",)),
     "forest": (("forest", "trees"), ("sylvan",)),

@@ -22,7 +22,10 @@ NO_PICTURE = 0.04  # share of the entities without a picture
 NO_MENTION_PICTURE = 0.15  # share of the text mentions without one
 REUSE = 0.3  # how often a mention takes a picture that another mention of its split already has
 # What a mention's picture shows of its entity, for kinds that a picture alone decides.
-_LOOKS: dict[str, tuple[str, ...]] = {"scene": ("scene",), "emblem": ("shape", "colour")}
+_LOOKS: dict[str, tuple[str, ...]] = {
+    "scene": ("scene",),
+    "emblem": ("shape", "colour"),
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,8 +64,7 @@ class MentionSpec:
 
 def make_entities(rng: np.random.Generator, names: int) -> list[EntitySpec]:
     """Three to five entities for each of `names` names, in an order that says nothing."""
-    pool = [onset + ending for onset in words.ONSETS for ending in words.ENDINGS]
-    chosen = rng.permutation(pool)[:names]
+    chosen = rng.permutation(words.names())[:names]
     entities = [e for i, name in enumerate(chosen) for e in _group(rng, str(name), i % 2 == 1)]
     # Names are kept out of training whole: an entity that only its namesakes' mentions bring up
     # would teach "not this one".
@@ -79,7 +81,10 @@ def _group(rng: np.random.Generator, name: str, crossed: bool) -> list[EntitySpe
     size = int(rng.choice([4, 5] if crossed else [3, 4, 5]))
     types, topics = _pick(rng, list(words.TYPES), 3), _pick(rng, list(words.TOPICS), 2)
     scenes, shapes = _pick(rng, list(words.SCENES), 5), _pick(rng, words.SHAPES, 5)
-    fields, patterns = _pick(rng, list(words.COLOURS), 5), _pick(rng, list(words.PATTERNS), 5)
+    fields, patterns = (
+        _pick(rng, list(words.COLOURS), 5),
+        _pick(rng, list(words.PATTERNS), 5),
+    )
     pair = [0, 1, 1, 0, 2]  # crosses types (0 0 1 1 2) and topics (0 1 0 1 0)
     colours: list[str] = []
     made = []
@@ -115,7 +120,11 @@ def _describe(rng: np.random.Generator, spec: EntitySpec) -> str:
     else:
         scene = str(rng.choice(words.PLACES)).format(*_pick(rng, plain, 2))
     slots = dict(
-        zip(("t1", "t2", "t3"), _pick(rng, words.TYPES[spec.type].split(), 3), strict=True)
+        zip(
+            ("t1", "t2", "t3"),
+            _pick(rng, words.TYPES[spec.type].split(), 3),
+            strict=True,
+        )
     )
     slots |= zip(("p1", "p2", "p3"), _pick(rng, words.TOPICS[spec.topic].split(), 3), strict=True)
     text = str(rng.choice(words.DESCRIPTIONS)).format(
@@ -168,7 +177,14 @@ def make_mentions(
                     break
             sentences.add(text)
             mentions.append(
-                MentionSpec(text, start, split, kind, gold, _picture(rng, pictures, shows, split))
+                MentionSpec(
+                    text,
+                    start,
+                    split,
+                    kind,
+                    gold,
+                    _picture(rng, pictures, shows, split),
+                )
             )
     return mentions
 
@@ -231,7 +247,10 @@ def _compose(
         facets = [facet]
     shows: tuple[str, ...] = ("neutral",)
     if look is not None:
-        shows = ("scene" if look == ("scene",) else "emblem", *(getattr(entity, a) for a in look))
+        shows = (
+            "scene" if look == ("scene",) else "emblem",
+            *(getattr(entity, a) for a in look),
+        )
     elif kind == "text" and rng.random() < NO_MENTION_PICTURE:
         shows = ()
     text, start = _sentence(rng, entity, kind, _pick(rng, facets, 2), split == "test")
@@ -239,7 +258,11 @@ def _compose(
 
 
 def _sentence(
-    rng: np.random.Generator, entity: EntitySpec, kind: str, facets: list[str], test: bool
+    rng: np.random.Generator,
+    entity: EntitySpec,
+    kind: str,
+    facets: list[str],
+    test: bool,
 ) -> tuple[str, int]:
     """An opening, a core about the first facets in this order, and where the name starts."""
     cores = words.CORES["neutral" if kind in _LOOKS else kind]

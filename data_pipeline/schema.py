@@ -84,7 +84,7 @@ class Corpus:
 
 STORE_JSON = "store.json"
 
-# name -> (shape in symbols, dtype). Widths v, o, c may be 0: a store without pictures, objects, CLIP.
+# name -> (shape in symbols, dtype). Widths v, o and c may be 0: no pictures, no objects, no CLIP.
 # Of the last three the edges are made: tv, vt and vv are plain dot products of two of their rows,
 # and a row of zeros stands for what is missing.
 ENTITY_ARRAYS = {

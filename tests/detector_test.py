@@ -131,7 +131,7 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch = pytest.importorskip("torch", reason="torch is not installed (make test TORCH=)")
 
     class Network(torch.nn.Module):
-        """One object, as large as `size` times the picture, as sure as its bottom left pixel is red."""
+        """One object, `size` times the picture, as sure as its bottom left pixel is red."""
 
         transform = types.SimpleNamespace(min_size=(800,), max_size=1333)
 

@@ -41,7 +41,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, world: Path, encoders: Pat
     fields = picture_world.command_line(picture_world.config(world, encoders))
     result = commands.run("drin_jax.extract", f"--workdir={folder}", *fields)
     assert result.returncode == 0, result.stderr
-    assert "pictures 16, CLIP 12, objects 16" in result.stdout
+    assert "pictures 64, CLIP 48, objects 64" in result.stdout
     assert "masked: not a picture" in result.stdout
     return folder
 
@@ -91,7 +91,7 @@ def test_vv_is_equation_11_on_crops_of_the_originals(
         with Image.open(world / name) as file:
             image = file.convert("RGB")
         crops = [
-            np.asarray(image.crop(b).resize((32, 32), Image.Resampling.BILINEAR)) for b in boxes
+            np.asarray(image.crop(b).resize((64, 64), Image.Resampling.BILINEAR)) for b in boxes
         ]
         return resnet.encode(np.stack(crops))["pooled"]
 
@@ -199,7 +199,7 @@ def test_the_processors_preprocessing_is_another_store(
     store = extract.prepare(config, tmp_path)
     resnet = ResNetEncoder(encoders / "resnet")
     recipe = images.processor(resnet.preprocessor, "here")
-    assert recipe.shortest == int(32 / 0.875)
+    assert recipe.shortest == tiny_encoders.SIDE
     wanted = resnet.encode(pixels(world / "images" / "m3.jpg", recipe))["pooled"][0]
     row = by_id(store, "mention")["m3"]
     np.testing.assert_allclose(store.array("mention_image")[row], wanted, atol=1e-6)

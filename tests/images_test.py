@@ -153,7 +153,8 @@ def test_a_script_without_a_guard_decodes_by_itself(tmp_path: Path) -> None:
         "from data_pipeline import images\n"
         "from data_pipeline.decoding import Decoder, Plan, Wanted\n"
         "with Decoder(Plan({'look': images.plain(8)}), workers=2) as decoder:\n"
-        f"    print([one.status for one in decoder.start([Wanted({str(tmp_path / 'a.png')!r})] * 9)])\n"
+        f"    wanted = [Wanted({str(tmp_path / 'a.png')!r})] * 9\n"
+        "    print([one.status for one in decoder.start(wanted)])\n"
     )
     result = subprocess.run(
         [sys.executable, str(script)],
