@@ -4,6 +4,7 @@ WikiMEL keeps them once, under their QIDs. WikiDiverse repeats them in the slots
 there, rows with the same text, picture and features are one entity.
 """
 
+import abc
 import hashlib
 from collections.abc import Mapping
 
@@ -21,7 +22,7 @@ _FEATURES = (
 Tables = dict[str, np.ndarray]
 
 
-class Entities:
+class Entities(abc.ABC):
     """The entities of a release; `find_entities` makes one.
 
     Attributes:
@@ -43,13 +44,13 @@ class Entities:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @abc.abstractmethod
     def tables(self, begin: int, end: int) -> Tables:
         """These rows of the store's entity tables, by name."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read_bytes(self) -> int:
         """Bytes of the release that all `tables` together read."""
-        raise NotImplementedError
 
 
 def find_entities(release: Release) -> Entities:
