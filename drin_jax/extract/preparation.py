@@ -62,8 +62,9 @@ def prepare(config: ConfigDict, workdir: Path, made: Path | None = None) -> Stor
     if config.data.reader == RELEASE:
         return _import(config, path)
     check_candidates(config)
-    encoders = Encoders(encoder_settings(config))
+    encoder_settings(config)  # what contradicts itself is told before anything is downloaded
     corpus = read_corpus(config)
+    encoders = Encoders(encoder_settings(config))  # a data set may bring its own
     for split in schema.SPLITS:
         if not any(mention.split == split for mention in corpus.mentions):
             raise UserError(f"{config.data.root}: the {split} split is empty")
