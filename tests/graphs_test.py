@@ -37,6 +37,11 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Store:
         "train_gold_edges": np.arange(100, 108, dtype=f4).reshape(2, 4),
         "train_groups": np.zeros(2, np.uint32),
     }
+    for table in ("objects", "clip_text", "clip_image"):  # a batch does not hold them
+        arrays |= {
+            f"entity_{table}": np.zeros((3, 0), f4),
+            f"mention_{table}": np.zeros((2, 0), f4),
+        }
     for split in ("valid", "test"):
         for name, (shape, dtype) in schema.SPLIT_ARRAYS.items():
             sizes = {"N": 0, "r": 3, "4": 4}

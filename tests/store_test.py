@@ -46,6 +46,8 @@ def test_reads_back_what_was_written(tmp_path: Path, v: int) -> None:
         "r": 4,
         "text_width": 8,
         "image_width": v,
+        "object_width": 3 if v else 0,
+        "clip_width": 3 if v else 0,
     }
     assert store.splits == {"train": 13, "valid": 6, "test": 7}
     assert (store.name, store.groups) == ("tiny", TINY_GROUPS)

@@ -68,11 +68,13 @@ class ClipConfig:
 
     def as_json(self) -> dict[str, Any]:
         """What `config.json` holds, for transformers and for `from_folder`."""
+        # No arithmetic reads it, but transformers wants it inside the vocabulary.
+        start = {"bos_token_id": self.text.eos_token_id - 1}
         return {
             "model_type": "clip",
             "architectures": ["CLIPModel"],
             "projection_dim": self.projection_dim,
-            "text_config": dataclasses.asdict(self.text),
+            "text_config": dataclasses.asdict(self.text) | start,
             "vision_config": dataclasses.asdict(self.vision),
         }
 
