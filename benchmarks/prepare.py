@@ -6,7 +6,8 @@ Data of WikiDiverse's shape: as many mentions to a surface form (1.67), sentence
 there, 10 candidates a surface form; each mention's graph has its 10 candidates and the gold, every
 entity has a picture. Ours is `drin_jax.extract.prepare` from files to store. The published way
 encodes each mention's own text and picture and those of its 11 entities again for every mention,
-texts padded to 512 tokens; it is timed on a few mentions, in the same encoders, and scaled up.
+texts padded to 512 tokens (CLIP's to its 77); it is timed on a few mentions, in the same encoders,
+and scaled up.
 
 The encoders are BERT, CLIP and a ResNet with random weights, at the paper's size (bert-base,
 ViT-B/32, ResNet-152) or at about an eighth of its operations each. Needs PyTorch to make them.
@@ -162,6 +163,7 @@ def published(folder: Path, world: Path, mentions: int) -> Iterator[dict[str, fl
         ids, jobs = text._windows(texts, None, False)
         paths = [row["image"], *(entity["image"] for entity in own)]
         pixels = np.stack([recipe(Image.open(world / path).convert("RGB")) for path in paths])
+        padded = np.full((len(texts), clip.max_length), clip._end, np.int32)
         took = {}
         for name, call in (
             (
@@ -170,7 +172,7 @@ def published(folder: Path, world: Path, mentions: int) -> Iterator[dict[str, fl
                     ("cls",), text._state, *text._batch(ids, jobs, PADDED, len(jobs))
                 ),
             ),
-            ("clip texts", lambda texts=texts: clip.encode_texts(texts)),
+            ("clip texts", lambda ids=padded: clip._frozen("texts", ids)),
             ("clip pictures", lambda pixels=pixels: clip.encode_pictures(pixels)),
             ("resnet", lambda pixels=pixels: resnet.encode(pixels)),
         ):
