@@ -67,6 +67,10 @@ def get_config() -> ConfigDict:
     encoders.mention_objects = 3  # objects of a mention's picture, the best ones
     encoders.entity_objects = 3  # the paper has the same number, the published program 3 and 1
     encoders.batch_images = 32  # pictures in one encoder batch, on one device
+    # token vectors and picture regions of the mentions, which the systems mel_hi, ghmfc and dzmned
+    # read; a store without them gets them when model.name needs them
+    encoders.tokens = False
+    encoders.regions = False
     # instead of all that: .npz of features from elsewhere (data_pipeline/precomputed.py)
     encoders.pictures = ""
 

@@ -1,10 +1,13 @@
 """From rows of a split to a host batch: features, edges, masks and gold of each mention's graph."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from data_pipeline import schema
 from data_pipeline.schema import DataError
 from data_pipeline.store import Store
+from data_pipeline.system_features import SystemFeatures
 
 Batch = dict[str, np.ndarray]
 
@@ -18,12 +21,22 @@ class GraphTables:
         r: candidates in the graph, the first of those retrieved; 0: all.
         gold_slot: append the gold entity as slot r of every graph (the leaking protocol); a mention
             without a gold entity has padding there. `gold` indexes the first r slots all the same.
+        needs: of `schema.NEEDS`, what the batch holds beside the vertex features.
 
     Raises:
-        DataError: the split is unknown or empty, or the store holds fewer candidates than r.
+        DataError: the split is unknown or empty, or the store holds fewer candidates than r or
+            lacks what is needed.
     """
 
-    def __init__(self, store: Store, split: str, *, r: int = 0, gold_slot: bool = False):
+    def __init__(
+        self,
+        store: Store,
+        split: str,
+        *,
+        r: int = 0,
+        gold_slot: bool = False,
+        needs: Collection[str] = (),
+    ):
         self.mentions = store.check_split(split)
         if not 0 <= r <= store.sizes["r"]:
             raise DataError(
@@ -31,6 +44,7 @@ class GraphTables:
             )
         self.r = r or store.sizes["r"]
         self.gold_slot = gold_slot
+        self._extra = SystemFeatures(store, needs)
 
         # Plain views: a memmap pays for its class at each look-up.
         def table(name: str) -> np.ndarray:
@@ -68,11 +82,13 @@ class GraphTables:
             candidates = np.concatenate([candidates, golds[:, None]], axis=1)
             edges = np.concatenate([edges, self._split["gold_edges"][rows][:, :, None]], axis=2)
         gold = self._split["gold"][rows]
+        mention = self._split["mention"][rows]
         candidate_mask = (candidates != schema.PADDING) & mask[:, None]
         edges = np.where(candidate_mask[:, None], edges, np.float32(0))
         return {
-            **_look_up(self._mention, "mention", self._split["mention"][rows], mask),
+            **_look_up(self._mention, "mention", mention, mask),
             **_look_up(self._entity, "entity", candidates, candidate_mask),
+            **self._extra.of(mention, np.where(mask[:, None], candidates, schema.PADDING), mask),
             "edges": np.ascontiguousarray(edges, np.float32),
             "candidate_mask": candidate_mask,
             "gold": np.where(mask & (gold < self.r), gold, schema.NOT_RETRIEVED).astype(np.int32),

@@ -8,7 +8,7 @@ batch, process p of P gets the p-th of P equal consecutive parts.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import grain
@@ -67,7 +67,7 @@ class TrainLoader:
         batch: mentions in a step, over all processes.
         epochs: passes over the mentions.
         seed: of the order.
-        r, gold_slot: as in `GraphTables`.
+        r, gold_slot, needs: as in `GraphTables`.
         process_index, process_count: which part of each batch this process gets.
         max_mentions: how many mentions take part; 0: all.
         threads: that read ahead, threads + 1 batches at most; 0: none. They change no batch.
@@ -91,8 +91,9 @@ class TrainLoader:
         process_count: int = 1,
         max_mentions: int = 0,
         threads: int = THREADS,
+        needs: Collection[str] = (),
     ):
-        tables = GraphTables(store, split, r=r, gold_slot=gold_slot)
+        tables = GraphTables(store, split, r=r, gold_slot=gold_slot, needs=needs)
         order = TrainOrder(tables.mentions, batch=batch, seed=seed, max_mentions=max_mentions)
         if epochs < 1:
             raise DataError(f"train.epochs is {epochs}; it must be at least 1")
@@ -169,8 +170,9 @@ class EvalLoader:
         process_index: int = 0,
         process_count: int = 1,
         threads: int = THREADS,
+        needs: Collection[str] = (),
     ):
-        tables = GraphTables(store, split, r=r, gold_slot=gold_slot)
+        tables = GraphTables(store, split, r=r, gold_slot=gold_slot, needs=needs)
         if batch < 1:
             raise DataError(f"eval.batch is {batch}; it must be at least 1")
         share = _Share(batch, process_index, process_count, "eval.batch")

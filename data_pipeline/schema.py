@@ -4,7 +4,7 @@ Every key that appears in a file or a batch is spelled here, once.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 SCHEMA_VERSION = 2
 SPLITS = ("train", "valid", "test")
@@ -124,6 +124,23 @@ SPLIT_ARRAYS = {
     ),  # the same for the gold entity: read under the leaking protocol only
     "groups": ("N", "uint32"),  # bit i set: the mention belongs to group i of store.json's "groups"
 }
+# What some systems need beside that (`NEEDS`): in a store only where it was asked for. T tokens of
+# all mentions one after another (CLS and SEP included), P unique mention pictures, q regions.
+TOKEN_ARRAYS = {
+    "mention_tokens": ("T t", "float32"),  # the text encoder's last layer
+    "mention_token_offsets": ("M+1", "int64"),
+    "mention_span": ("M 2", "int32"),  # first and last+1 token of the mention, CLS counted
+}
+REGION_ARRAYS = {
+    "mention_regions": ("P q v", "float32"),  # the image encoder's last map
+    "mention_region_row": ("M", "int32"),  # row of `mention_regions`, or PADDING
+}
+# What a system may need beside the vertex features; names are read from the tables of strings.
+NEEDS = ("tokens", "regions", "characters")
+NEEDED_ARRAYS = {"tokens": TOKEN_ARRAYS, "regions": REGION_ARRAYS, "characters": {}}
+MAX_TOKENS = 128  # of a mention's text; longer ones are cut around the mention
+CHARACTERS = 32  # of a name that a system reads: UTF-8 bytes plus 1, 0 is padding
+
 # Tables of strings: "{name}_bytes" [total] uint8 (UTF-8) and "{name}_offsets" [n+1] int64.
 STRING_TABLES = ("entity_id", "entity_name", "mention_id", "mention_surface")
 
@@ -133,9 +150,27 @@ GROUP_UNSEEN = "unseen_entity"  # its gold occurs as gold in no training mention
 GROUP_NO_SPAN = "span_not_found"
 
 
-def batch_shapes(b: int, r: int, t: int, v: int) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shapes and dtypes of one host batch: what the loader yields and `types.GraphBatch` holds."""
-    return {
+def batch_shapes(
+    b: int, r: int, t: int, v: int, needs: Collection[str] = (), s: int = 0, q: int = 49
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shapes and dtypes of one host batch: what the loader yields and `types.GraphBatch` holds.
+
+    With `needs`, of NEEDS, also tokens [s], regions [q] and characters.
+    """
+    extra: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {
+        "tokens": {
+            "mention_tokens": ((b, s, t), "float32"),
+            "mention_token_mask": ((b, s), "bool"),
+            "mention_span": ((b, 2), "int32"),
+        },
+        "regions": {"mention_regions": ((b, q, v), "float32")},
+        "characters": {
+            "mention_characters": ((b, CHARACTERS), "int32"),
+            "entity_characters": ((b, r, CHARACTERS), "int32"),
+        },
+    }
+    wanted = {name: shape for need in needs for name, shape in extra[need].items()}
+    return wanted | {
         "mention_text": ((b, t), "float32"),
         "mention_image": ((b, v), "float32"),
         "entity_text": ((b, r, t), "float32"),

@@ -7,13 +7,13 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
-from data_pipeline import store_files, store_layout
+from data_pipeline import schema, store_files, store_layout
 from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, DataError
 from data_pipeline.store_writer import StoreWriter
 
@@ -102,6 +102,14 @@ class Store:
         if name not in self._arrays:
             self._arrays[name] = store_files.open_array(self.path / f"{name}.npy")
         return self._arrays[name]
+
+    def lacks(self, needs: Collection[str]) -> list[str]:
+        """Which of these needs (`schema.NEEDS`) the store cannot feed."""
+        return [
+            need
+            for need in needs
+            if any(name not in self.specs for name in schema.NEEDED_ARRAYS[need])
+        ]
 
     def strings(self, name: str) -> Strings:
         """One of `schema.STRING_TABLES`."""

@@ -26,6 +26,8 @@ MAY_BE_EMPTY = ("v", "o", "c")
 def _templates() -> dict[str, tuple[tuple[str, ...], str]]:
     """Every array a store may have: name -> (symbols of its shape, dtype)."""
     tables: dict[str, tuple[str, str]] = {**schema.ENTITY_ARRAYS, **schema.MENTION_ARRAYS}
+    for arrays in schema.NEEDED_ARRAYS.values():
+        tables |= arrays
     for split in schema.SPLITS:
         for name, (shape, dtype) in schema.SPLIT_ARRAYS.items():
             tables[f"{split}_{name}"] = (shape.replace("N", f"N_{split}"), dtype)
@@ -36,6 +38,7 @@ def _templates() -> dict[str, tuple[tuple[str, ...], str]]:
 
 
 TEMPLATES = _templates()
+OPTIONAL = {*SAME_AS, *(name for arrays in schema.NEEDED_ARRAYS.values() for name in arrays)}
 
 
 def check_one(name: str, shape: Sequence[int], dtype: str, where: str) -> None:
@@ -64,7 +67,7 @@ def resolve(
     Raises:
         DataError: an array is missing, unknown, or disagrees with another.
     """
-    missing = [name for name in TEMPLATES if name not in arrays and name not in SAME_AS]
+    missing = [name for name in TEMPLATES if name not in arrays and name not in OPTIONAL]
     if missing:
         raise DataError(f"{where}: lacks the array {missing[0]} ({len(missing)} missing in all)")
     known: dict[str, tuple[int, str]] = {}
@@ -116,6 +119,24 @@ def check_content(
         _check_gold(array, split, where)
 
 
+def check_needed(need: str, array: Callable[[str], np.ndarray], where: str) -> None:
+    """The same for the arrays of a need (`schema.NEEDED_ARRAYS`)."""
+    if need == "tokens":
+        offsets, span = array("mention_token_offsets"), array("mention_span")
+        _check_offsets(offsets, array("mention_tokens"), f"{where}: mention_token")
+        counts = np.diff(offsets)
+        ordered = (span[:, 0] >= 0) & (span[:, 0] < span[:, 1]) & (span[:, 1] <= counts)
+        if wrong := np.flatnonzero(~ordered | (counts > schema.MAX_TOKENS)).tolist():
+            raise DataError(
+                f"{where}: mention_span row {wrong[0]} is {span[wrong[0]].tolist()} in a text of "
+                f"{counts[wrong[0]]} tokens"
+            )
+    if need == "regions":
+        pictures = len(array("mention_regions"))
+        rows = array("mention_region_row")
+        _check_range(rows, schema.PADDING, pictures, f"{where}: mention_region_row")
+
+
 def _check_range(values: np.ndarray, low: int, high: int, what: str) -> None:
     wrong = (values < low) | (values >= high)
     if wrong.any():
@@ -140,6 +161,4 @@ def _check_gold(array: Callable[[str], np.ndarray], split: str, where: str) -> N
 
 def _check_offsets(offsets: np.ndarray, content: np.ndarray, what: str) -> None:
     if offsets[0] != 0 or offsets[-1] != len(content) or (np.diff(offsets) < 0).any():
-        raise DataError(
-            f"{what}_offsets must rise from 0 to {len(content)}, the length of {what}_bytes"
-        )
+        raise DataError(f"{what}_offsets must rise from 0 to {len(content)}, the rows it divides")

@@ -43,9 +43,11 @@ class StoreWriter:
         DataError: `path` exists, another process writes it, or the place cannot be written.
     """
 
+    SUFFIX = ".partial"
+
     def __init__(self, path: str | Path, made_from: Mapping[str, Any]):
         self.path = Path(path)
-        self.folder = self.path.with_name(self.path.name + ".partial")
+        self.folder = self.path.with_name(self.path.name + self.SUFFIX)
         self._made_from = plain(dict(made_from))
         self._refuse_existing()
         try:

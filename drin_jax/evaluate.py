@@ -38,7 +38,14 @@ class Scorer:
     """Scores a split with a model over all devices; compiles once."""
 
     def __init__(
-        self, graphdef: nnx.GraphDef, parallel: DataParallel, *, batch: int, r: int, gold_slot: bool
+        self,
+        graphdef: nnx.GraphDef,
+        parallel: DataParallel,
+        *,
+        batch: int,
+        r: int,
+        gold_slot: bool,
+        needs: Sequence[str] = (),
     ):
         def step(params: Any, arrays: Any) -> Float[Array, "b r"]:
             return nnx.merge(graphdef, params)(GraphBatch.from_host(arrays, gold_slot))[0]
@@ -46,6 +53,7 @@ class Scorer:
         self._step = parallel.eval_step(step)
         self._parallel = parallel
         self._batch, self._r, self._gold_slot = batch, r, gold_slot
+        self._needs = needs
 
     def scores(self, params: Any, store: Store, split: str) -> np.ndarray:
         """Scores [n, r] of the split's mentions in file order, on every process."""
@@ -55,6 +63,7 @@ class Scorer:
             batch=self._batch,
             r=self._r,
             gold_slot=self._gold_slot,
+            needs=self._needs,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -39,6 +39,8 @@ def tiny_arrays(
     without_text: float = 0.0,
     padding: float = 0.1,
     separate_edges: bool = False,
+    tokens: bool = False,
+    regions: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     """Arrays and tables of strings of a random but valid store.
 
@@ -51,6 +53,7 @@ def tiny_arrays(
         without_image, without_text: share of the vertices that lack it.
         padding: share of the candidate slots beyond the first that are padding.
         separate_edges: `*_text_edge` arrays of their own.
+        tokens, regions: of the mentions, 3 to 9 tokens and 4 regions.
     """
     rng = np.random.default_rng(seed)
     sizes = {"train": 13, "valid": 6, "test": 7} if mentions is None else dict(mentions)
@@ -66,6 +69,10 @@ def tiny_arrays(
         arrays[f"{side}_has_image"] = (rng.random(n) >= without_image) & (v > 0)
         for name in ("objects", "clip_text", "clip_image"):
             arrays[f"{side}_{name}"] = _features(rng, n, 3 if v else 0)
+    if tokens:
+        arrays |= _tokens(rng, total, t)
+    if regions:
+        arrays |= _regions(rng, arrays["mention_has_image"], v)
     strings = {
         "entity_id": [f"Q{i}" for i in range(entities)],
         "entity_name": [f"Entität {i}" for i in range(entities)],
@@ -88,6 +95,27 @@ def tiny_arrays(
 
 def _features(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
     return rng.standard_normal((n, width)).astype(np.float32)
+
+
+def _tokens(rng: np.random.Generator, n: int, t: int) -> dict[str, np.ndarray]:
+    counts = rng.integers(3, 10, n)
+    begin = rng.integers(0, counts - 1)
+    end = rng.integers(begin + 1, counts)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return {
+        "mention_tokens": _features(rng, int(offsets[-1]), t),
+        "mention_token_offsets": offsets.astype(np.int64),
+        "mention_span": np.stack([begin, end], 1).astype(np.int32),
+    }
+
+
+def _regions(rng: np.random.Generator, has_image: np.ndarray, v: int) -> dict[str, np.ndarray]:
+    unique = max(1, int(has_image.sum()) - 2)  # some mentions share a picture
+    row = np.where(has_image, np.cumsum(has_image) % unique, schema.PADDING)
+    return {
+        "mention_regions": rng.standard_normal((unique, 4, v)).astype(np.float32),
+        "mention_region_row": row.astype(np.int32),
+    }
 
 
 def _split(

@@ -74,7 +74,7 @@ def test_strings_are_a_sequence(whole: Path) -> None:
 
 def test_a_finished_store_holds_nothing_but_the_store(whole: Path) -> None:
     files = {file.name for file in whole.iterdir()}
-    arrays = store_layout.TEMPLATES.keys() - store_layout.SAME_AS.keys()
+    arrays = store_layout.TEMPLATES.keys() - store_layout.OPTIONAL
     assert files == {"store.json", *(f"{name}.npy" for name in arrays)}
     assert [file.name for file in whole.parent.iterdir()] == ["store"]
 

@@ -78,6 +78,7 @@ class TextEncoder:
         graph, state = nnx.split(model)
         self._state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
         self._forward = jax.jit(partial(_forward, graph), static_argnums=0)
+        self._hidden = jax.jit(partial(_hidden, graph))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -140,6 +141,42 @@ class TextEncoder:
                 collect()
         return {kind: values[rows] for kind, values in out.items()}
 
+    def token_counts(
+        self, texts: Sequence[str], spans: Sequence[Span], limit: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `encode_tokens` will give: tokens of each text [N], CLS and SEP included, and the
+        mention's first and last+1 of them [N, 2]; CLS where the span covers no token."""
+        _, windows = self._token_windows(texts, spans, limit)
+        counts = np.array([high - low + 2 for _, low, high, _, _ in windows], np.int64)
+        ends = [(first + 1, last + 1) if last else (0, 1) for *_, first, last in windows]
+        return counts, np.array(ends, np.int32).reshape(-1, 2)
+
+    def encode_tokens(self, texts: Sequence[str], spans: Sequence[Span], limit: int) -> np.ndarray:
+        """The last layer's vectors [T, t] float32 of all tokens of N texts, one text after another.
+
+        Args:
+            spans: of the mention in each text, as in `encode`.
+            limit: tokens, CLS and SEP included; a longer text is cut around the mention.
+        """
+        ids, windows = self._token_windows(texts, spans, limit)
+        lengths = np.asarray([high - low + 2 for _, low, high, _, _ in windows], np.int64)
+        begins = np.cumsum(lengths) - lengths
+        out = np.zeros((int(lengths.sum()), self.width), np.float32)
+        for members, length, size in plan(
+            lengths, self.max_length, self.batch_tokens, len(self._devices)
+        ):
+            tokens, counts, *_ = self._batch(ids, [windows[i] for i in members], length, size)
+            hidden = np.asarray(self._hidden(self._state, tokens, counts))
+            for row, i in enumerate(members):
+                out[begins[i] : begins[i] + lengths[i]] = hidden[row, : lengths[i]]
+        return out
+
+    def _token_windows(
+        self, texts: Sequence[str], spans: Sequence[Span], limit: int
+    ) -> tuple[list[np.ndarray], list[Window]]:
+        self._check(texts, spans, ())
+        return self._windows(texts, spans, keep_span=True, limit=limit)
+
     def _check(
         self, texts: Sequence[str], spans: Sequence[Span] | None, poolings: Sequence[str]
     ) -> None:
@@ -160,7 +197,11 @@ class TextEncoder:
                 )
 
     def _windows(
-        self, texts: Sequence[str], spans: Sequence[Span] | None, keep_span: bool
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Span] | None,
+        keep_span: bool,
+        limit: int | None = None,
     ) -> tuple[list[np.ndarray], list[Window]]:
         """Token ids of each unique text, and the window of each text of the call."""
         number: dict[str, int] = {}
@@ -176,7 +217,7 @@ class TextEncoder:
             verbose=False,
         )
         ids = [np.asarray(one, np.int32) for one in tokens["input_ids"]]
-        budget = self.max_length - 2
+        budget = min(self.max_length, limit or self.max_length) - 2
         windows: list[Window] = []
         for k, span in zip(which, spans or [None] * len(which), strict=True):
             first = last = 0
@@ -220,14 +261,7 @@ def _forward(
 ) -> dict[str, Float[Array, "b t"]]:
     """One batch: BERT and every pooling of `kinds`, so that only vectors leave the device."""
     at = jnp.arange(ids.shape[1])
-    model = nnx.merge(graph, state)
-    # Accelerators multiply float32 with fewer digits unless told not to.
-    precision = "highest" if model.dtype == jnp.float32 else "default"
-    with jax.default_matmul_precision(precision):
-        hidden, pooled = model(
-            ids, at < length[:, None], first_only=set(kinds) <= {"cls", "pooler"}
-        )
-    hidden = hidden.astype(jnp.float32)
+    hidden, pooled = _run(graph, state, ids, length, set(kinds) <= {"cls", "pooler"})
 
     def mean(low: Int[Array, " b"], high: Int[Array, " b"]) -> Float[Array, "b t"]:
         high = jnp.where(high > low, high, 1)  # no token: CLS
@@ -240,9 +274,32 @@ def _forward(
         "cls": lambda: hidden[:, 0],
         "mean": lambda: mean(jnp.zeros_like(length), length),
         "inner": lambda: mean(jnp.ones_like(length), length - 1),
-        "pooler": lambda: pooled.astype(jnp.float32),
+        "pooler": lambda: jnp.asarray(pooled, jnp.float32),
     }
     return {kind: make[kind]() for kind in kinds}
+
+
+def _run(
+    graph: nnx.GraphDef,
+    state: nnx.State,
+    ids: Int[Array, "b s"],
+    length: Int[Array, " b"],
+    first_only: bool,
+) -> tuple[Float[Array, "b q t"], Array | None]:
+    """BERT's last layer in float32, and its pooled vector."""
+    model = nnx.merge(graph, state)
+    there = jnp.arange(ids.shape[1]) < length[:, None]
+    # Accelerators multiply float32 with fewer digits unless told not to.
+    precision = "highest" if model.dtype == jnp.float32 else "default"
+    with jax.default_matmul_precision(precision):
+        hidden, pooled = model(ids, there, first_only=first_only)
+    return hidden.astype(jnp.float32), pooled
+
+
+def _hidden(
+    graph: nnx.GraphDef, state: nnx.State, ids: Int[Array, "b s"], length: Int[Array, " b"]
+) -> Float[Array, "b s t"]:
+    return _run(graph, state, ids, length, False)[0]
 
 
 def _tokenizer(folder: Path, vocab_size: int) -> Any:

@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,22 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline import schema, split_arrays
-from data_pipeline.readers import read
-from data_pipeline.schema import Corpus
 from data_pipeline.store import Store
 from data_pipeline.store_writer import StoreWriter
+from drin_jax.extract import additions
 from drin_jax.extract.candidates import check as check_candidates
 from drin_jax.extract.candidates import retrieve
+from drin_jax.extract.corpus import RELEASE, WEIGHTS, fetch, read_corpus
 from drin_jax.extract.edges import edges
 from drin_jax.extract.features import Features, encoder_settings
 from drin_jax.extract.shards import Encoders
 from drin_jax.types import UserError
 
 SOURCES = "data files"
-WEIGHTS = "encoder files"
-RELEASE = "release"  # the reader whose features are there already
 # Fields that change how fast something is made, not what.
 _SPEED = ("encoders.batch_tokens", "encoders.batch_images", "image.workers")
+# Fields of what may be added to a store at any time.
+_ADDED = ("encoders.tokens", "encoders.regions")
 
 
 def store_path(config: ConfigDict, workdir: Path) -> Path:
@@ -43,19 +43,32 @@ def settings(config: ConfigDict) -> dict[str, Any]:
         f"{group}.{name}": value
         for group, fields in groups.items()
         for name, value in fields.items()
-        if f"{group}.{name}" not in _SPEED
+        if f"{group}.{name}" not in _SPEED + _ADDED
     }
 
 
-def prepare(config: ConfigDict, workdir: Path, made: Path | None = None) -> Store:
+def prepare(
+    config: ConfigDict, workdir: Path, made: Path | None = None, needs: Collection[str] = ()
+) -> Store:
     """The feature store of this config, made if it is missing.
 
     Args:
         made: folder of shards that were encoded elsewhere (`drin_jax.extract.beam`).
+        needs: of `schema.NEEDS`, what the store has to hold beside encoders.tokens and regions.
 
     Raises:
         UserError, DataError: one line on anything a user can mend.
     """
+    store = _prepare(config, workdir, made)
+    asked = {need for need in ("tokens", "regions") if config.encoders[need]}
+    # A store without pictures has no regions, and the systems know that.
+    asked |= {need for need in needs if need != "regions" or store.sizes["image_width"]}
+    if lacking := store.lacks([need for need in schema.NEEDS if need in asked]):
+        return additions.add(config, store, lacking)
+    return store
+
+
+def _prepare(config: ConfigDict, workdir: Path, made: Path | None) -> Store:
     path = store_path(config, workdir)
     if path.exists():
         return _open(config, path)
@@ -77,39 +90,11 @@ def prepare(config: ConfigDict, workdir: Path, made: Path | None = None) -> Stor
     return _extract(config, workdir, features, writer, made)
 
 
-def read_corpus(config: ConfigDict) -> Corpus:
-    """The corpus of this config, downloaded or generated first where the config says so."""
-    data = config.data
-    _fetch(config)
-    return read(
-        data.reader,
-        Path(data.root),
-        name=data.name,
-        split=data.split,
-        valid_fraction=data.valid_fraction,
-        source=data.hint,
-    )
-
-
-def _fetch(config: ConfigDict) -> None:
-    data = config.data
-    if data.source and not data.root:
-        raise UserError("data.source is set, but data.root, the folder to download to, is not")
-    if data.reader == "sample":
-        from data_pipeline import sample
-
-        sample.generate(Path(data.root))
-    elif data.source:
-        from data_pipeline import hub
-
-        hub.fetch(data.source, Path(data.root))
-
-
 def _import(config: ConfigDict, path: Path) -> Store:
     """The store of the authors' preprocessed release: reduced and deduplicated, nothing encoded."""
     from data_pipeline import release
 
-    _fetch(config)
+    fetch(config)
     root = Path(config.data.root)
     if not root.is_dir():
         raise UserError(f"data.root = {root} is not a folder. {config.data.hint}".rstrip())

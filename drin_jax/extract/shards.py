@@ -225,6 +225,27 @@ class Encoders:
             if ahead:
                 yield self._shard(*ahead)
 
+    def regions(self, shards: Iterable[Sequence[str]], total: int) -> Iterator[np.ndarray]:
+        """The image encoder's last map [n, q, v] float32 of each shard of pictures (paths).
+
+        Raises:
+            UserError: a picture that cannot be read.
+        """
+        plan = dataclasses.replace(
+            self.plan, looks={"image": self.plan.looks["image"]}, crop=None, full=False
+        )
+        with Decoder(plan, self.settings.workers, total) as decoder:
+            for paths in shards:
+                pixels = []
+                for path, one in zip(paths, decoder.start([Wanted(p) for p in paths]), strict=True):
+                    if one.status >= images.READ:
+                        raise UserError(
+                            f"{path}: {images.STATUSES[one.status]}, but it could be read when the "
+                            "store was made; put it back, or make the store anew"
+                        )
+                    pixels.append(one.looks["image"])
+                yield self.image.encode(np.stack(pixels), regions=True)["regions"]
+
     def _shard(self, items: Sequence[Picture], batch: decoding.Batch) -> Arrays:
         # Few at a time: whole pictures for a detector are large.
         size = DETECTED if self.detects else GROUP

@@ -1,0 +1,41 @@
+"""The raw files of a config: downloaded, generated and read."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from data_pipeline.readers import read
+from data_pipeline.schema import Corpus
+from drin_jax.types import UserError
+
+WEIGHTS = "encoder files"  # key of a store's settings: what its encoders were
+RELEASE = "release"  # the reader whose features are there already
+
+
+def read_corpus(config: ConfigDict) -> Corpus:
+    """The corpus of this config, downloaded or generated first where the config says so."""
+    data = config.data
+    fetch(config)
+    return read(
+        data.reader,
+        Path(data.root),
+        name=data.name,
+        split=data.split,
+        valid_fraction=data.valid_fraction,
+        source=data.hint,
+    )
+
+
+def fetch(config: ConfigDict) -> None:
+    """Download or generate the raw files where the config says so. UserError, DataError."""
+    data = config.data
+    if data.source and not data.root:
+        raise UserError("data.source is set, but data.root, the folder to download to, is not")
+    if data.reader == "sample":
+        from data_pipeline import sample
+
+        sample.generate(Path(data.root))
+    elif data.source:
+        from data_pipeline import hub
+
+        hub.fetch(data.source, Path(data.root))
