@@ -46,6 +46,7 @@ class Setup:
     parallel: DataParallel
     r: int
     gold_slot: bool
+    needs: tuple[str, ...]
     protocol: Protocol
 
 
@@ -101,6 +102,7 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
         parallel=parallel,
         r=r,
         gold_slot=config.graph.gold_slot == "upstream",
+        needs=models.needs(config.model.name, store.sizes["image_width"]),
         protocol=Protocol(source, r, config.graph.gold_slot),
     )
 
@@ -114,6 +116,7 @@ def make_loader(config: ConfigDict, store: Store, setup: Setup) -> TrainLoader:
         seed=config.seed,
         r=setup.r,
         gold_slot=setup.gold_slot,
+        needs=setup.needs,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         max_mentions=config.train.max_mentions,
@@ -125,7 +128,7 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     began = time.perf_counter()
     check(config)
     command.claim_workdir(workdir, config)
-    store = extract.prepare(config, workdir)
+    store = extract.prepare(config, workdir, needs=models.needs(config.model.name, 1))
     extract.say(extract.describe(store))
     prepared = time.perf_counter()
     setup = set_up(config, store)
@@ -143,6 +146,7 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         batch=config.eval.batch,
         r=setup.r,
         gold_slot=setup.gold_slot,
+        needs=setup.needs,
     )
     optimizer = optax.adam(config.train.learning_rate)
     loader = make_loader(config, store, setup)

@@ -4,6 +4,8 @@
     r  candidate slots of a mention   t  width of a frozen text feature
     l  graph layers                   v  width of a frozen image feature
     n  vertices of one graph, 2 + 2r  (mention text, mention image, entity texts, entity images)
+    s  tokens of a mention's text     q  regions of a picture
+    c  characters of a name
 
 Edges have the axis order of `data_pipeline.schema.RELATIONS`: tt, tv, vt, vv (mention side first).
 """
@@ -44,6 +46,13 @@ class GraphBatch:
     gold: Int[Array, " b"]
     mask: Bool[Array, " b"]
     gold_slot: bool = flax.struct.field(pytree_node=False, default=False)
+    # What some systems need beside that (`models.needs`), and the batches of others lack.
+    mention_tokens: Float[Array, "b s t"] | None = None
+    mention_token_mask: Bool[Array, "b s"] | None = None
+    mention_span: Int[Array, "b 2"] | None = None  # first and last+1 token of the mention
+    mention_regions: Float[Array, "b q v"] | None = None
+    mention_characters: Int[Array, "b c"] | None = None  # UTF-8 bytes plus 1, 0 is padding
+    entity_characters: Int[Array, "b r c"] | None = None
 
     @classmethod
     def from_host(cls, arrays: Mapping[str, Any], gold_slot: bool = False) -> "GraphBatch":
@@ -54,3 +63,12 @@ class GraphBatch:
     def scored(self) -> int:
         """Slots that are ranked and enter the loss: all but an appended gold slot."""
         return self.entity_text.shape[1] - int(self.gold_slot)
+
+    def needed(self, name: str) -> Array:
+        """One of the optional arrays; UserError where the loader was not asked for it."""
+        array = getattr(self, name)
+        if array is None:
+            raise UserError(
+                f"the batch holds no {name}; give its loader needs=models.needs(model.name, width)"
+            )
+        return array

@@ -1,6 +1,6 @@
-"""The systems, by name. A new one is one file and one line here."""
+"""The systems, by name. A new one is one file and one line here (docs/systems.md)."""
 
-from collections.abc import Callable
+import inspect
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,15 +8,22 @@ from flax import nnx
 
 from drin_jax.models.bert import BertMatcher
 from drin_jax.models.drin import DRIN
+from drin_jax.models.dzmned import DZMNED
+from drin_jax.models.ghmfc import GHMFC
+from drin_jax.models.jmel import JMEL
+from drin_jax.models.mel_hi import MELHI
 from drin_jax.types import UserError
 
-# Each builds a module from the widths of the frozen features and the config's `model` and `graph`
-# fields as plain keyword arguments; it takes those it knows.
-MODELS: dict[str, Callable[..., nnx.Module]] = {
+# Each is built as cls(text_width, image_width, *, width, dtype, rngs, **fields): of the config's
+# `model` and `graph` fields it gets those that its constructor names. `needs`, where it has it,
+# tells what a batch holds for it beside the vertex features.
+MODELS: dict[str, type[nnx.Module]] = {
     "drin": DRIN,
-    "bert": lambda text_width, image_width, *, width, dtype, rngs, **_: BertMatcher(
-        text_width, width=width, dtype=dtype, rngs=rngs
-    ),
+    "bert": BertMatcher,
+    "jmel": JMEL,
+    "dzmned": DZMNED,
+    "mel_hi": MELHI,
+    "ghmfc": GHMFC,
 }
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -30,14 +37,30 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+def needs(name: str, image_width: int) -> tuple[str, ...]:
+    """What the named system's batches must hold, of "tokens", "regions", "characters".
+
+    Over a store without pictures (`image_width` 0) never "regions". UserError for an unknown name.
+    """
+    wanted: tuple[str, ...] = getattr(_class(name), "needs", ())
+    return tuple(need for need in wanted if need != "regions" or image_width)
+
+
 def build(
     name: str, text_width: int, image_width: int, *, dtype: str, rngs: nnx.Rngs, **fields: Any
 ) -> nnx.Module:
     """The named system over frozen features of these widths; UserError for an unknown choice."""
-    if name not in MODELS:
-        raise UserError(f"model.name is {name!r}; known are {', '.join(sorted(MODELS))}")
+    system: Any = _class(name)
     for field, known in CHOICES.items():
         value = dtype if field == "dtype" else fields.get(field, known[0])
         if value not in known:
             raise UserError(f"{field} is {value!r}; known are {', '.join(known)}")
-    return MODELS[name](text_width, image_width, dtype=jnp.dtype(dtype), rngs=rngs, **fields)
+    named = inspect.signature(system.__init__).parameters
+    own = {field: value for field, value in fields.items() if field in named}
+    return system(text_width, image_width, dtype=jnp.dtype(dtype), rngs=rngs, **own)
+
+
+def _class(name: str) -> type[nnx.Module]:
+    if name not in MODELS:
+        raise UserError(f"model.name is {name!r}; known are {', '.join(sorted(MODELS))}")
+    return MODELS[name]

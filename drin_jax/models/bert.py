@@ -1,5 +1,7 @@
 """The BERT row of the paper's Table 2: two linear maps of frozen text features, and a cosine."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -10,10 +12,18 @@ from drin_jax.types import Aux, GraphBatch
 
 
 class BertMatcher(nnx.Module):
-    """`cos(W_m span_mean, W_e CLS)`; text only, no graph."""
+    """`cos(W_m span_mean, W_e CLS)`; text only, no graph: `image_width` is not used."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
-        self, text_width: int, *, width: int = 768, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+        self,
+        text_width: int,
+        image_width: int = 0,
+        *,
+        width: int = 768,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
     ):
         self.mention_text = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)
         self.entity_text = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)

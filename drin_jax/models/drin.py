@@ -1,5 +1,7 @@
 """DRIN, the dynamic relation interactive network (Xing et al., ACM MM 2023)."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -31,6 +33,8 @@ class DRIN(nnx.Module):
         join_projections: whether the entities' input projections join the first layer's product
             (block adjacency, upstream form); by default where that saves work.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
