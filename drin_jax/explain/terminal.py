@@ -1,0 +1,168 @@
+"""A case, the kinds of errors and a list of mentions on stdout; colours only on a terminal."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from data_pipeline.schema import RELATIONS, Mention
+from drin_jax.explain.cases import Candidate, Case, two_decimals
+from drin_jax.explain.choice import Outcome, mention_ids
+from drin_jax.explain.errors import Wrong
+from drin_jax.explain.sources import Sources
+from drin_jax.finished import FinishedRun
+
+WIDTH = 150  # columns where stdout is no terminal
+DESCRIPTION = 60  # characters shown of one
+NO_EDGE = "–"
+MOVED = 0.005  # a smaller change looks like none at two decimals
+
+
+def console() -> Console:
+    """Where everything is printed."""
+    return Console(highlight=False, width=None if Console().is_terminal else WIDTH)
+
+
+def show_case(out: Console, case: Case, sources: Sources, n: int, against: Case | None) -> None:
+    """The mention, its n best candidates and the gold, and their edges before -> after."""
+    mention = sources.mentions.get(case.id)
+    text = marked(mention, out.is_terminal) if mention else Text(case.surface)
+    out.print(Panel(text, title=Text(f"{case.split} {case.id}"), title_align="left"))
+    out.print(Text(f"gold: {case.gold}"))
+    if sources.missing:
+        out.print(Text(sources.missing), soft_wrap=True)
+    else:
+        picture = mention.image if mention and mention.image else "none"
+        out.print(Text(f"picture: {picture}"), soft_wrap=True)
+    out.print(Text(f"{case.system}; {case.protocol}"), soft_wrap=True)
+    if against:
+        out.print(Text(f"against: {against.system}"), soft_wrap=True)
+    shown = case.shown(n)
+    out.print(_ranking(shown, sources, against))
+    if case.has_edges or (against and against.has_edges):
+        out.print(_edges(case, shown, against))
+        out.print(
+            "the first weight of an edge comes from the frozen features (what static edges keep), "
+            f"the others follow after each layer, the last unused; {NO_EDGE}: no such edge",
+            soft_wrap=True,
+        )
+    else:
+        out.print(Text(f"{case.system} has no edges: ranking only"))
+
+
+def marked(mention: Mention, colours: bool) -> Text:
+    """The mention's text, its span reversed, or in [[brackets]] where there are no colours."""
+    if mention.start is None or mention.end is None:
+        return Text(f"{mention.text}  (mention {mention.name!r}, not found in the text)")
+    before, span = mention.text[: mention.start], mention.text[mention.start : mention.end]
+    after = mention.text[mention.end :]
+    return Text.assemble(before, (span, "bold reverse") if colours else f"[[{span}]]", after)
+
+
+def arrows(weights: np.ndarray) -> Text:
+    """`0.31 -> 0.87` of one edge's weights [l+1], each step coloured by its direction."""
+    if np.isnan(weights).any():
+        return Text(NO_EDGE, style="dim")
+    steps: list[float] = weights.tolist()
+    out = Text(two_decimals(steps[0]))
+    for old, new in itertools.pairwise(steps):
+        change = new - old
+        style = "green" if change > MOVED else "red" if change < -MOVED else "dim"
+        out.append(f" → {two_decimals(new)}", style=style)
+    return out
+
+
+def _ranking(shown: Sequence[Candidate], sources: Sources, against: Case | None) -> Table:
+    table = _table("rank", "score", "", "candidate", "id", "picture", "description")
+    table.columns[0].justify = table.columns[1].justify = "right"
+    if against:
+        table.add_column("rank against", justify="right")
+        table.add_column("score against", justify="right")
+    for c in shown:
+        entity = sources.entities.get(c.id)
+        picture = entity.image.rsplit("/", 1)[-1] if entity and entity.image else ""
+        description = sources.description(c.id)
+        if len(description) > DESCRIPTION:
+            description = description[: DESCRIPTION - 1].rstrip() + "…"
+        there = "yes" if c.has_image else "no"
+        cells = [str(c.rank), f"{c.score:.4f}", "gold" if c.gold else "", c.name, c.id]
+        cells += [picture or there, description]
+        if against:
+            other = against.find(c.id)
+            cells += [str(other.rank), f"{other.score:.4f}"] if other else [NO_EDGE, NO_EDGE]
+        table.add_row(*map(Text, cells), style="bold green" if c.gold else "")
+    return table
+
+
+def _edges(case: Case, shown: Sequence[Candidate], against: Case | None) -> Table:
+    table = _table("rank", "edges of", *RELATIONS)
+    table.columns[0].justify = "right"
+    for c in shown:
+        name = Text(f"{c.name} ({c.id}){' gold' if c.gold else ''}")
+        if c.edges is not None:
+            table.add_row(str(c.rank), name, *(arrows(c.edges[:, i]) for i in range(4)))
+        other = against.find(c.id) if against else None
+        if other and other.edges is not None:
+            label = Text(f"against, rank {other.rank}", style="dim") if case.has_edges else name
+            rank = "" if case.has_edges else str(c.rank)
+            table.add_row(rank, label, *(arrows(other.edges[:, i]) for i in range(4)))
+    return table
+
+
+def show_errors(out: Console, wrong: Sequence[Wrong], told: dict[str, Any], examples: int) -> None:
+    """The counts of every kind with shares, and so many examples of each."""
+    n = told["wrong"]
+    share = f"{100 * n / told['mentions']:.1f} %"
+    out.print(Text(f"{told['system']}; {told['protocol']}"), soft_wrap=True)
+    out.print(f"{told['split']}: {n} of {told['mentions']} mentions wrong ({share})")
+    if told["without_raw_files"]:
+        out.print(Text(told["without_raw_files"]), soft_wrap=True)
+    table = _table("kind", "first that applies", "share of wrong", "all that apply", "share")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in told["kinds"]:
+        counts = [(row[count], f"{100 * row[count] / n:.1f} %") for count in ("first", "all")]
+        table.add_row(row["kind"], *(str(cell) for pair in counts for cell in pair))
+    out.print(table)
+    for row in told["kinds"]:
+        own = [w for w in wrong if w.kinds[0] == row["kind"]][:examples]
+        if own:
+            out.print(Text(f"{row['kind']}:", style="bold"))
+        for w in own:
+            out.print(
+                Text(
+                    f"  {w.id} {w.surface!r}: gold {_named(w.gold, w.gold_name, w.gold_score)}, "
+                    f"predicted {_named(w.predicted, w.predicted_name, w.predicted_score)}"
+                ),
+                soft_wrap=True,
+            )
+
+
+def _named(entity: str | None, name: str | None, score: float | None) -> str:
+    if entity is None:
+        return "none"
+    return f"{name} ({entity})" + ("" if score is None else f" {score:.4f}")
+
+
+def show_list(out: Console, run: FinishedRun, split: str, found: Outcome, n: int) -> None:
+    """The split's first n mentions: id, surface form and the rank of the gold."""
+    surfaces = run.store.strings("mention_surface")
+    rows = run.store.array(f"{split}_mention")
+    table = _table("id", "mention", "rank of the gold")
+    for i, mention in enumerate(mention_ids(run, split)[:n]):
+        rank = f"{found.ranks[i]:.0f}" if np.isfinite(found.ranks[i]) else "not ranked"
+        table.add_row(*map(Text, (mention, surfaces[int(rows[i])], rank)))
+    out.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
