@@ -70,6 +70,7 @@ def get_config() -> ConfigDict:
     # token vectors and picture regions of the mentions, which the systems mel_hi, ghmfc and dzmned
     # read; a store without them gets them when model.name needs them
     encoders.tokens = False
+    encoders.max_tokens = 128  # of a mention's text, around the mention (at most this)
     encoders.regions = False
     # instead of all that: .npz of features from elsewhere (data_pipeline/precomputed.py)
     encoders.pictures = ""
@@ -102,6 +103,10 @@ def get_config() -> ConfigDict:
     model.edge_scale = "rsqrt"
     model.edge_activation = "sigmoid"  # paper form: "sigmoid", "tanh" or "identity"
     model.vertex_activation = "gelu"  # paper form: "gelu", "relu" or "tanh"
+    # mel_hi: pictures count where the cosine of the mention's text with its picture is above the
+    # first, and that of its picture with some candidate's above the second
+    model.image_text_threshold = 0.0
+    model.image_entity_threshold = 0.3
     model.dtype = "float32"  # of the arithmetic; parameters and cosines are always float32
 
     config.loss = loss = ConfigDict()

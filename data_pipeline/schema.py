@@ -138,8 +138,8 @@ REGION_ARRAYS = {
 # What a system may need beside the vertex features; names are read from the tables of strings.
 NEEDS = ("tokens", "regions", "characters")
 NEEDED_ARRAYS = {"tokens": TOKEN_ARRAYS, "regions": REGION_ARRAYS, "characters": {}}
-MAX_TOKENS = 128  # of a mention's text; longer ones are cut around the mention
-CHARACTERS = 32  # of a name that a system reads: UTF-8 bytes plus 1, 0 is padding
+MAX_TOKENS = 128  # of a mention's text at most; longer ones are cut around the mention
+CHARACTERS = 32  # of a name that a system reads, at most: UTF-8 bytes plus 1, 0 is padding
 
 # Tables of strings: "{name}_bytes" [total] uint8 (UTF-8) and "{name}_offsets" [n+1] int64.
 STRING_TABLES = ("entity_id", "entity_name", "mention_id", "mention_surface")
@@ -151,11 +151,18 @@ GROUP_NO_SPAN = "span_not_found"
 
 
 def batch_shapes(
-    b: int, r: int, t: int, v: int, needs: Collection[str] = (), s: int = 0, q: int = 49
+    b: int,
+    r: int,
+    t: int,
+    v: int,
+    needs: Collection[str] = (),
+    s: int = 0,
+    q: int = 49,
+    c: int = CHARACTERS,
 ) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shapes and dtypes of one host batch: what the loader yields and `types.GraphBatch` holds.
 
-    With `needs`, of NEEDS, also tokens [s], regions [q] and characters.
+    With `needs`, of NEEDS, also tokens [s], regions [q] and characters [c].
     """
     extra: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {
         "tokens": {
@@ -165,8 +172,8 @@ def batch_shapes(
         },
         "regions": {"mention_regions": ((b, q, v), "float32")},
         "characters": {
-            "mention_characters": ((b, CHARACTERS), "int32"),
-            "entity_characters": ((b, r, CHARACTERS), "int32"),
+            "mention_characters": ((b, c), "int32"),
+            "entity_characters": ((b, r, c), "int32"),
         },
     }
     wanted = {name: shape for need in needs for name, shape in extra[need].items()}

@@ -1,6 +1,7 @@
 """What some systems read of a mention beside its vertex features: tokens, regions, characters."""
 
 from collections.abc import Collection
+from itertools import repeat
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from data_pipeline import schema
 from data_pipeline.schema import DataError
 from data_pipeline.store import Store
 
+NAMES = ("mention_surface", "entity_name")
 FLAGS = {"tokens": "--config.encoders.tokens=True", "regions": "--config.encoders.regions=True"}
 
 
@@ -83,16 +85,21 @@ class SystemFeatures:
         return out
 
 
+def _longest(store: Store, table: str) -> int:
+    return int(np.diff(np.asarray(store.array(f"{table}_offsets"))).max(initial=1))
+
+
 def longest(store: Store) -> int:
     """Tokens of the store's longest mention text."""
-    return int(np.diff(np.asarray(store.array("mention_token_offsets"))).max(initial=1))
+    return _longest(store, "mention_token")
 
 
 def characters(store: Store, table: str) -> np.ndarray:
-    """A table of strings as [n, CHARACTERS] int32: UTF-8 bytes plus 1, 0 where there is none."""
+    """A table of names as [n, c] int32: UTF-8 bytes plus 1, 0 where there is none. c is the length
+    of the longest name on either side, or CHARACTERS where that is less."""
     offsets = np.asarray(store.array(f"{table}_offsets"))
     content = np.append(np.asarray(store.array(f"{table}_bytes")), np.uint8(0))
-    at = np.arange(schema.CHARACTERS)
+    at = np.arange(min(max(map(_longest, repeat(store), NAMES)), schema.CHARACTERS))
     there = at < np.diff(offsets)[:, None]
     rows = np.minimum(offsets[:-1, None] + at, len(content) - 1)
     return np.where(there, content[rows].astype(np.int32) + 1, 0)

@@ -43,17 +43,25 @@ def config_and_workdir() -> tuple[ConfigDict, Path]:
     return FLAGS.config, Path(FLAGS.workdir)
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parse the flags, run `main`, and exit: 0, its result, or 1 (2 for flags) after one line."""
+def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> None:
+    """Parse the flags, run `main`, and exit: 0, its result, or 1 (2 for flags) after one line.
+
+    Args:
+        positional: names of the arguments that `main` takes and the command line has without "--".
+    """
     logging.set_verbosity(logging.ERROR)
     # Before training takes over, a SIGTERM leaves at once; what is on disk is resumable.
     signal.signal(signal.SIGTERM, _leave)
     define_flags()
     app.define_help_flags()
+    FLAGS.set_gnu_getopt(bool(positional))  # flags may follow them
     try:
-        rest = FLAGS(sys.argv)
-        if len(rest) > 1:
-            raise flags.Error(f"unexpected argument {rest[1]!r}; flags look like --name=value")
+        values = FLAGS(sys.argv)[1:]
+        if values[len(positional) :]:
+            unexpected = values[len(positional)]
+            raise flags.Error(f"unexpected argument {unexpected!r}; flags look like --name=value")
+        if len(values) < len(positional):
+            raise flags.Error(f"{positional[len(values)]} is missing; see --help")
         if "config" in FLAGS and FLAGS.config is None and FLAGS["config"].present:
             raise flags.Error("--config could not be read")
     except (flags.Error, AttributeError, OSError, ValueError, TypeError, KeyError) as error:
@@ -61,7 +69,9 @@ def run(main: Callable[[], int | None]) -> None:
     except (SyntaxError, ImportError, NameError) as error:
         _fail(f"the config file does not load: {error}", 2)
     try:
-        sys.exit(main() or 0)
+        sys.exit(main(*values) or 0)
+    except _Left as left:
+        _end(left.number + 128)
     except (UserError, DataError) as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
@@ -72,14 +82,28 @@ def run(main: Callable[[], int | None]) -> None:
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
 
 
+class _Left(SystemExit):
+    """Raised where a signal came, so that what is open is closed on the way out."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.number = number
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+    raise _Left(number)
 
 
 def _fail(message: str, code: int) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
     sys.stdout.flush()
-    # Not sys.exit: then library threads that were interrupted complain at length.
+    sys.stderr.flush()
+    # Not sys.exit: then library threads that were interrupted complain at length, or crash where
+    # a compilation was.
     os._exit(code)
 
 
@@ -109,14 +133,20 @@ def flat(config: ConfigDict) -> dict[str, Any]:
     return out
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+def claim_workdir(
+    workdir: Path, config: ConfigDict, free: tuple[str, ...] = FREE_FIELDS, **more: Any
+) -> None:
     """Make the workdir this config's, or see that it is.
+
+    Args:
+        free: beginnings of the fields that may differ.
+        more: further fields that have to be the same.
 
     Raises:
         UserError: it was made by another config (naming the fields), or its config.json is damaged.
     """
     path = workdir / "config.json"
-    new = flat(config)
+    new = flat(config) | more
     if path.exists():
         try:
             old = json.loads(path.read_text())
@@ -127,7 +157,7 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
         differing = [
             f"{name} {old.get(name)!r} -> {new.get(name)!r}"
             for name in sorted({*old, *new})
-            if old.get(name) != new.get(name) and not name.startswith(FREE_FIELDS)
+            if old.get(name) != new.get(name) and not name.startswith(free)
         ]
         if differing:
             raise UserError(

@@ -95,7 +95,7 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
     )
     graphdef, params = nnx.split(model, nnx.Param)
     retrieval = config.retrieval
-    source = f"names ({retrieval.scorer})" if retrieval.method == "names" else "given"
+    source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
     return Setup(
         graphdef=graphdef,
         params=params,

@@ -14,7 +14,8 @@ OURS = (*PACKAGES, "tests", "launch")
 KNOW_THE_DATA = {
     *("train", "evaluate", "extract", "linker"),
     *("main", "run", "command", "audit", "recall", "dense_retrieval", "sample_training"),
-    *("experiments", "explain", "export"),
+    *("experiments", "explain", "export", "finished"),
+    *("seeds", "seeds_program", "resident"),
 }
 KNOW_THE_ENCODERS = {"extract", "linker", "sample_training"}
 

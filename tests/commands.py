@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from configs import common
 from data_pipeline.store import StoreWriter
 from drin_jax import extract
+from drin_jax.types import UserError
 from tests.fixtures import TINY_GROUPS, tiny_arrays
 
 ROOT = Path(__file__).parent.parent
@@ -64,3 +68,11 @@ def small_store(path: Path, **options: Any) -> Path:
 def step_lines(workdir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def user_error(call: Callable[[], Any]) -> str:
+    """The one line with which `call` refuses what its user asked for."""
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -44,7 +44,9 @@ def test_batches_hold_what_is_asked_for(tmp_path: Path) -> None:
     tables = GraphTables(store, "train", needs=schema.NEEDS, gold_slot=True)
     batch = tables.batch(rows)
     s = batch["mention_tokens"].shape[1]
-    expected = schema.batch_shapes(4, tables.slots, 8, 6, schema.NEEDS, s, 4)
+    expected = schema.batch_shapes(
+        4, tables.slots, 8, 6, schema.NEEDS, s, 4, len("Entität 23".encode())
+    )
     assert {name: (a.shape, a.dtype.name) for name, a in batch.items()} == expected
     offsets, tokens = store.array("mention_token_offsets"), store.array("mention_tokens")
     assert s == np.diff(offsets).max()
@@ -81,7 +83,7 @@ def test_long_names_are_cut_and_empty_ones_are_zero(tmp_path: Path) -> None:
     fake = {"entity_name_bytes": np.frombuffer(content.encode(), np.uint8)}
     store._arrays |= fake | {"entity_name_offsets": offsets}  # type: ignore[arg-type]
     found = characters(store, "entity_name")
-    assert found.shape == (3, schema.CHARACTERS)
+    assert found.shape == (3, schema.CHARACTERS)  # 99 bytes are cut
     assert (found[0] == ord("x") + 1).all()
     assert not found[1].any()
     assert found[2].tolist()[:4] == [ord("n") + 1, 0xC3 + 1, 0xA9 + 1, 0]

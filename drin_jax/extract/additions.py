@@ -1,6 +1,6 @@
 """What some systems read beside the vertex features, added to a store: tokens and regions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
             f"python -m drin_jax.extract with {flags} adds them from the raw files, but: {error}"
         ) from None
     same_mentions(store, [mention.id for mention in corpus.mentions])
-    settings = {"needs": list(needs), "weights": weights, "tokens": schema.MAX_TOKENS}
+    settings = {"needs": list(needs), "weights": weights, "tokens": config.encoders.max_tokens}
     extension = StoreExtension(store, settings)
     report: dict[str, Any] = {}
     if "tokens" in needs:
@@ -57,6 +57,21 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
     if "regions" in needs:
         report["regions"] = _regions(corpus, encoders, store, extension)
     return extension.add(report)
+
+
+def check_limit(config: ConfigDict, store: Store, needs: Collection[str]) -> None:
+    """UserError where encoders.max_tokens is out of range or not what the store's tokens have."""
+    limit = config.encoders.max_tokens
+    if "tokens" not in needs:
+        return
+    if not 3 <= limit <= schema.MAX_TOKENS:
+        raise UserError(f"encoders.max_tokens is {limit}; it must be 3 to {schema.MAX_TOKENS}")
+    made = store.report.get("tokens", {}).get("limit", limit)
+    if made != limit:
+        raise UserError(
+            f"{store.path}: its mentions have at most {made} tokens, and encoders.max_tokens is "
+            f"{limit}; use the same, or another --workdir or data.store"
+        )
 
 
 def _fingerprint(encoders: Encoders, store: Store, need: str) -> str:
@@ -72,13 +87,11 @@ def _fingerprint(encoders: Encoders, store: Store, need: str) -> str:
 def _tokens(
     config: ConfigDict, corpus: Corpus, encoders: Encoders, extension: StoreExtension
 ) -> dict[str, int]:
-    mentions, encoder = corpus.mentions, encoders.text
+    mentions, encoder, limit = corpus.mentions, encoders.text, config.encoders.max_tokens
     counts: list[np.ndarray] = []
     spans: list[np.ndarray] = []
     for begin in range(0, len(mentions), ROWS):
-        count, span = encoder.token_counts(
-            *_texts(config, corpus, begin, begin + ROWS), schema.MAX_TOKENS
-        )
+        count, span = encoder.token_counts(*_texts(config, corpus, begin, begin + ROWS), limit)
         counts.append(count)
         spans.append(span)
     offsets = offsets_of(np.concatenate(counts))
@@ -94,12 +107,12 @@ def _tokens(
             # The mentions that the shard's rows belong to; those at its ends are shared.
             first = int(np.searchsorted(offsets, low, "right")) - 1
             last = int(np.searchsorted(offsets, high, "left"))
-            rows = encoder.encode_tokens(*_texts(config, corpus, first, last), schema.MAX_TOKENS)
+            rows = encoder.encode_tokens(*_texts(config, corpus, first, last), limit)
             begin = low - int(offsets[first])
             table.write(shard, rows[begin : begin + high - low])
             bar.advance()
     table.finish()
-    return {"tokens": total, "longest": int(np.diff(offsets).max())}
+    return {"limit": limit, "tokens": total, "longest": int(np.diff(offsets).max())}
 
 
 def _texts(

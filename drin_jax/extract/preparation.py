@@ -25,7 +25,7 @@ SOURCES = "data files"
 # Fields that change how fast something is made, not what.
 _SPEED = ("encoders.batch_tokens", "encoders.batch_images", "image.workers")
 # Fields of what may be added to a store at any time.
-_ADDED = ("encoders.tokens", "encoders.regions")
+_ADDED = ("encoders.tokens", "encoders.max_tokens", "encoders.regions")
 
 
 def store_path(config: ConfigDict, workdir: Path) -> Path:
@@ -63,6 +63,7 @@ def prepare(
     asked = {need for need in ("tokens", "regions") if config.encoders[need]}
     # A store without pictures has no regions, and the systems know that.
     asked |= {need for need in needs if need != "regions" or store.sizes["image_width"]}
+    additions.check_limit(config, store, asked)
     if lacking := store.lacks([need for need in schema.NEEDS if need in asked]):
         return additions.add(config, store, lacking)
     return store

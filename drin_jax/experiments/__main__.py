@@ -1,0 +1,88 @@
+"""Run a suite of experiments with several seeds, test the differences, write a report.
+
+    python -m drin_jax.experiments SUITE --config=configs/X.py --workdir=DIR [--seeds=5]
+        [--rows=a,b] [--against=ROW] [--published=FILE.json] [--config.field=value …]
+
+Started again in the same workdir it trains only what is missing; --seeds may grow. Writes
+WORKDIR/report.html and report.md. Exit codes: 0 done, 1 a row failed or a mistake told in one line,
+2 bad flags, 143 stopped by SIGTERM. Suites:
+
+"""
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from drin_jax import command
+from drin_jax.experiments import published, suites
+from drin_jax.types import UserError
+
+flags.DEFINE_integer("seeds", 5, "Seeds of every row.", lower_bound=1)
+flags.DEFINE_integer("first_seed", 0, "The first of them; the others follow.", lower_bound=0)
+flags.DEFINE_list("rows", [], "Rows to run; by default all.")
+flags.DEFINE_string("against", "", "Row that the others are tested against.")
+flags.DEFINE_integer("together", None, "Seeds trained as one program; 0: all.", lower_bound=0)
+flags.DEFINE_string("published", None, "File of published numbers; form: experiments/published.py.")
+flags.DEFINE_bool("report_only", False, "Train nothing: make the report from what is there.")
+
+
+def main(suite: str) -> None:
+    """Run the suite that the flags describe, then report."""
+    chosen = suites.get(suite)
+    values = command.FLAGS
+    given = published.read(Path(values.published)) if values.published else None
+    failed: list[str] = []
+    if values.report_only:
+        if values.workdir is None:
+            raise UserError("--workdir is missing; see --help")
+        workdir = Path(values.workdir)
+    else:
+        config, workdir = command.config_and_workdir()
+        from drin_jax.experiments.runner import Runner, Wanted  # jax loads only for work
+
+        wanted = Wanted(
+            seeds=range(values.first_seed, values.first_seed + values.seeds),
+            rows=values.rows,
+            against=values.against,
+            together=values.together,
+            published=given,
+            command=shlex.join(["python", "-m", "drin_jax.experiments", *sys.argv[1:]]),
+        )
+        failed = Runner(chosen, config, workdir, wanted).run()
+    told = f"{len(failed)} row(s) failed: {', '.join(failed)}; see {workdir}/runs/ROW/failure.txt"
+    try:
+        _report(workdir, suite, given if values.report_only else None)
+    except UserError as error:
+        raise UserError(f"{told}; {error}" if failed else str(error)) from None
+    if failed:
+        raise UserError(told)
+
+
+def _report(workdir: Path, suite: str, given: list | None) -> None:
+    from drin_jax.experiments import results
+
+    try:
+        from drin_jax.experiments import page, tables
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the report needs {error.name}; the runs are kept: pip install {error.name}, then "
+            "the same command with --report_only"
+        ) from None
+    found = results.load(workdir)
+    if found.suite != suite:
+        raise UserError(f"{workdir} holds the suite {found.suite}, not {suite}")
+    if given is not None:
+        found = dataclasses.replace(found, published=given)
+    tables.print_main(found)
+    if not found.published:
+        print(published.NONE)
+    print("report:", *page.write(found, workdir))
+
+
+__doc__ = (__doc__ or "") + suites.described()
+
+if __name__ == "__main__":
+    command.run(main, positional=("SUITE",))

@@ -1,0 +1,270 @@
+"""The report's plots: what is drawn. How it looks, and how it is written, is `plot_forms`."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from drin_jax.experiments import measures, plot_forms
+from drin_jax.experiments.measures import Spread, hits, spread
+from drin_jax.experiments.plot_forms import INK, Plot, Series
+from drin_jax.experiments.results import Results, Row, Run
+
+RELATIONS = ("tt", "tv", "vt", "vv")
+# Suites whose rows are values of one number: slug and name of what it is.
+ALONG = {
+    "table4": ("layers", "L, graph layers"),
+    "learning_curve": ("shares", "share of the training mentions, %"),
+}
+
+
+def make(results: Results) -> list[Plot]:
+    """Every plot that these results have something for, in the page's order."""
+    along = ALONG.get(results.suite)
+    drawn = [
+        hits_curves(results),
+        along_rows(results, *along) if along else None,
+        by_kind(results),
+        learning_curves(results),
+        edge_weights(results),
+    ]
+    return [plot for plot in drawn if plot]
+
+
+def _points(x: Sequence[float], values: Sequence[Spread | None], **look: Any) -> Series:
+    """A line with a band of one standard deviation, in percent."""
+    mean = np.array([100 * v.mean if v else math.nan for v in values])
+    sd = np.array([100 * v.sd if v and v.sd is not None else math.nan for v in values])
+    return Series(x=np.asarray(x, float), mean=mean, sd=sd, **look)
+
+
+def hits_curves(results: Results) -> Plot | None:
+    """Top-k against k, a line a row, end to end."""
+    split, ks = results.split, results.ks
+    series = [
+        _points(ks, [spread(row, hits(k), split) for k in ks], title=row.title, style=i)
+        for i, row in enumerate(results.rows)
+        if row.runs
+    ]
+    if not series:
+        return None
+    for name, values in measures.baselines(results, split).items():
+        fractions = [Spread.of([values[hits(k)]]) for k in ks]
+        series.append(_points(ks, fractions, title=name, style=None))
+
+    def axis(axes: Axes) -> None:
+        axes.set_xscale("log")
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.minorticks_off()
+
+    return Plot(
+        slug="hits",
+        title=f"Top-k accuracy on {split}",
+        alt=_told(f"Top-{ks[0]} accuracy", series, 0),
+        note="End to end, every mention counted. Mean over seeds; bands are ± one standard "
+        "deviation. Without a band: one seed, or nothing that was trained.",
+        figure=plot_forms.lines(series, "k (candidates looked at)", "accuracy, %", axis),
+    )
+
+
+def _told(what: str, series: Sequence[Series], at: int) -> str:
+    """The alternative text: every line's value in words."""
+    values = [f"{s.title} {s.mean[at]:.1f} %" for s in series if np.isfinite(s.mean[at])]
+    return f"{what}: {', '.join(values)}."
+
+
+def along_rows(results: Results, slug: str, name: str) -> Plot | None:
+    """Top-1 on valid and on test against the number that each row's slug ends in."""
+    rows = measures.trained(results)
+    if not rows:
+        return None
+    x = [int(row.row.rsplit("_", 1)[1]) for row in rows]
+    series = [
+        _points(x, [spread(row, hits(1), split) for row in rows], title=split, style=i)
+        for i, split in enumerate(("valid", "test"))
+    ]
+
+    def axis(axes: Axes) -> None:
+        axes.set_xticks(x)
+
+    return Plot(
+        slug=slug,
+        title=f"Top-1 accuracy by {name}",
+        alt=" ".join(
+            f"{row.title}: valid {series[0].mean[i]:.1f} %, test {series[1].mean[i]:.1f} %."
+            for i, row in enumerate(rows)
+        ),
+        note="End to end. Bars are ± one standard deviation over seeds.",
+        figure=plot_forms.lines(series, name, "Top-1 accuracy, %", axis, bars=True),
+    )
+
+
+def learning_curves(results: Results) -> Plot | None:
+    """Valid score by epoch: seeds thin, their mean thick, a panel a row."""
+    series = []
+    for i, row in enumerate(results.rows):
+        curves = [c for c in map(_valid_curve, row.runs) if len(c)]
+        if not curves:
+            continue
+        longest = np.full((len(curves), max(map(len, curves))), np.nan)
+        for line, curve in zip(longest, curves, strict=True):
+            line[: len(curve)] = 100 * curve
+        # Where a seed has stopped, the mean ends: a mean of those left would jump.
+        mean = longest.mean(0)
+        x = np.arange(1.0, longest.shape[1] + 1)
+        none = np.full_like(mean, np.nan)
+        series.append(Series(row.title, x, mean, none, style=i, thin=tuple(longest)))
+    if not series:
+        return None
+    select_by = results.config.get("eval.select_by", "score")
+    best = [
+        f"{s.title} at best {max(np.nanmax(line) for line in s.thin):.1f} %"
+        for s in series
+        if any(np.isfinite(line).any() for line in s.thin)
+    ]
+    return Plot(
+        slug="learning",
+        title="Learning curves",
+        alt=f"Score on valid by epoch: {', '.join(best)}.",
+        note=f"The valid score that picks the checkpoint ({select_by}, answerable mentions), a "
+        "panel a row: thin lines are seeds, the thick one is their mean, up to the epoch that "
+        "every seed reached. Grey: the means of the other rows.",
+        figure=plot_forms.panels(series, "epoch", "valid score, %"),
+    )
+
+
+def _valid_curve(run: Run) -> np.ndarray:
+    """Valid scores by epoch, [epochs]."""
+    curve = run.data.get("valid_curve") or []
+    return np.array([np.nan if value is None else float(value) for value in curve], float)
+
+
+def by_kind(results: Results) -> Plot | None:
+    """Top-1 of every row on every kind of mention, a panel a kind."""
+    split = results.split
+    found = measures.sizes(results, split)
+    kinds = {name: n for name, n in found.items() if name.startswith("kind:")}
+    rows = measures.trained(results)
+    if not kinds or not rows:
+        return None
+    values = {kind: [spread(row, hits(1), split, kind) for row in rows] for kind in kinds}
+    columns = min(len(kinds), 3)
+    lines = math.ceil(len(kinds) / columns)
+    with plot_forms.look():
+        figure = Figure(figsize=(7.6, lines * (0.75 + 0.24 * len(rows)) + 0.3), layout="tight")
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        for axes, kind in zip(grid.flat, kinds, strict=False):
+            _bars(axes, rows, results, values[kind])
+            axes.set_title(f"{kind.removeprefix('kind:')} (n = {kinds[kind]})")
+        for axes in list(grid.flat)[len(kinds) :]:
+            axes.set_visible(False)
+        figure.supxlabel("Top-1 accuracy, %", fontsize=10)
+    told = [
+        f"{kind.removeprefix('kind:')}: "
+        + ", ".join(f"{r.title} {100 * v.mean:.1f} %" for r, v in zip(rows, line, strict=True) if v)
+        for kind, line in values.items()
+    ]
+    return Plot(
+        slug="kinds",
+        title=f"Accuracy by kind of mention on {split}",
+        alt=f"Top-1 accuracy by kind of mention. {'; '.join(told)}.",
+        note="End to end. Error bars are ± one standard deviation over seeds.",
+        figure=figure,
+    )
+
+
+def _bars(
+    axes: Axes, rows: Sequence[Row], results: Results, values: Sequence[Spread | None]
+) -> None:
+    """Horizontal bars, the first row on top, each with its number."""
+    order = {row.row: i for i, row in enumerate(results.rows)}
+    for y, (row, value) in enumerate(zip(rows, values, strict=True)):
+        if value is None:
+            continue
+        mean, sd = 100 * value.mean, 100 * (value.sd or 0.0)
+        axes.barh(y, mean, color=plot_forms.colour(order[row.row]), height=0.7)
+        if value.sd is not None:
+            axes.errorbar(mean, y, xerr=sd, color=INK, capsize=2, linewidth=1)
+        axes.text(mean + sd + 2, y, f"{mean:.1f}", va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [row.title for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 118)
+    axes.set_xticks(range(0, 101, 25))
+    axes.grid(axis="y", visible=False)
+
+
+def _with_edges(results: Results) -> Row | None:
+    """The row that the others are held against where it has edges, else the first that has."""
+    rows = [row for row in results.rows if any(run.data.get("edges") for run in row.runs)]
+    return next((row for row in rows if row.row == results.against), rows[0] if rows else None)
+
+
+def _edge_mean(row: Row, group: str, side: str) -> np.ndarray | None:
+    """Mean over seeds of the mean weights, [L+1, 4]; NaN where a relation has no edge."""
+    found = [
+        np.array(run.data["edges"][group][side], float)  # None becomes NaN
+        for run in row.runs
+        if (run.data.get("edges") or {}).get(group, {}).get(side)
+    ]
+    return np.mean(found, axis=0) if found else None
+
+
+def edge_weights(results: Results) -> Plot | None:
+    """Mean weight of each relation by layer, gold and other candidates apart, a panel a kind."""
+    row = _with_edges(results)
+    if row is None:
+        return None
+    groups = list(next(run.data["edges"] for run in row.runs if run.data.get("edges")))
+    told = []
+    columns = min(len(groups), 3)
+    lines = math.ceil(len(groups) / columns)
+    with plot_forms.look():
+        figure = Figure(figsize=(7.6, 2.35 * lines + 0.6), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        for axes, group in zip(grid.flat, groups, strict=False):
+            axes.set_title(group.removeprefix("kind:"))
+            for side in ("gold", "other"):
+                mean = _edge_mean(row, group, side)
+                if mean is None:
+                    continue
+                _edge_lines(axes, mean, side)
+                ends = ", ".join(
+                    f"{name} {mean[0, i]:.2f} to {mean[-1, i]:.2f}"
+                    for i, name in enumerate(RELATIONS)
+                    if np.isfinite(mean[[0, -1], i]).all()
+                )
+                told.append(f"{group}, {side} candidates: {ends}")
+        for axes in list(grid.flat)[len(groups) :]:
+            axes.set_visible(False)
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        if handles:
+            plot_forms.legend_below(figure, handles, labels)
+        figure.supxlabel("layers applied (0: the initial edges)", fontsize=10)
+        figure.supylabel("mean edge weight", fontsize=10)
+    return Plot(
+        slug="edges",
+        title=f"Edge weights by layer: {row.title}",
+        alt=f"Mean edge weights before the first and after the last layer. {'; '.join(told)}.",
+        note="As the paper's Figure 5: mean weight of the existing edges of test mentions. Solid, "
+        "filled: the gold's edges; dashed, hollow: the other candidates'. First letter: the "
+        "mention's side, second: the entity's; t text, v picture.",
+        figure=figure,
+    )
+
+
+def _edge_lines(axes: Axes, mean: np.ndarray, side: str) -> None:
+    gold = side == "gold"
+    for i, name in enumerate(RELATIONS):
+        axes.plot(
+            range(len(mean)),
+            mean[:, i],
+            color=plot_forms.colour(i),
+            marker=plot_forms.MARKERS[i],
+            markerfacecolor=plot_forms.colour(i) if gold else "none",
+            linestyle="-" if gold else (0, (4, 2)),
+            label=f"{name}, {side}",
+        )
+    axes.set_xticks(range(len(mean)))

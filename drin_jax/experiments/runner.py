@@ -1,0 +1,225 @@
+"""Runs a suite: trains what is not finished, row by row, and leaves what `results` reads.
+
+A run's folder is written under another name and renamed, so it is there whole or not at all; a
+training that was killed goes on from its checkpoint. A row that fails does not stop the others.
+"""
+
+import dataclasses
+import math
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data_pipeline.schema import DataError
+from data_pipeline.store import Store
+from drin_jax import command, run, seeds
+from drin_jax.experiments import surroundings
+from drin_jax.experiments.records import Recorder
+from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_folders
+from drin_jax.experiments.stores import Stores
+from drin_jax.experiments.suites import RowPlan, Suite
+from drin_jax.types import UserError
+
+# A suite may go on with other values of these; all else decides what its rows are.
+FREE_FIELDS = (
+    *("seed", "data.root", "data.store", "data.source", "data.hint", "data.verify"),
+    *("eval.batch", "parallel.", "image.workers", "encoders.batch_"),
+    *("encoders.tokens", "encoders.regions", "train.save_every", "train.log_every"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for beside suite and config.
+
+    Args:
+        rows: slugs of the rows to run; empty: all.
+        against: the row to test the others against; empty: the suite's own.
+        together: runs in one program, as in `drin_jax.seeds.train_seeds`.
+        published: rows as `published.read` gives them; None: those given before.
+        command: the command line, told in the report.
+    """
+
+    seeds: Sequence[int]
+    rows: Sequence[str] = ()
+    against: str = ""
+    together: int | None = None
+    published: list[dict[str, Any]] | None = None
+    command: str = ""
+
+
+class Runner:
+    """One suite over one config in one workdir."""
+
+    def __init__(self, suite: Suite, config: ConfigDict, workdir: Path, wanted: Wanted):
+        run.check(config)
+        self.suite, self.config, self.workdir, self.wanted = suite, config, workdir, wanted
+        self.plans = {plan.row: plan for plan in suite.plan(config)}
+        for name in (*wanted.rows, *([wanted.against] if wanted.against else [])):
+            if name not in self.plans:
+                known = ", ".join(self.plans)
+                raise UserError(f"{suite.name} has no row {name!r}; its rows are {known}")
+        command.claim_workdir(workdir, config, FREE_FIELDS, suite=suite.name)
+        self.against = wanted.against or suite.default_against(config)
+        self.splits = ("valid",) if suite.split == "valid" else ("valid", "test")
+        self.chosen = [self.plans[name] for name in wanted.rows or self.plans]
+        self.why_not = {name: plan.why_not for name, plan in self.plans.items()}
+        configs = {plan.row: plan.config(config) for plan in self.chosen if plan.why_not is None}
+        self.stores = Stores(config, configs, workdir)
+
+    def run(self) -> list[str]:
+        """Run every chosen row; the names of those that failed."""
+        self._write_suite()
+        surroundings.write_json(self.workdir / "environment.json", surroundings.environment())
+        failed, began, trained = [], time.perf_counter(), 0
+        for i, plan in enumerate(self.chosen):
+            _say(f"row {i + 1}/{len(self.chosen)} {plan.row} ({plan.title})")
+            before = time.perf_counter()
+            try:
+                said = self._row(plan)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except Exception as error:
+                failed.append(plan.row)
+                self._fail(plan.row, error)
+                said = f"FAILED: {_line(error)}"
+            self._write_suite()
+            now = time.perf_counter()
+            trained += said.startswith("trained")
+            rest = len(self.chosen) - i - 1
+            minutes = (now - began) / max(trained, 1) * rest / 60
+            left = f"; about {minutes:.1f} min left" if trained and rest else ""
+            _say(f"{plan.row}: {said} ({now - before:.1f} s{left})")
+        return failed
+
+    def _row(self, plan: RowPlan) -> str:
+        """Bring a row to its end; what was done, in words."""
+        folder = self.workdir / "runs" / plan.row
+        (folder / FAILURE).unlink(missing_ok=True)  # of an earlier start: the row is tried again
+        finished = run_folders(self.workdir, plan.row)
+        missing = [seed for seed in self.wanted.seeds if seed not in finished]
+        if not missing:
+            _forget_trainings(folder)
+            return f"all {len(self.wanted.seeds)} seeds were finished before; nothing trained"
+        if plan.why_not:
+            return f"not run: {plan.why_not}"
+        try:
+            config = plan.config(self.config)
+            store = self.stores.of(config)
+            config = _with_share(config, plan, store)
+            setup = run.set_up(config, store)
+        except (UserError, DataError) as error:
+            self.why_not[plan.row] = _line(error)
+            return f"not run: {_line(error)}"
+        self.why_not[plan.row] = None
+        if setup.gold_slot:
+            _say(run.LEAK_WARNING)
+        # Where stores differ, baselines are those of the row that the others are held against.
+        anew = plan.row == self.against
+        surroundings.write(config, store, self.workdir, self.splits, anew)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._train(plan, config, store, missing)
+        return f"trained {len(missing)} seeds"
+
+    def _train(
+        self, plan: RowPlan, config: ConfigDict, store: Store, missing: Sequence[int]
+    ) -> None:
+        folder = self.workdir / "runs" / plan.row
+        asked = self.wanted.together
+        together = seeds.default_together() if asked is None else asked
+        # A training of all seeds that was killed while its runs were being written goes on as it
+        # was, also where some of them are finished.
+        whole = folder / _training(self.wanted.seeds, together)
+        group = list(self.wanted.seeds) if whole.is_dir() else list(missing)
+        began = time.perf_counter()
+        trained = seeds.train_seeds(
+            config,
+            store,
+            group,
+            checkpoint=folder / _training(group, together),
+            title=f"{plan.row}, {len(group)} seeds",
+            together=together,
+        )
+        facts = {
+            "seconds": (time.perf_counter() - began) / len(group),
+            "trained_together": min(together or len(group), len(group)),
+        }
+        whole_runs = [r for r in trained if r.failure is None and r.seed in missing]
+        if whole_runs:
+            about = {"suite": self.suite.name, "row": plan.row, "title": plan.title}
+            recorder = Recorder(config, store, self.splits, self.suite.split)
+            recorder.write(folder, whole_runs, about | facts)
+        _forget_trainings(folder)
+        failures = [f"seed {r.seed}: {r.failure}" for r in trained if r.failure is not None]
+        if failures:
+            raise UserError("; ".join(failures))
+
+    def _fail(self, row: str, error: Exception) -> None:
+        folder = self.workdir / "runs" / row
+        folder.mkdir(parents=True, exist_ok=True)
+        told = "" if isinstance(error, UserError | DataError) else traceback.format_exc()
+        (folder / FAILURE).write_text(f"{_line(error)}\n{told}")
+
+    def _write_suite(self) -> None:
+        """What is known of the suite so far; of rows not asked for now, what was known before."""
+        path = self.workdir / SUITE_JSON
+        old = read_json(path) if path.is_file() else {}
+        known = {fields["row"]: fields.get("why_not") for fields in old.get("rows", [])}
+        chosen = {plan.row for plan in self.chosen}
+        published = self.wanted.published
+        content = {
+            "suite": self.suite.name,
+            "title": self.suite.title,
+            "split": self.suite.split,
+            "against": self.against,
+            "seeds": sorted({*old.get("seeds", []), *self.wanted.seeds}),
+            "config": command.flat(self.config),
+            "command": self.wanted.command,
+            "published": old.get("published", []) if published is None else published,
+            "rows": [
+                {
+                    "row": name,
+                    "title": plan.title,
+                    "overrides": plan.overrides,
+                    "why_not": self.why_not[name]
+                    if name in chosen
+                    else known.get(name, plan.why_not),
+                }
+                for name, plan in self.plans.items()
+            ],
+        }
+        surroundings.write_json(path, content)
+
+
+def _with_share(config: ConfigDict, plan: RowPlan, store: Store) -> ConfigDict:
+    if plan.share == 1:
+        return config
+    whole = min(config.train.max_mentions or store.splits["train"], store.splits["train"])
+    changed = config.copy_and_resolve_references()
+    changed.train.max_mentions = math.ceil(plan.share * whole)
+    return changed.lock()
+
+
+def _training(seeds_of: Sequence[int], together: int) -> str:
+    """Folder of the checkpoint of these seeds, trained so many together."""
+    return f"training-{'-'.join(map(str, seeds_of))}-by-{together}"
+
+
+def _forget_trainings(folder: Path) -> None:
+    for path in folder.glob("training-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _line(error: Exception) -> str:
+    told = isinstance(error, UserError | DataError)
+    return " ".join((str(error) if told else f"{type(error).__name__}: {error}").split())
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

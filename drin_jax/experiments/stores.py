@@ -1,0 +1,78 @@
+"""Which feature store each row of a suite reads: one for all rows that the same store can serve."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from data_pipeline.schema import DataError
+from data_pipeline.store import Store
+from drin_jax import extract, models
+from drin_jax.experiments.suites import has_pictures
+from drin_jax.types import UserError
+
+
+@dataclasses.dataclass
+class Place:
+    """A store that rows share: where it lies and all that its rows' systems read."""
+
+    path: Path
+    needs: set[str]
+    opened: Store | None = None
+    lacks: dict[str, str] = dataclasses.field(default_factory=dict)  # need -> why it is not there
+
+
+class Stores:
+    """The stores of a suite's rows, made when first asked for.
+
+    Args:
+        base: the suite's config, whose store lies where `drin_jax.main` has it.
+        rows: row -> its config.
+    """
+
+    def __init__(self, base: ConfigDict, rows: Mapping[str, ConfigDict], workdir: Path):
+        self._workdir = workdir
+        self._places = {_key(base): Place(extract.store_path(base, workdir), set())}
+        for row, config in rows.items():
+            place = self._places.setdefault(_key(config), Place(workdir / "stores" / row, set()))
+            place.needs |= set(models.needs(config.model.name, int(has_pictures(config))))
+
+    def of(self, config: ConfigDict) -> Store:
+        """The row's store with what its system needs; UserError or DataError saying why not."""
+        place = self._places[_key(config)]
+        if place.opened is None:
+            self._open(place, config)
+        assert place.opened is not None
+        store = place.opened
+        missing = store.lacks(models.needs(config.model.name, store.sizes["image_width"]))
+        if missing:
+            why = place.lacks.get(missing[0], "the store has none")
+            raise UserError(f"{config.model.name} needs {' and '.join(missing)}: {why}")
+        return store
+
+    def _open(self, place: Place, config: ConfigDict) -> None:
+        asking = config.copy_and_resolve_references()
+        asking.data.store = str(place.path)
+
+        def prepare(needs: Iterable[str]) -> Store:
+            return extract.prepare(asking, self._workdir, needs=sorted(needs))
+
+        try:
+            place.opened = prepare(place.needs)
+        except (UserError, DataError):
+            if not place.needs:
+                raise
+            # Some rows' systems cannot be fed; the others can, or this says why not.
+            place.opened = prepare(())
+            for need in sorted(place.needs):
+                try:
+                    place.opened = prepare([need])
+                except (UserError, DataError) as error:
+                    place.lacks[need] = str(error)
+
+
+def _key(config: ConfigDict) -> str:
+    """Equal for configs that one store serves."""
+    return json.dumps(extract.settings(config), sort_keys=True, default=str)

@@ -1,0 +1,217 @@
+"""The suites: each is a table of the paper, or one it should have, as rows of config overrides."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data_pipeline.schema import RELATIONS
+from drin_jax.types import UserError
+
+TITLES = {
+    "bert": "BERT",
+    "jmel": "JMEL",
+    "dzmned": "DZMNED",
+    "mel_hi": "MEL-HI",
+    "ghmfc": "GHMFC",
+    "drin": "DRIN",
+}
+LAYERS = (1, 2, 3, 4, 5)
+SHARES = (10, 20, 40, 70, 100)  # percent of the training mentions
+DETECTORS = {"fasterrcnn": "Faster R-CNN", "maskrcnn": "Mask R-CNN"}
+FIRST_STAGES = {
+    "names": "Names",
+    "statistics": "Names, prior and words",
+    "given": "The data set's own",
+    "dense": "Dense vectors",
+}
+# MATH.md's open choices: the paper form has them, the authors' program has decided them.
+PAPER_CHOICES = ("edge_activation", "vertex_activation", "edge_scale", "mention_rows")
+
+
+@dataclasses.dataclass(frozen=True)
+class RowPlan:
+    """A row to run: the config with these fields changed. `share` is the part of the training
+    mentions that is used; `why_not`, where set, says why the row cannot be run."""
+
+    row: str
+    title: str
+    overrides: dict[str, Any]
+    share: float = 1.0
+    why_not: str | None = None
+
+    def config(self, base: ConfigDict) -> ConfigDict:
+        """The row's config, locked; `base` stays as it is."""
+        config = base.copy_and_resolve_references()
+        config.update_from_flattened_dict(self.overrides)
+        return config.lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """A named list of rows. `against` is the row that the others are tested against, `split` the
+    one that the suite is judged on."""
+
+    name: str
+    title: str
+    help: str
+    plan: Callable[[ConfigDict], list[RowPlan]]
+    against: str | Callable[[ConfigDict], str]
+    split: str = "test"
+
+    def default_against(self, config: ConfigDict) -> str:
+        """The row to test against where the user names none."""
+        return self.against if isinstance(self.against, str) else self.against(config)
+
+
+def has_pictures(config: ConfigDict) -> bool:
+    """Whether a store of this config can hold pictures."""
+    encoders = config.encoders
+    return bool(encoders.image or encoders.pictures) or config.data.reader == "release"
+
+
+def _systems(config: ConfigDict) -> list[RowPlan]:
+    return [RowPlan(name, title, {"model.name": name}) for name, title in TITLES.items()]
+
+
+def _relations(config: ConfigDict) -> list[RowPlan]:
+    enabled = tuple(config.graph.relations)
+
+    def without(relation: str) -> RowPlan:
+        kept = tuple(name for name in enabled if name != relation)
+        why = None
+        if relation not in enabled:
+            why = f"the config's graph has no relation {relation} to leave out"
+        elif not kept:
+            why = f"without {relation} no relation is left"
+        elif relation != "tt" and not has_pictures(config):
+            why = f"the config has no pictures, so no relation {relation} to leave out"
+        fields = {"model.name": "drin", "graph.relations": kept}
+        return RowPlan(f"without_{relation}", f"w/o {relation}", fields, why_not=why)
+
+    static = {"model.name": "drin", "graph.edges": "static"}
+    return [
+        RowPlan("full", "Full", {"model.name": "drin", "graph.edges": "dynamic"}),
+        *map(without, RELATIONS),
+        RowPlan("static", "Static edges", static),
+    ]
+
+
+def _layers(config: ConfigDict) -> list[RowPlan]:
+    return [
+        RowPlan(f"layers_{n}", f"L = {n}", {"model.name": "drin", "model.layers": n})
+        for n in LAYERS
+    ]
+
+
+def _own_layers(config: ConfigDict) -> str:
+    return f"layers_{config.model.layers if config.model.layers in LAYERS else 2}"
+
+
+def _box_file(config: ConfigDict) -> str:
+    """The config's file of boxes; empty where a detector, or nothing, finds the objects."""
+    return "" if config.encoders.objects in DETECTORS else config.encoders.objects
+
+
+def _objects(config: ConfigDict) -> list[RowPlan]:
+    boxes = _box_file(config)
+    why = None
+    if boxes:
+        why = f"the config's objects are a file of boxes ({boxes}), which no detector made"
+    elif not has_pictures(config):
+        why = "the config has no pictures"
+    elif importlib.util.find_spec("torchvision") is None:
+        why = "torchvision is not installed; pip install 'drin-jax[detector]'"
+    rows = [
+        RowPlan(name, title, {"model.name": "drin", "encoders.objects": name}, why_not=why)
+        for name, title in DETECTORS.items()
+    ]
+    given = RowPlan("boxes", f"Boxes of {boxes}", {"model.name": "drin"})
+    return [*rows, given] if boxes else rows
+
+
+def _first_stages(config: ConfigDict) -> list[RowPlan]:
+    return [
+        RowPlan(name, title, {"retrieval.method": name}) for name, title in FIRST_STAGES.items()
+    ]
+
+
+def _shares(config: ConfigDict) -> list[RowPlan]:
+    return [
+        RowPlan(f"share_{n}", f"{n} % of the training mentions", {}, share=n / 100) for n in SHARES
+    ]
+
+
+def _choices(config: ConfigDict) -> list[RowPlan]:
+    """The config as it is, then every other value of one field at a time."""
+    from drin_jax import losses, models  # --help lists the suites and needs no models
+
+    rows = [RowPlan("as_configured", "As configured", {"model.name": "drin"})]
+    fields = {f"model.{name}": models.CHOICES[name] for name in ("form", *PAPER_CHOICES)}
+    for field, values in (fields | {"loss.form": losses.FORMS}).items():
+        group, name = field.split(".")
+        open_choice = name in PAPER_CHOICES and config.model.form != "paper"
+        why = "only the paper form leaves it open; pass --config.model.form=paper"
+        rows += [
+            RowPlan(
+                f"{group}_{name}_{value}" if name == "form" else f"{name}_{value}",
+                f"{field} = {value}",
+                {"model.name": "drin", field: value},
+                why_not=why if open_choice else None,
+            )
+            for value in values
+            if value != config[group][name]
+        ]
+    return rows
+
+
+def _gold_slots(config: ConfigDict) -> list[RowPlan]:
+    labels = {"never": "", "upstream": ", GOLD IN GRAPH"}
+    return [
+        RowPlan(f"{name}_{slot}", title + label, {"model.name": name, "graph.gold_slot": slot})
+        for name, title in TITLES.items()
+        for slot, label in labels.items()
+    ]
+
+
+SUITES = {
+    suite.name: suite
+    for suite in (
+        Suite("table2", "Systems", "all systems on the same features and candidates (Table 2)",
+              _systems, "drin"),
+        Suite("table3", "Ablation of the relations",
+              "DRIN without one relation at a time, and with static edges (Table 3)",
+              _relations, "full"),
+        Suite("table4", "Number of graph layers", "DRIN with 1 to 5 layers (Table 4)",
+              _layers, _own_layers),
+        Suite("table5", "Source of the objects",
+              "DRIN with objects of Faster R-CNN and Mask R-CNN, a store each (Table 5)",
+              _objects, lambda config: "boxes" if _box_file(config) else "fasterrcnn"),
+        Suite("retrieval", "First stage",
+              "the config's system over each first stage's candidates, a store each",
+              _first_stages, lambda config: config.retrieval.method),
+        Suite("learning_curve", "Share of the training mentions",
+              "the config's system with 10 to 100 % of the training mentions",
+              _shares, "share_100"),
+        Suite("choices", "Open choices, on valid",
+              "forms, activations, scales and losses, one changed at a time; valid only",
+              _choices, "as_configured", "valid"),
+        Suite("gold_slot", "Gold in the graph: what the leaking protocol is worth",
+              "every system with the gold never and always put into its graph",
+              _gold_slots, "drin_never"),
+    )
+}  # fmt: skip
+
+
+def get(name: str) -> Suite:
+    """The suite of this name; UserError listing those there are."""
+    if name not in SUITES:
+        raise UserError(f"no suite {name!r}; known are {', '.join(SUITES)}")
+    return SUITES[name]
+
+
+def described() -> str:
+    """A line of help for each suite."""
+    return "\n".join(f"  {name:<15} {suite.help}" for name, suite in SUITES.items())

@@ -1,0 +1,106 @@
+"""What a suite's numbers are read with, once a workdir: audit, baselines, environment."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipeline import schema
+from data_pipeline.schema import DataError
+from data_pipeline.store import Store
+from drin_jax import audit, extract
+from drin_jax.evaluate import SplitView, baseline_scores, evaluate_split
+from drin_jax.extract.preparation import RELEASE
+from drin_jax.types import UserError
+
+PACKAGES = ("drin-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "transformers")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write the file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(path)
+
+
+def write(
+    config: ConfigDict, store: Store, workdir: Path, splits: tuple[str, ...], anew: bool
+) -> None:
+    """Write audit.json, baselines.json and groups_SPLIT.npz; not `anew`: only what is missing."""
+    baselines = workdir / "baselines.json"
+    if baselines.is_file() and not anew:
+        return
+    write_json(workdir / "audit.json", findings(config, store))
+    r = config.graph.r or store.sizes["r"]
+    ks = [k for k in config.eval.ks if k <= r]
+    results = {}
+    for split in splits:
+        view = SplitView.of(store, split, r)
+        partial = workdir / f"groups_{split}.partial.npz"
+        np.savez(partial, **view.groups)  # type: ignore[arg-type]
+        partial.replace(workdir / f"groups_{split}.npz")
+        results[split] = evaluate_split(view, baseline_scores(view), ks)
+    write_json(baselines, results)
+
+
+def findings(config: ConfigDict, store: Store) -> list[dict[str, Any]]:
+    """The audit's findings over this store, but for the noise floor, which takes minutes
+    (`python -m drin_jax.audit`); without the raw files only what the store itself tells."""
+    found: list[dict[str, Any]] = []
+    if config.data.reader != RELEASE:
+        try:
+            corpus = extract.read_corpus(config)
+            found = [audit.statistics(corpus, split) for split in schema.SPLITS]
+            found += [audit.overlap(corpus), audit.knowledge_base(corpus)]
+        except (UserError, DataError) as error:
+            found = [{"finding": "raw files", "message": f"the raw files are not read: {error}"}]
+    for split in schema.SPLITS:
+        if store.splits[split]:
+            found += audit.retrieval(store, split, config.graph.r)
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and machine that the runs of this call have."""
+    device = jax.local_devices()[0]
+    return {
+        "python": platform.python_version(),
+        **{name: version for name in PACKAGES if (version := _version(name))},
+        "backend": jax.default_backend(),
+        "device": device.device_kind,
+        "devices": jax.local_device_count(),
+        "processor": platform.machine(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the repository that this program lies in, with "+" where files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10}
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], **options)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **options)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
