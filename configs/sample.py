@@ -29,8 +29,9 @@ def get_config() -> ConfigDict:
     config.eval.ks = (1, 3, 5, 10)
     config.model.form = "paper"
     config.model.width = 64
+    config.model.recurrent_width = 64
     config.loss.form = "hinge"
-    config.train.epochs = 30
-    config.train.patience = 6
+    config.train.epochs = 50
+    config.train.patience = 10
     config.train.learning_rate = 3e-3
     return config

@@ -8,52 +8,59 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
-from drin_jax import parity
+from drin_jax import interop, parity
+from drin_jax.models.bert import BertMatcher
+from drin_jax.types import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
-DRIN_FILES = sorted(GOLDEN.glob("drin_*.npz"))
+FILES = [path for name in ("drin", "ghmfc", "melhi") for path in sorted(GOLDEN.glob(f"{name}_*"))]
 ONE = GOLDEN / "drin_wikidiverse_dynamic.npz"
+FUSION = "mention_encoder.intermediate_layer"  # of GHMFC
+BASELINE = GOLDEN / "ghmfc_wikidiverse.npz"
+PACKED = "mention_encoder.intermediate_layer.t2v_attention.a2b_attention"
 
 
 def test_the_command_passes_on_every_golden_file():
-    assert len(DRIN_FILES) == 7
-    command = [sys.executable, "-m", "drin_jax.parity", *map(str, DRIN_FILES)]
+    assert len(FILES) == 9
+    command = [sys.executable, "-m", "drin_jax.parity", *map(str, FILES)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    for path in DRIN_FILES:
+    for path in FILES:
         row = next(line for line in result.stdout.splitlines() if path.name in line)
         assert " ok " in row
     assert "FAIL" not in result.stdout
 
 
-def altered(path: Path, **changes: np.ndarray) -> Path:
-    with np.load(ONE) as file:
+def altered(path: Path, of: Path = ONE, /, **changes: np.ndarray) -> Path:
+    with np.load(of) as file:
         arrays = dict(file.items())
     np.savez(path, **(arrays | {name.replace("__", "/"): a for name, a in changes.items()}))
     return path
 
 
-def the_array(name: str) -> np.ndarray:
-    with np.load(ONE) as file:
+def the_array(name: str, of: Path = ONE) -> np.ndarray:
+    with np.load(of) as file:
         return file[name].copy()
 
 
 @pytest.mark.parametrize(
-    ("name", "index", "value"),
+    ("of", "name", "index", "value"),
     [
-        ("out/score", (2, 3), 2e-5),
-        ("out/score", (0, 10), np.nan),
-        ("grad/gcn_layers.0.w_h.weight", (1, 1), 1e-3),
-        ("grad/gcn_layers.1.w_u.weight", (0, 0), np.nan),
-        ("edgeL/ti", (5, 0), 1e-4),
-        ("out/adam_losses", (4,), 1e-4),
+        (ONE, "out/score", (2, 3), 2e-5),
+        (ONE, "out/score", (0, 10), np.nan),
+        (ONE, "grad/gcn_layers.0.w_h.weight", (1, 1), 1e-3),
+        (ONE, "grad/gcn_layers.1.w_u.weight", (0, 0), np.nan),
+        (ONE, "edgeL/ti", (5, 0), 1e-4),
+        (ONE, "out/adam_losses", (4,), 1e-4),
+        (BASELINE, f"grad/{PACKED}.in_proj_bias", (80,), 1e-5),  # of the values, 1e-3 of it
     ],
 )
-def test_a_changed_array_fails(tmp_path, capsys, name, index, value):
-    array = the_array(name)
+def test_a_changed_array_fails(tmp_path, capsys, of, name, index, value):
+    array = the_array(name, of)
     array[index] += value
-    path = altered(tmp_path / "changed.npz", **{name.replace("/", "__"): array})
+    path = altered(tmp_path / "changed.npz", of, **{name.replace("/", "__"): array})
     assert parity.main([str(path)]) == 1
     assert "FAIL" in capsys.readouterr().out
 
@@ -64,6 +71,40 @@ def test_a_missing_gradient_of_ours_or_a_wrong_shape_fails(tmp_path, capsys):
     assert parity.main([str(extra)]) == 1
     assert parity.main([str(short)]) == 1
     assert capsys.readouterr().out.count("FAIL") == 2
+
+
+@pytest.mark.parametrize(
+    ("system", "name", "index", "value"),
+    [
+        ("melhi", "grad/mention_encoder.mention_lstm.bias_hh_l0", (0,), 1e-3),
+        ("melhi", "in/mention_end", (2,), 1),
+        ("ghmfc", f"grad/{FUSION}.v2t_attention.b2a_attention.in_proj_weight", (191, 63), 1e-3),
+        ("ghmfc", "in/mention_text_mask", (3, 6), 1),
+    ],
+)
+def test_a_changed_array_of_another_system_fails(tmp_path, capsys, system, name, index, value):
+    file = GOLDEN / f"{system}_wikidiverse.npz"
+    array = the_array(name, file)
+    array[index] += value
+    path = altered(tmp_path / "changed.npz", file, **{name.replace("/", "__"): array})
+    assert parity.main([str(path)]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("system", ["melhi", "ghmfc"])
+def test_parameters_come_back_in_pytorchs_layout(system):
+    arrays, meta = parity.read(GOLDEN / f"{system}_wikidiverse.npz")
+    theirs = {n.removeprefix("w/"): a for n, a in arrays.items() if n.startswith("w/")}
+    back = interop.to_torch(nnx.state(parity.build(arrays, meta), nnx.Param))
+    assert back.keys() == theirs.keys()
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(back[name], array)
+
+
+def test_a_system_without_a_counterpart_says_so():
+    model = BertMatcher(4, width=4, rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match=r"no counterpart .* are drin .*, mel_hi and ghmfc"):
+        interop.from_torch(model, {})
 
 
 def truncated(path: Path) -> None:
@@ -78,8 +119,13 @@ def not_npz(path: Path) -> None:
     path.write_text("hello")
 
 
-def baseline(path: Path) -> None:
-    np.savez(path, meta=json.dumps({"model": "ghmfc", "dataset": "wikidiverse", "dims": {}}))
+def another_system(path: Path) -> None:
+    np.savez(path, meta=json.dumps({"model": "jmel", "dataset": "wikidiverse", "dims": {}}))
+
+
+def without_a_mask(path: Path) -> None:
+    with np.load(BASELINE) as file:
+        np.savez(path, **{name: a for name, a in file.items() if name != "in/mention_text_mask"})
 
 
 def without_an_input(path: Path) -> None:
@@ -100,7 +146,8 @@ def with_another_parameter(path: Path) -> None:
         (truncated, ["not a readable reference file"]),
         (not_npz, ["not a readable reference file"]),
         (foreign, ["not a readable reference file", "meta"]),
-        (baseline, ["ghmfc", "does not build"]),
+        (another_system, ["'jmel'", "known beside DRIN are melhi, ghmfc"]),
+        (without_a_mask, ["in/mention_text_mask missing", "GHMFC"]),
         (without_an_input, ["in/answer missing"]),
         (with_another_parameter, ["wrong shape", "gcn_layers.0.w_h.weight"]),
         (lambda path: None, ["no such file"]),

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from drin_jax.models.graph import unit
 from drin_jax.models.matching import match, only
-from drin_jax.models.recurrent import LSTM
+from drin_jax.models.recurrent import LSTM, both_ways
 from drin_jax.types import Aux, GraphBatch
 
 SYMBOLS = 257  # 256 bytes and padding
@@ -36,9 +36,7 @@ class _Context(nnx.Module):
         position = jnp.arange(tokens.shape[1])
         until = mask & (position < span[:, 1:])
         since = mask & (position >= span[:, :1])
-        left, _ = self.forward(self.forward.inputs(tokens), until)
-        right, _ = self.backward(self.backward.inputs(tokens)[:, ::-1], since[:, ::-1])
-        return self.out(jnp.concatenate([left, right], -1))
+        return self.out(both_ways(self.forward, self.backward, tokens, until, since))
 
 
 class _Characters(nnx.Module):
@@ -91,19 +89,19 @@ class DZMNED(nnx.Module):
     def __call__(self, batch: GraphBatch) -> tuple[Float[Array, "b scored"], Aux]:
         """Scores [b, scored slots], 0 for an entity with neither text nor name; `aux` also holds
         `attention` [b, 3], the weights of words, characters and picture ([b, 2] without)."""
-        mask, names = batch.needed("mention_token_mask"), batch.needed("mention_characters")
-        entity_names = batch.needed("entity_characters")
-        named, entity_named = jnp.any(names > 0, -1), jnp.any(entity_names > 0, -1)
-        name = self.characters(names)
+        mask, own = batch.needed("mention_token_mask"), batch.needed("mention_characters")
+        names = jnp.concatenate([own[:, None], batch.needed("entity_characters")], 1)
+        read, there = self.characters(names), jnp.any(names > 0, -1)
+        name, entity_name = read[:, 0], read[:, 1:]
+        named, entity_named = there[:, 0], there[:, 1:]
         tokens, span = batch.needed("mention_tokens"), batch.needed("mention_span")
-        parts, there = [self.context(tokens, mask, span), self.name(name)], [mask.any(1), named]
+        parts, present = [self.context(tokens, mask, span), self.name(name)], [mask.any(1), named]
         if self.image is not None:
             parts.append(self.image(batch.mention_image))
-            there.append(batch.mention_has_image)
-        fused, weights = self._fuse(parts, there)
+            present.append(batch.mention_has_image)
+        fused, weights = self._fuse(parts, present)
         text = only(self.entity(batch.entity_text), batch.entity_has_text)
-        entity_name = only(self.characters(entity_names), entity_named)
-        mention = jnp.concatenate([unit(fused), unit(only(name, named))], -1)
+        mention = jnp.concatenate([unit(fused), unit(name)], -1)
         entity = jnp.concatenate([unit(text), unit(entity_name)], -1)
         scores, aux = match(batch, mention, entity, batch.entity_has_text | entity_named)
         return scores, aux | {"attention": weights}

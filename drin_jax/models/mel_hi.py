@@ -24,6 +24,7 @@ class MELHI(nnx.Module):
     `W_e [entity text; i'_j]`. The mean over the regions of a picture, v, is its pooled vector.
 
     Args:
+        recurrent_width: of the LSTM; 0: 3t (2t without pictures), as published.
         image_text_threshold, image_entity_threshold: θ1 and θ2.
     """
 
@@ -35,6 +36,7 @@ class MELHI(nnx.Module):
         image_width: int,
         *,
         width: int = 768,
+        recurrent_width: int = 0,
         image_text_threshold: float = 0.0,
         image_entity_threshold: float = 0.3,
         dtype: DTypeLike = jnp.float32,
@@ -44,8 +46,9 @@ class MELHI(nnx.Module):
         self.image_entity_threshold = image_entity_threshold
         t, parts = text_width, 3 if image_width else 2
         self.image = nnx.Linear(image_width, t, dtype=dtype, rngs=rngs) if image_width else None
-        self.lstm = LSTM(parts * t, parts * t, dtype=dtype, rngs=rngs)
-        self.mention = nnx.Linear(2 * parts * t, width, dtype=dtype, rngs=rngs)
+        hidden = recurrent_width or parts * t
+        self.lstm = LSTM(parts * t, hidden, dtype=dtype, rngs=rngs)
+        self.mention = nnx.Linear(2 * hidden, width, dtype=dtype, rngs=rngs)
         self.entity = nnx.Linear((parts - 1) * t, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, batch: GraphBatch) -> tuple[Float[Array, "b scored"], Aux]:
@@ -94,7 +97,7 @@ class MELHI(nnx.Module):
     ) -> Float[Array, "b h2"]:
         """The LSTM's last states of both sides, joined. Both are read in one pass that starts anew
         behind the mention, and what does not change from token to token is multiplied once."""
-        t, dtype = tokens.shape[-1], self.lstm.inputs.dtype
+        t, dtype = tokens.shape[-1], jnp.result_type(self.lstm.inputs.dtype)
         kernel = value(self.lstm.inputs.kernel).astype(dtype)
         same = jnp.concatenate(constant, -1).astype(dtype) @ kernel[t:]
         bias = value(self.lstm.inputs.bias).astype(dtype)
@@ -102,7 +105,7 @@ class MELHI(nnx.Module):
         restart = jnp.arange(tokens.shape[1]) == end
         last, states = self.lstm(gates, left | right, restart)
         before = jnp.take_along_axis(states, jnp.maximum(begin - 1, 0)[..., None], 1)[:, 0]
-        empty = self.lstm.of_zero()
+        empty = self.lstm.of_zero(dtype)
         sides = [(before, left), (last, right)]
         return jnp.concatenate(
             [jnp.where(jnp.any(side, 1)[:, None], state, empty) for state, side in sides], -1

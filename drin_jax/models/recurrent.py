@@ -29,6 +29,38 @@ def step(gates: Float[Array, "*b g"], cell: Float[Array, "*b h"]) -> State:
     return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
 
 
+def read(
+    gates: Float[Array, "b s g"],
+    mask: Bool[Array, "b s"],
+    restart: Bool[Array, "b s"],
+    kernel: Float[Array, "h g"],
+    bias: Float[Array, " g"],
+) -> tuple[Float[Array, "b h"], Float[Array, "b s h"]]:
+    """The hidden state after the last step, and after every step.
+
+    Args:
+        gates: the input's share of the gates.
+        mask: steps that are read; others leave the state as it is.
+        restart: steps before which the state is set to zero.
+        kernel, bias: of the recurrent product.
+    """
+
+    def advance(state: State, x: tuple[Array, Array, Array]) -> tuple[State, Array]:
+        gates, reads, fresh = x
+        hidden, cell = (jnp.where(fresh[:, None], 0, part) for part in state)
+        new = step(gates + hidden @ kernel + bias, cell)
+        hidden, cell = (
+            jnp.where(reads[:, None], after, before)
+            for after, before in zip(new, (hidden, cell), strict=True)
+        )
+        return (hidden, cell), hidden
+
+    zero = jnp.zeros((len(gates), len(kernel)), gates.dtype)
+    steps = (gates.swapaxes(0, 1), mask.T, restart.T)
+    (last, _), states = jax.lax.scan(advance, (zero, zero), steps)
+    return last, states.swapaxes(0, 1)
+
+
 class LSTM(nnx.Module):
     """An LSTM over [b, s, f] with h hidden units, with PyTorch's two biases."""
 
@@ -42,37 +74,33 @@ class LSTM(nnx.Module):
         mask: Bool[Array, "b s"],
         restart: Bool[Array, "b s"] | None = None,
     ) -> tuple[Float[Array, "b h"], Float[Array, "b s h"]]:
-        """The hidden state after the last step, and after every step.
+        """`read` of `gates = self.inputs(x)`, without a restart by default."""
+        restart = jnp.zeros_like(mask) if restart is None else restart
+        return read(gates, mask, restart, *self.recurrence(gates.dtype))
 
-        Args:
-            gates: the input's share of the gates, `self.inputs(x)`, g = 4h.
-            mask: steps that are read; others leave the state as it is.
-            restart: steps before which the state is set to zero.
-        """
-        if restart is None:
-            restart = jnp.zeros_like(mask)
+    def recurrence(self, dtype: DTypeLike) -> tuple[Float[Array, "h g"], Float[Array, " g"]]:
+        """Kernel and bias of the recurrent product."""
+        layer = self.recurrent
+        return value(layer.kernel).astype(dtype), value(layer.bias).astype(dtype)
 
-        def advance(state: State, x: tuple[Array, Array, Array]) -> tuple[State, Array]:
-            gates, read, fresh = x
-            hidden, cell = (jnp.where(fresh[:, None], 0, part) for part in state)
-            new = step(gates + self.recurrent(hidden), cell)
-            hidden, cell = (
-                jnp.where(read[:, None], after, before)
-                for after, before in zip(new, (hidden, cell), strict=True)
-            )
-            return (hidden, cell), hidden
-
-        zero = jnp.zeros((len(gates), gates.shape[-1] // 4), gates.dtype)
-        steps = (gates.swapaxes(0, 1), mask.T, restart.T)
-        (last, _), states = jax.lax.scan(advance, (zero, zero), steps)
-        return last, states.swapaxes(0, 1)
-
-    def of_zero(self) -> Float[Array, " h"]:
+    def of_zero(self, dtype: DTypeLike) -> Float[Array, " h"]:
         """The hidden state after one zero vector."""
-        gates = self.bias()
-        return step(gates, jnp.zeros(len(gates) // 4, gates.dtype))[0]
+        gates = (value(self.inputs.bias) + value(self.recurrent.bias)).astype(dtype)
+        return step(gates, jnp.zeros(len(gates) // 4, dtype))[0]
 
-    def bias(self) -> Float[Array, " g"]:
-        """Both biases, in the dtype of the arithmetic."""
-        total = value(self.inputs.bias) + value(self.recurrent.bias)
-        return total.astype(self.inputs.dtype or total.dtype)
+
+def both_ways(
+    forward: LSTM,
+    backward: LSTM,
+    x: Float[Array, "b s f"],
+    until: Bool[Array, "b s"],
+    since: Bool[Array, "b s"],
+) -> Float[Array, "b h2"]:
+    """Last states of two LSTMs, joined: one reads the steps `until` from the left, the other the
+    steps `since` from the right. Both go in one scan, which halves the number of its steps."""
+    gates = jnp.stack([forward.inputs(x), backward.inputs(x)[:, ::-1]])
+    mask = jnp.stack([until, since[:, ::-1]])
+    pair = (layer.recurrence(gates.dtype) for layer in (forward, backward))
+    kernel, bias = (jnp.stack(arrays) for arrays in zip(*pair, strict=True))
+    last, _ = jax.vmap(read)(gates, mask, jnp.zeros_like(mask), kernel, bias)
+    return jnp.concatenate(list(last), -1)
