@@ -17,7 +17,6 @@ from drin_jax.types import UserError
 GOLDEN = Path(__file__).parent / "golden"
 FILES = [path for name in ("drin", "ghmfc", "melhi") for path in sorted(GOLDEN.glob(f"{name}_*"))]
 ONE = GOLDEN / "drin_wikidiverse_dynamic.npz"
-FUSION = "mention_encoder.intermediate_layer"  # of GHMFC
 BASELINE = GOLDEN / "ghmfc_wikidiverse.npz"
 PACKED = "mention_encoder.intermediate_layer.t2v_attention.a2b_attention"
 
@@ -55,6 +54,7 @@ def the_array(name: str, of: Path = ONE) -> np.ndarray:
         (ONE, "edgeL/ti", (5, 0), 1e-4),
         (ONE, "out/adam_losses", (4,), 1e-4),
         (BASELINE, f"grad/{PACKED}.in_proj_bias", (80,), 1e-5),  # of the values, 1e-3 of it
+        (GOLDEN / "melhi_wikidiverse.npz", "in/mention_end", (2,), 1),
     ],
 )
 def test_a_changed_array_fails(tmp_path, capsys, of, name, index, value):
@@ -71,24 +71,6 @@ def test_a_missing_gradient_of_ours_or_a_wrong_shape_fails(tmp_path, capsys):
     assert parity.main([str(extra)]) == 1
     assert parity.main([str(short)]) == 1
     assert capsys.readouterr().out.count("FAIL") == 2
-
-
-@pytest.mark.parametrize(
-    ("system", "name", "index", "value"),
-    [
-        ("melhi", "grad/mention_encoder.mention_lstm.bias_hh_l0", (0,), 1e-3),
-        ("melhi", "in/mention_end", (2,), 1),
-        ("ghmfc", f"grad/{FUSION}.v2t_attention.b2a_attention.in_proj_weight", (191, 63), 1e-3),
-        ("ghmfc", "in/mention_text_mask", (3, 6), 1),
-    ],
-)
-def test_a_changed_array_of_another_system_fails(tmp_path, capsys, system, name, index, value):
-    file = GOLDEN / f"{system}_wikidiverse.npz"
-    array = the_array(name, file)
-    array[index] += value
-    path = altered(tmp_path / "changed.npz", file, **{name.replace("/", "__"): array})
-    assert parity.main([str(path)]) == 1
-    assert "FAIL" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("system", ["melhi", "ghmfc"])

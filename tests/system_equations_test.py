@@ -74,7 +74,7 @@ def test_dzmned_attends_to_what_is_there_and_averages_two_cosines():
     cosines = [np.einsum("bd,brd->br", m, e) for m, e in zip(*halves, strict=True)]
     named = batch.needed("entity_characters")[..., 0] > 0
     both = batch.candidate_mask & batch.entity_has_text & named
-    usual = np.asarray(both & there[:, :2].all(1)[:, None])
+    usual = np.asarray(both) & np.all(there[:, :2], 1, keepdims=True)
     assert usual.sum() > 3
     np.testing.assert_allclose(out[usual], (sum(cosines) / 2)[usual], atol=1e-6)
     # One encoder for both sides: the mention's own name is the nearest there is.

@@ -1,5 +1,7 @@
 """The systems beside DRIN: what is missing or padded changes nothing, and they learn."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,6 +141,15 @@ def test_paper_sizes(name, parameters):
     out, aux = jax.eval_shape(lambda p, b: nnx.merge(graph, p)(b), params, batch)
     assert (out.shape, out.dtype) == ((2, r), jnp.float32)
     assert aux["entity"].shape == (2, r, aux["mention"].shape[1])
+
+
+def test_mel_hi_may_have_a_narrower_lstm():
+    fields: dict[str, Any] = {"width": 768, "dtype": "float32", "recurrent_width": 256}
+    model = nnx.eval_shape(lambda: models.build("mel_hi", 768, 2048, rngs=nnx.Rngs(0), **fields))
+    lstm = 4 * 256 * (3 * 768 + 256 + 2)
+    others = (2048 + 1) * 768 + (2 * 256 + 1) * 768 + (2 * 768 + 1) * 768
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    assert sum(leaf.size for leaf in leaves) == lstm + others
 
 
 def test_heads_divide_both_widths():
