@@ -67,8 +67,8 @@ def get_config() -> ConfigDict:
     encoders.mention_objects = 3  # objects of a mention's picture, the best ones
     encoders.entity_objects = 3  # the paper has the same number, the published program 3 and 1
     encoders.batch_images = 32  # pictures in one encoder batch, on one device
-    # token vectors and picture regions of the mentions, which the systems mel_hi, ghmfc and dzmned
-    # read; a store without them gets them when model.name needs them
+    # token vectors of the mentions, which mel_hi, ghmfc and dzmned read, and regions of their
+    # pictures, which ghmfc reads; a store without them gets them when model.name needs them
     encoders.tokens = False
     encoders.max_tokens = 128  # of a mention's text, around the mention (at most this)
     encoders.regions = False
@@ -103,7 +103,7 @@ def get_config() -> ConfigDict:
     model.edge_scale = "rsqrt"
     model.edge_activation = "sigmoid"  # paper form: "sigmoid", "tanh" or "identity"
     model.vertex_activation = "gelu"  # paper form: "gelu", "relu" or "tanh"
-    # mel_hi: width of its LSTM; 0: as published, three times the text's, which costs most of its time
+    # mel_hi: width of its LSTM; 0: as published, three times the text's, most of its time
     model.recurrent_width = 0
     # mel_hi: pictures count where the cosine of the mention's text with its picture is above the
     # first, and that of its picture with some candidate's above the second

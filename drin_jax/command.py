@@ -112,6 +112,9 @@ def _flag_message(error: Exception) -> str:
     if isinstance(error, AttributeError):
         text = text.strip("'\"").replace("\\'", "'").replace("\\n", " ")
         return f"no such config field: {text}"
+    if "Error whilst parsing config file" in text:  # with the whole traceback of what it raised
+        last = text.strip().splitlines()[-1]
+        return f"{text.split(':', 1)[0]}: {last.split(': ', 1)[-1]}"
     if isinstance(error, OSError) or "Failed loading config file" in text:
         path = next((a.split("=", 1)[1] for a in sys.argv if a.startswith("--config=")), "")
         return f"config file {path!r} cannot be read; see configs/ for those there are"

@@ -6,12 +6,20 @@ from pathlib import Path
 import jax
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, forms
 from drin_jax import models, run
 from drin_jax.command import flat
+from drin_jax.types import UserError
+from tests.commands import assert_one_clear_line
+from tests.commands import run as run_command
 
-NAMES = sorted(path.stem for path in Path(common.__file__).parent.glob("[a-z]*.py"))
+FORMS = "forms"  # fields of configs, no config
+NAMES = sorted(
+    path.stem for path in Path(common.__file__).parent.glob("[a-z]*.py") if path.stem != FORMS
+)
+PUBLISHED = ("wikidiverse", "wikimel", "richpedia")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,11 +34,13 @@ def test_config_is_locked_complete_and_a_card(name: str) -> None:
         assert f"--config=configs/{name}.py" in module.__doc__
 
 
-def parameters(name: str, text_width: int, image_width: int) -> int:
-    config = importlib.import_module(f"configs.{name}").get_config()
+def get(name: str, *form: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config(*form)
 
+
+def parameters(config: ConfigDict, text_width: int, image_width: int, system: str = "drin") -> int:
     def build() -> nnx.State:
-        fields = dict(config.model)
+        fields = dict(config.model) | {"name": system}
         model = models.build(
             fields.pop("name"),
             text_width,
@@ -50,15 +60,49 @@ def test_full_sizes_have_the_parameters_of_the_equations() -> None:
     # d = 768: two text and two image projections, and per layer W_h, W_u, W_v with bias and the LN.
     d, t, v = 768, 768, 2048
     expected = 2 * (t * d + d) + 2 * (v * d + d) + 2 * (3 * (d * d + d) + 2 * d)
-    assert parameters("wikidiverse", t, v) == expected
-    assert parameters("wikimel", t, v) == expected
-    # Paper form on text: two projections, and per layer W_h and W_a without bias.
-    assert parameters("wikimel_text", 384, 0) % 384 == 0
+    for name in PUBLISHED:
+        assert parameters(get(name), t, v) == expected
+        # Paper form: per layer W_h and W_a without bias.
+        paper = 2 * (t * d + d) + 2 * (v * d + d) + 2 * 2 * d * d
+        assert parameters(get(name, "paper"), t, v) == paper
+    assert parameters(get("wikimel_text"), 384, 0) == 2 * (384 * 384 + 384) + 2 * 2 * 384 * 384
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_system_builds_at_full_size(name: str) -> None:
+    """Shapes only: nothing is allocated."""
+    text, image = {"sample": (128, 64), "wikimel_text": (384, 0)}.get(name, (768, 2048))
+    for form in forms.FORMS if name in PUBLISHED else (None,):
+        config = get(name, form) if form else get(name)
+        for system in models.MODELS:
+            if system == "ghmfc" and not image:
+                with pytest.raises(UserError, match="no pictures"):
+                    parameters(config, text, image, system)
+            else:
+                assert parameters(config, text, image, system) > 0
+
+
+def test_forms_differ_where_the_paper_and_its_program_do() -> None:
+    for name, entity in (("wikidiverse", "pooler"), ("wikimel", "inner"), ("richpedia", "inner")):
+        upstream, paper = flat(get(name)), flat(get(name, "paper"))
+        changed = {field for field in upstream if upstream[field] != paper[field]}
+        assert changed == {
+            *("model.form", "loss.form", "encoders.mention_edge", "encoders.entity_vertex"),
+            *({"encoders.entity_edge"} if entity == "pooler" else set()),
+            "encoders.entity_objects",
+        }
+        assert upstream["encoders.entity_vertex"] == entity
+        run.check(get(name, "paper"))
+
+
+def test_an_unknown_form_is_one_line(tmp_path: Path) -> None:
+    args = ("--config=configs/wikimel.py:published", f"--workdir={tmp_path}")
+    assert_one_clear_line(run_command("drin_jax.main", *args), "published", "paper", code=2)
 
 
 def test_paper_hyperparameters() -> None:
-    for name, r in (("wikidiverse", 10), ("wikimel", 100)):
-        config = importlib.import_module(f"configs.{name}").get_config()
+    for name, r in (("wikidiverse", 10), ("wikimel", 100), ("richpedia", 100)):
+        config = get(name)
         assert (config.train.epochs, config.train.batch, config.train.learning_rate) == (
             *(30, 64, 1e-3),
         )

@@ -14,7 +14,7 @@ from drin_jax.models.recurrent import LSTM, both_ways
 from drin_jax.types import Aux, GraphBatch
 
 SYMBOLS = 257  # 256 bytes and padding
-EMBEDDING, MOST_HIDDEN = 32, 64  # of the characters' encoder, which reads b r names a step
+EMBEDDING, MOST_HIDDEN = 32, 32  # of the characters' encoder, which reads b r names a step
 
 
 class _Context(nnx.Module):
