@@ -15,7 +15,7 @@ from configs import wikimel
 
 def get_config() -> ConfigDict:
     """Sizes chosen so that features and training take less than an hour on 2 cores."""
-    config = wikimel.get_config()
+    config = wikimel.get_config("paper")
     config.data.name = "WikiMEL text"
     config.encoders.text = "sentence-transformers/all-MiniLM-L6-v2"
     config.encoders.image = config.encoders.clip = config.encoders.objects = ""
@@ -27,10 +27,8 @@ def get_config() -> ConfigDict:
     config.text.mention = "{mention}: {sentence}"
     config.text.entity = "{name}. {description}"
     config.graph.relations = ("tt",)
-    config.model.form = "paper"
     config.graph.r = 30
     config.model.width = 384
-    config.loss.form = "hinge"
     config.train.epochs = 30
     config.train.patience = 5
     return config

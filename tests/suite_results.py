@@ -55,8 +55,10 @@ def a_run(suite: suites.Suite, plan: suites.RowPlan, seed: int, skill: float) ->
         splits[split] = evaluate_split(of, {plan.title: scores}, KS)
     layers = config.model.layers + 1
     rise = np.linspace(0.3, 0.3 + skill / 8, layers)[:, None] * np.array([1, 0.8, 0.6, 0.5])
-    sides = {"gold": (rise + rng.normal(size=(layers, 4)) / 50).tolist(), "other": [[0.3] * 4]}
-    sides["other"] = [[0.3, 0.25, 0.2, None]] * layers
+    sides = {
+        "gold": (rise + rng.normal(size=(layers, 4)) / 50).tolist(),
+        "other": [[0.3, 0.25, 0.2, None]] * layers,
+    }
     data = {
         "suite": suite.name,
         "row": plan.row,
@@ -65,7 +67,7 @@ def a_run(suite: suites.Suite, plan: suites.RowPlan, seed: int, skill: float) ->
         "seed": seed,
         "config": flat(config) | {"seed": seed},
         "gold_in_graph": config.graph.gold_slot == "upstream",
-        "valid_curve": list(0.8 - np.exp(-np.arange(EPOCHS - seed % 2) / 2) / skill),
+        "valid_curve": list(0.9 - 0.6 * np.exp(-np.arange(EPOCHS - seed % 2) * skill / 2)),
         "splits": splits,
     }
     if config.model.name == "drin":

@@ -62,8 +62,8 @@ def published(results: Results) -> Table | None:
         ours[row.row.casefold()] = ours[row.title.casefold()] = row
     rows = []
     for entry in results.published:
-        row = ours.get(entry["system"].casefold())
-        found = measures.spread(row, entry["metric"], results.split) if row else None
+        own = ours.get(entry["system"].casefold())
+        found = measures.spread(own, entry["metric"], results.split) if own else None
         rows.append(
             [
                 *(

@@ -83,3 +83,8 @@ def setting(row: Row, field: str) -> Any:
 def leaks(row: Row) -> bool:
     """Whether the row's graphs were given the gold."""
     return any(run.data.get("gold_in_graph") for run in row.runs)
+
+
+def why_not(row: Row) -> str:
+    """Why the row is not whole, in a line: of a failure without its traceback."""
+    return (row.why_not or "not run").splitlines()[0]

@@ -46,23 +46,23 @@ def summary(results: Results) -> str:
     """One paragraph: what was run, and which row is best by what measure."""
     rows, split = measures.trained(results), results.split
     n = measures.sizes(results, split).get("all", 0)
-    honest = [row for row in rows if not measures.leaks(row)]
+    counts = sorted({len(row.runs) for row in rows})
+    many = " to ".join(map(str, counts[:1] + counts[1:][-1:]))
+    text = (
+        f"{len(rows)} of {len(results.rows)} rows of the suite {results.suite} were run, {many} "
+        f"seed{'' if counts == [1] else 's'} each, and are judged on {n} mentions of {split}."
+    )
+    k = results.ks[0]
     scored = [
         (value, tables.title_of(row))
-        for row in honest
-        if (value := measures.spread(row, measures.hits(results.ks[0]), split))
+        for row in rows
+        if not measures.leaks(row) and (value := measures.spread(row, measures.hits(k), split))
     ]
-    count = len(measures.seeds(results))
-    text = (
-        f"{len(rows)} of {len(results.rows)} rows of the suite {results.suite} were run with "
-        f"{count} seed{'s' if count != 1 else ''} each at most, and are judged on {n} mentions of "
-        f"{split}."
-    )
     if scored:
         value, title = max(scored, key=lambda pair: pair[0].mean)
         text += (
-            f" The best Top-{results.ks[0]}, end to end, has {title}: {value.percent()} % "
-            "(mean ± standard deviation over seeds)."
+            f" Best in Top-{k}, end to end: {title} with {value.percent()} % (mean ± standard "
+            "deviation over seeds)."
         )
     return text
 
@@ -92,13 +92,13 @@ def _finished(results: Results) -> str:
 
 def not_run(results: Results) -> list[str]:
     """Rows without all their runs, and why."""
-    return [f"{tables.title_of(r)}: {r.why_not}" for r in results.rows if r.why_not]
+    return [f"{tables.title_of(r)}: {measures.why_not(r)}" for r in results.rows if r.why_not]
 
 
 def leak_warning(results: Results) -> str:
     """What has to stand over results with leaking rows; empty where no row leaks."""
-    leaking = [tables.title_of(row) for row in results.rows if measures.leaks(row)]
-    return f"{LEAK}. It is so in: {', '.join(leaking)}." if leaking else ""
+    titles = [tables.title_of(row) for row in results.rows if measures.leaks(row)]
+    return f"{LEAK}. Rows: {'; '.join(titles)}." if titles else ""
 
 
 def differing(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _sections(results: Results, drawn: Sequence[tuple[plot_forms.Plot, str]]) ->
         "Further tables": f"<p>{_TIES}</p>" + "".join(map(_folded, tables.further(results))),
         "Audit of the data": found and f'<ul class="findings">{found}</ul>',
         "Configuration": f'<div class="config">{kept}</div>',
-        "Environment": to_html(_pairs("environment", "Where it ran", results.environment))
+        "Environment": to_html(_pairs("machine", "Where it ran", results.environment))
         if results.environment
         else "",
         "How to reproduce": command,

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 # lighter one of the same hues for dark pages, as --series-0 and on.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5539")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ((0, (1, 1.5)), (0, (5, 2)), (0, (5, 1.5, 1, 1.5)))  # of baselines
 INK, GRID, OTHER, PAPER = "#1b1f24", "#d8dee4", "#8b949e", "#fefefe"
 _VARIABLES = {c: f"var(--series-{i}, {c})" for i, c in enumerate(COLOURS)} | {
     INK: "currentColor",
@@ -27,6 +28,7 @@ _VARIABLES = {c: f"var(--series-{i}, {c})" for i, c in enumerate(COLOURS)} | {
     OTHER: f"var(--other, {OTHER})",
     PAPER: "none",
 }
+ROOM = 36  # letters over a panel
 TOGETHER = 7  # lines that one plot can hold; more get a panel each
 
 
@@ -43,25 +45,33 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line over x [m] in percent: mean [m], sd [m] (NaN: none). `style` None: a baseline."""
+    """A line over x [m] in percent: mean [m], sd [m] (NaN: none).
+
+    `style` numbers colours and markers from 0; below 0 (-1, -2, ...) it is a baseline's, grey.
+    """
 
     title: str
     x: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
-    style: int | None
+    style: int
     thin: Sequence[np.ndarray] = ()
 
 
-def colour(i: int | None) -> str:
-    """The i-th colour; None is the grey of what was not trained."""
-    return OTHER if i is None else COLOURS[i % len(COLOURS)]
+def colour(i: int) -> str:
+    """The i-th colour; below 0 the grey of what was not trained."""
+    return OTHER if i < 0 else COLOURS[i % len(COLOURS)]
+
+
+def short(title: str) -> str:
+    """A title as there is room for it in a plot; the tables have it whole."""
+    return title if len(title) <= ROOM else title[: ROOM - 1].rstrip() + "…"
 
 
 @contextmanager
 def look() -> Iterator[None]:
     """Figures made and written under this look alike, whatever matplotlibrc says."""
-    settings: dict[str, Any] = {
+    settings: Any = {
         "font.family": "DejaVu Sans",  # comes with matplotlib
         "font.size": 9,
         "axes.titlesize": 9.5,
@@ -73,6 +83,7 @@ def look() -> Iterator[None]:
         "axes.axisbelow": True,
         "grid.color": GRID,
         "grid.linewidth": 0.7,
+        "text.parse_math": False,  # a title may hold a dollar
         "lines.linewidth": 1.7,
         "lines.markersize": 5,
         "legend.frameon": False,
@@ -103,7 +114,7 @@ def lines(
         axis: sets the ticks of x.
         bars: deviations as error bars, not as bands.
     """
-    if sum(s.style is not None for s in series) > TOGETHER:
+    if sum(s.style >= 0 for s in series) > TOGETHER:
         return panels(series, x_label, y_label, axis)
     with look():
         figure = Figure(figsize=(7.6, 4.3), layout="constrained")
@@ -124,40 +135,53 @@ def panels(
     axis: Callable[[Axes], None] | None = None,
 ) -> Figure:
     """A panel a line, the means of all others in grey behind it."""
-    own = [s for s in series if s.style is not None]
-    columns = min(len(own), 3)
-    rows = math.ceil(len(own) / columns)
+    own = [s for s in series if s.style >= 0]
     with look():
-        figure = Figure(figsize=(7.6, 2.1 * rows + 0.5), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for axes, one in zip(grid.flat, own, strict=False):
+        figure, shown = small_multiples(len(own), 2.1, x_label, y_label)
+        for axes, one in zip(shown, own, strict=True):
             for other in series:
                 if other is not one:
                     axes.plot(other.x, other.mean, color=OTHER, linewidth=0.7, alpha=0.5)
             _draw(axes, one, bars=False)
-            axes.set_title(one.title)
+            axes.set_title(short(one.title))
             if axis:
                 axis(axes)
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        for axes in list(grid.flat)[len(own) :]:
-            axes.set_visible(False)
-        figure.supxlabel(x_label, fontsize=9.5)
-        figure.supylabel(y_label, fontsize=9.5)
     return figure
+
+
+def small_multiples(
+    n: int, height: float, x_label: str, y_label: str = ""
+) -> tuple[Figure, list[Axes]]:
+    """n axes of one scale, three in a line, each `height` inches high; called under `look`."""
+    columns = min(n, 3)
+    rows = math.ceil(n / columns)
+    figure = Figure(figsize=(7.6, height * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    every = list(grid.flat)
+    for axes in every[n:]:
+        axes.set_visible(False)
+    for i, axes in enumerate(every[:n]):
+        if i + columns >= n:  # nothing stands below
+            axes.set_xlabel(x_label)
+            axes.tick_params(labelbottom=True)
+        if i % columns == 0:
+            axes.set_ylabel(y_label)
+    return figure, every[:n]
 
 
 def _draw(axes: Axes, one: Series, bars: bool) -> None:
     shade = colour(one.style)
     for line in one.thin:
         axes.plot(one.x, line, color=shade, linewidth=0.7, alpha=0.7)
-    baseline = one.style is None
-    marker = None if baseline or one.thin else MARKERS[(one.style or 0) % len(MARKERS)]
-    style: Any = (0, (1, 1.5)) if baseline else "-"
+    baseline = one.style < 0
+    marker = None if baseline or one.thin else MARKERS[one.style % len(MARKERS)]
+    style: Any = DASHES[one.style % len(DASHES)] if baseline else "-"
     # A thick mean without markers hides its points where there is one alone.
     if one.thin and np.isfinite(one.mean).sum() == 1:
         marker = "o"
-    axes.plot(one.x, one.mean, color=shade, marker=marker, linestyle=style, label=one.title)
+    axes.plot(one.x, one.mean, color=shade, marker=marker, linestyle=style, label=short(one.title))
     known = np.isfinite(one.sd) & np.isfinite(one.mean)
     if known.any() and bars:
         x, mean, sd = one.x[known], one.mean[known], one.sd[known]

@@ -1,12 +1,12 @@
 """The report's plots: what is drawn. How it looks, and how it is written, is `plot_forms`."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from drin_jax.experiments import measures, plot_forms
 from drin_jax.experiments.measures import Spread, hits, spread
@@ -51,9 +51,10 @@ def hits_curves(results: Results) -> Plot | None:
     ]
     if not series:
         return None
-    for name, values in measures.baselines(results, split).items():
+    many = len(series) > plot_forms.TOGETHER
+    for i, (name, values) in enumerate(measures.baselines(results, split).items()):
         fractions = [Spread.of([values[hits(k)]]) for k in ks]
-        series.append(_points(ks, fractions, title=name, style=None))
+        series.append(_points(ks, fractions, title=name, style=-1 - i))
 
     def axis(axes: Axes) -> None:
         axes.set_xscale("log")
@@ -65,7 +66,8 @@ def hits_curves(results: Results) -> Plot | None:
         title=f"Top-k accuracy on {split}",
         alt=_told(f"Top-{ks[0]} accuracy", series, 0),
         note="End to end, every mention counted. Mean over seeds; bands are ± one standard "
-        "deviation. Without a band: one seed, or nothing that was trained.",
+        "deviation. Without a band: one seed, or nothing that was trained."
+        + (" Grey: everything else in the table." if many else ""),
         figure=plot_forms.lines(series, "k (candidates looked at)", "accuracy, %", axis),
     )
 
@@ -151,17 +153,13 @@ def by_kind(results: Results) -> Plot | None:
     if not kinds or not rows:
         return None
     values = {kind: [spread(row, hits(1), split, kind) for row in rows] for kind in kinds}
-    columns = min(len(kinds), 3)
-    lines = math.ceil(len(kinds) / columns)
+    height = 0.55 + sum(0.22 if "\n" not in _folded(row.title) else 0.31 for row in rows)
     with plot_forms.look():
-        figure = Figure(figsize=(7.6, lines * (0.75 + 0.24 * len(rows)) + 0.3), layout="tight")
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-        for axes, kind in zip(grid.flat, kinds, strict=False):
+        figure, shown = plot_forms.small_multiples(len(kinds), height, "Top-1 accuracy, %")
+        for axes, kind in zip(shown, kinds, strict=True):
             _bars(axes, rows, results, values[kind])
-            axes.set_title(f"{kind.removeprefix('kind:')} (n = {kinds[kind]})")
-        for axes in list(grid.flat)[len(kinds) :]:
-            axes.set_visible(False)
-        figure.supxlabel("Top-1 accuracy, %", fontsize=10)
+            name = plot_forms.short(kind.removeprefix("kind:"))
+            axes.set_title(f"{name} (n = {kinds[kind]})")
     told = [
         f"{kind.removeprefix('kind:')}: "
         + ", ".join(f"{r.title} {100 * v.mean:.1f} %" for r, v in zip(rows, line, strict=True) if v)
@@ -189,11 +187,16 @@ def _bars(
         if value.sd is not None:
             axes.errorbar(mean, y, xerr=sd, color=INK, capsize=2, linewidth=1)
         axes.text(mean + sd + 2, y, f"{mean:.1f}", va="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [row.title for row in rows])
+    axes.set_yticks(range(len(rows)), [_folded(row.title) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
     axes.grid(axis="y", visible=False)
+
+
+def _folded(title: str) -> str:
+    """The title beside a bar, in two lines at most."""
+    return "\n".join(textwrap.wrap(plot_forms.short(title), 22)[:2])
 
 
 def _with_edges(results: Results) -> Row | None:
@@ -219,13 +222,13 @@ def edge_weights(results: Results) -> Plot | None:
         return None
     groups = list(next(run.data["edges"] for run in row.runs if run.data.get("edges")))
     told = []
-    columns = min(len(groups), 3)
-    lines = math.ceil(len(groups) / columns)
     with plot_forms.look():
-        figure = Figure(figsize=(7.6, 2.35 * lines + 0.6), layout="constrained")
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-        for axes, group in zip(grid.flat, groups, strict=False):
-            axes.set_title(group.removeprefix("kind:"))
+        figure, shown = plot_forms.small_multiples(
+            len(groups), 2.3, "layers applied", "mean edge weight"
+        )
+        by_label: dict[str, Any] = {}
+        for axes, group in zip(shown, groups, strict=True):
+            axes.set_title(plot_forms.short(group.removeprefix("kind:")))
             for side in ("gold", "other"):
                 mean = _edge_mean(row, group, side)
                 if mean is None:
@@ -237,20 +240,17 @@ def edge_weights(results: Results) -> Plot | None:
                     if np.isfinite(mean[[0, -1], i]).all()
                 )
                 told.append(f"{group}, {side} candidates: {ends}")
-        for axes in list(grid.flat)[len(groups) :]:
-            axes.set_visible(False)
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        if handles:
-            plot_forms.legend_below(figure, handles, labels)
-        figure.supxlabel("layers applied (0: the initial edges)", fontsize=10)
-        figure.supylabel("mean edge weight", fontsize=10)
+            by_label |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        # Sorted, each relation's two lines stand one above the other.
+        labels = sorted(by_label)
+        plot_forms.legend_below(figure, [by_label[name] for name in labels], labels)
     return Plot(
         slug="edges",
         title=f"Edge weights by layer: {row.title}",
         alt=f"Mean edge weights before the first and after the last layer. {'; '.join(told)}.",
-        note="As the paper's Figure 5: mean weight of the existing edges of test mentions. Solid, "
-        "filled: the gold's edges; dashed, hollow: the other candidates'. First letter: the "
-        "mention's side, second: the entity's; t text, v picture.",
+        note="As the paper's Figure 5: mean weight of the existing edges of test mentions; after 0 "
+        "layers, the initial edges. Solid, filled: the gold's edges; dashed, hollow: the other "
+        "candidates'. First letter: the mention's side, second: the entity's; t text, v picture.",
         figure=figure,
     )
 

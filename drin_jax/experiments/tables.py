@@ -71,7 +71,7 @@ def _grid(results: Results, columns: Callable[[Row], Values], marked: Sequence[s
     grid: list[list[Cell]] = []
     for row in results.rows:
         if not row.runs:
-            grid.append([Cell(title_of(row)), Cell(row.why_not or "not run")])
+            grid.append([Cell(title_of(row)), Cell(measures.why_not(row))])
             continue
         cells = [
             cell(value, top if row in honest else "", _mark(results, row, subset))
@@ -105,7 +105,9 @@ def _notes(results: Results, rows: Sequence[Sequence[Cell]], scope: str, n: int)
         f"{n} mentions of {results.split}, {SCOPES[scope]}; mean ± sample standard deviation "
         "over seeds, in percent; best in bold."
     ]
-    incomplete = [f"{title_of(r)}: {r.why_not}" for r in results.rows if r.runs and r.why_not]
+    incomplete = [
+        f"{title_of(r)}: {measures.why_not(r)}" for r in results.rows if r.runs and r.why_not
+    ]
     return [*notes, *legend(results, rows), *incomplete]
 
 
@@ -233,7 +235,7 @@ def _gold_slots(results: Results) -> Table:
         either = next(iter(pair.values()))
         title = either.title.split(",")[0]
         if not any(row.runs for row in pair.values()):
-            rows.append([Cell(title), Cell(either.why_not or "not run")])
+            rows.append([Cell(title), Cell(measures.why_not(either))])
             continue
         cells = [Cell(title), Cell(" / ".join(str(len(row.runs)) for row in pair.values()))]
         for name in names.values():
