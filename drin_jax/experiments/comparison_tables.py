@@ -8,10 +8,12 @@ from drin_jax.experiments.tables import NOTHING, title_of
 
 
 def comparisons(results: Results) -> list[Table]:
-    """Every row against the named one, a table a subset, all mentions first."""
+    """Every row against the named one, a table a subset, all mentions first; without subsets that
+    are empty or everything."""
     by_subset: dict[str, list[Comparison]] = {}
+    whole = max((c.mentions for c in results.comparisons if c.subset == "all"), default=0)
     for c in results.comparisons:
-        if c.mentions:
+        if c.subset == "all" or 0 < c.mentions < whole:
             by_subset.setdefault(c.subset, []).append(c)
     return [_comparison(results, subset, found) for subset, found in by_subset.items()]
 

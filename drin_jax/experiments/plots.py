@@ -196,7 +196,7 @@ def _bars(
 
 def _folded(title: str) -> str:
     """The title beside a bar, in two lines at most."""
-    return "\n".join(textwrap.wrap(plot_forms.short(title), 22)[:2])
+    return "\n".join(textwrap.wrap(plot_forms.short(title), 24)[:2])
 
 
 def _with_edges(results: Results) -> Row | None:

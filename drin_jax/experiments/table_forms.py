@@ -63,7 +63,8 @@ def to_html(table: Table) -> str:
     width, words = len(table.head), table.text_columns
 
     def head(i: int, name: str) -> str:
-        kind = "" if i < words else ' class="number"'
+        # A short name stays on a line: browsers would break "Top-1" at its hyphen.
+        kind = "" if i < words else f' class="number{" whole" if len(name) < 15 else ""}"'
         return f'<th scope="col"{kind}>{html.escape(name)}</th>'
 
     def body(i: int, cell: Cell, row: Sequence[Cell]) -> str:

@@ -165,11 +165,11 @@ def _top(k: int) -> str:
 
 def _layers(results: Results) -> Table:
     """L x valid and test."""
-    names = [*map(hits, results.ks[:3]), "mrr"]
+    names = [*map(hits, results.ks[:2]), "mrr"]
     columns = [(split, name) for split in ("valid", "test") for name in names]
     marked = ["all" if c == (results.split, hits(results.ks[0])) else "" for c in columns]
     rows = _grid(results, lambda row: [spread(row, name, split) for split, name in columns], marked)
-    shown = [*map(_top, results.ks[:3]), "MRR"]
+    shown = [*map(_top, results.ks[:2]), "MRR"]
     head = [f"{split} {name}" for split in ("valid", "test") for name in shown]
     n = measures.sizes(results, results.split).get("all", 0)
     return Table(
