@@ -5,6 +5,7 @@ from the moment store.json names them, which is replaced last. A kill before tha
 as it was.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from data_pipeline import schema, store_files, store_layout
 from data_pipeline.schema import STORE_JSON, DataError
 from data_pipeline.store import Store
-from data_pipeline.store_writer import LOCK, MADE_FROM, StoreWriter
+from data_pipeline.store_writer import StoreWriter
 
 
 class StoreExtension(StoreWriter):
@@ -58,10 +59,12 @@ class StoreExtension(StoreWriter):
             os.replace(self._file(array), self.path / self._file(array).name)
         store_files.sync_folder(self.path)
         store_files.write_json(self.path / STORE_JSON, meta)
-        for leftover in (MADE_FROM, LOCK):
-            (self.folder / leftover).unlink(missing_ok=True)
+        # A killed run may have left plans of shards and the like.
+        for leftover in self.folder.iterdir():
+            leftover.unlink(missing_ok=True)
         self.close()
-        self.folder.rmdir()
+        with contextlib.suppress(OSError):  # another process has taken the folder over
+            self.folder.rmdir()
 
     def add(self, report: Mapping[str, Any]) -> Store:
         """`finish`, and the store opened anew."""
