@@ -29,6 +29,17 @@ FREE_FIELDS = (
 )
 
 
+# Fields that runs of before they were there do not have, with what they meant.
+LATER_FIELDS: dict[str, Any] = {
+    "encoders.tokens": False,
+    "encoders.max_tokens": 128,
+    "encoders.regions": False,
+    "model.recurrent_width": 0,
+    "model.image_text_threshold": 0.0,
+    "model.image_entity_threshold": 0.3,
+}
+
+
 def define_flags() -> None:
     """The two flags that every command over a config takes."""
     config_flags.DEFINE_config_file("config", None, "A file of configs/, as in configs/sample.py.")
@@ -155,6 +166,7 @@ def claim_workdir(
             old = json.loads(path.read_text())
             if not isinstance(old, dict):
                 raise ValueError("not an object")
+            old = LATER_FIELDS | old
         except ValueError as error:
             raise UserError(f"{path}: unreadable ({error}); use another --workdir") from None
         differing = [

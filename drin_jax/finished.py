@@ -17,13 +17,11 @@ from ml_collections import ConfigDict
 
 from data_pipeline.graphs import GraphTables
 from data_pipeline.store import Store
-from drin_jax import extract, run
+from drin_jax import command, extract, run
 from drin_jax.checkpoint import Checkpoints
 from drin_jax.evaluate import Scorer
 from drin_jax.types import Aux, GraphBatch, UserError
 
-# Fields that runs of before they were there do not have, with what they meant.
-LATER_FIELDS = {"encoders.tokens": False, "encoders.regions": False}
 CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
 
 
@@ -159,7 +157,7 @@ def read_config(workdir: Path) -> ConfigDict:
     """The config that `command.claim_workdir` wrote flat, nested again; lists become tuples, and
     fields that came later have their defaults."""
     nested: dict[str, Any] = {}
-    for name, value in (LATER_FIELDS | _read(workdir, CONFIG)).items():
+    for name, value in (command.LATER_FIELDS | _read(workdir, CONFIG)).items():
         *groups, field = name.split(".")
         fields = nested
         for group in groups:

@@ -1,6 +1,7 @@
 """Every config builds, is locked, and describes a model that can be built at its full size."""
 
 import importlib
+import json
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import common, forms
 from drin_jax import models, run
-from drin_jax.command import flat
+from drin_jax.command import LATER_FIELDS, claim_workdir, flat
 from drin_jax.types import UserError
 from tests.commands import assert_one_clear_line
 from tests.commands import run as run_command
@@ -110,3 +111,17 @@ def test_paper_hyperparameters() -> None:
         assert config.retrieval.r == r
         assert config.graph.gold_slot == "never"
         assert config.encoders.text == "bert-base-cased"
+
+
+def test_a_workdir_from_before_a_field_was_there_goes_on(tmp_path: Path) -> None:
+    config = common.get_config()
+    claim_workdir(tmp_path, config)
+    path = tmp_path / "config.json"
+    older = {k: v for k, v in json.loads(path.read_text()).items() if k not in LATER_FIELDS}
+    path.write_text(json.dumps(older))
+    claim_workdir(tmp_path, config)
+    assert set(LATER_FIELDS) <= set(json.loads(path.read_text()))
+    path.write_text(json.dumps(older))
+    config.model.recurrent_width = 64
+    with pytest.raises(UserError, match=r"model\.recurrent_width 0 -> 64"):
+        claim_workdir(tmp_path, config)

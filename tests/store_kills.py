@@ -1,6 +1,7 @@
-"""Kills writers of a store, a process of its own so that it may fork: run by `store_writer_test`.
+"""Kills writers of a store, a process of its own so that it may fork: run by `store_writer_test`
+and `system_features_test`.
 
-python -m tests.store_kills steps|times FOLDER    prints what happened as JSON
+python -m tests.store_kills steps|times|adding FOLDER    prints what happened as JSON
 """
 
 import fcntl
@@ -16,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline import schema
 from data_pipeline.schema import DataError
 from data_pipeline.store import Store, StoreWriter
-from tests.fixtures import TINY_GROUPS, tiny_arrays
+from data_pipeline.store_extension import StoreExtension
+from tests.fixtures import TINY_GROUPS, tiny_arrays, tiny_store
 
 SETTINGS = {"who": "store_kills"}
 SHARDED = "entity_text"
@@ -168,5 +171,59 @@ def times(folder: Path) -> dict[str, int]:
     return counts
 
 
+def adding(folder: Path) -> dict[str, int]:
+    """A kill before each single step of adding tokens and regions, then a run to the end."""
+    os.fsync = lambda handle: None  # type: ignore[assignment]
+    plain = tiny_store(folder / "plain")
+    made, _ = tiny_arrays(tokens=True, regions=True)
+    path, growing = folder / "store", folder / "store.adding"
+    needs = ("tokens", "regions")
+    arrays = {name: made[name] for need in needs for name in schema.NEEDED_ARRAYS[need]}
+
+    def add() -> None:
+        store = Store.open(path)
+        if not store.lacks(needs):
+            return
+        extension = StoreExtension(store, SETTINGS)
+        for name, array in arrays.items():
+            if name not in ("mention_tokens", "mention_regions"):
+                extension.write(name, array)
+                continue
+            rows = len(array) // 2 + 1
+            table = extension.shards(name, array.shape, "float32", rows)
+            for index in table.missing():
+                table.write(index, array[index * rows : (index + 1) * rows])
+            table.finish()
+        extension.add({})
+
+    counts = {"killed": 0, "killed when whole": 0, "wrong": 0}
+    killed = True
+    while killed:
+        shutil.copytree(plain.path, path)
+
+        def run(step: int = counts["killed"] + 1) -> None:
+            _die_at(step)
+            add()
+
+        status = os.waitpid(_fork(run), 0)[1]
+        killed = os.WIFSIGNALED(status)
+        counts["killed"] += killed
+        counts["wrong"] += not killed and os.waitstatus_to_exitcode(status) != 0
+        store = Store.open(path)
+        store.verify()
+        whole = not store.lacks(needs)
+        counts["killed when whole"] += killed and whole
+        counts["wrong"] += not whole and store.specs != plain.specs
+        add()
+        store = Store.open(path)
+        counts["wrong"] += any(not np.array_equal(store.array(n), a) for n, a in arrays.items())
+        # A kill after the last replacement may leave the settings behind, which are small.
+        counts["wrong"] += not whole and growing.exists()
+        shutil.rmtree(growing, ignore_errors=True)
+        shutil.rmtree(path)
+    return counts
+
+
 if __name__ == "__main__":
-    print(json.dumps({"steps": steps, "times": times}[sys.argv[1]](Path(sys.argv[2]))))
+    modes = {"steps": steps, "times": times, "adding": adding}
+    print(json.dumps(modes[sys.argv[1]](Path(sys.argv[2]))))

@@ -17,19 +17,20 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_a_kill_at_any_step_leaves_a_run_that_can_go_on(tmp_path: Path) -> None:
-    counts = _kills("steps", tmp_path)
+    counts = kills("steps", tmp_path)
     assert counts["killed"] > 40
     assert counts["killed when whole"] > 0
     assert counts["wrong"] == 0
 
 
 def test_kills_at_random_times_leave_a_run_that_can_go_on(tmp_path: Path) -> None:
-    counts = _kills("times", tmp_path)
+    counts = kills("times", tmp_path)
     assert counts["killed"] == 6
     assert counts["wrong"] == 0
 
 
-def _kills(mode: str, folder: Path) -> dict[str, int]:
+def kills(mode: str, folder: Path) -> dict[str, int]:
+    """What `tests.store_kills` counted."""
     command = [sys.executable, "-m", "tests.store_kills", mode, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

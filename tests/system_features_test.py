@@ -20,6 +20,7 @@ from drin_jax.types import UserError
 from tests import picture_world, release_fixtures
 from tests.fixtures import refusal, tiny_store
 from tests.prepare_release_test import config as release_config
+from tests.store_writer_test import kills
 
 BOTH = ("tokens", "regions")
 
@@ -153,6 +154,13 @@ def test_added_to_a_store_after_a_kill(
     assert extract.prepare(config, workdir, needs=schema.NEEDS).specs == store.specs
 
 
+def test_a_kill_at_any_step_of_adding_leaves_a_whole_store(tmp_path: Path) -> None:
+    counts = kills("adding", tmp_path)
+    assert counts["killed"] > 40
+    assert counts["killed when whole"] > 0
+    assert counts["wrong"] == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -197,3 +205,19 @@ def test_a_release_has_tokens_and_regions_too(dataset: str, tmp_path: Path) -> N
                 np.testing.assert_array_equal(store.array("mention_regions")[picture], regions[i])
             at += 1
     assert store_files.read_header(store.path / "mention_span.npy")[0] == (at, 2)
+
+
+def test_a_release_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    root = release_fixtures.save_release(
+        tmp_path / "wikimel", release_fixtures.make_release("wikimel")
+    )
+    config = release_config(root)
+    extract.prepare(config, tmp_path / "work")
+    root.rename(tmp_path / "gone")
+    assert extract.prepare(config, tmp_path / "work").lacks(BOTH) == list(BOTH)
+    with pytest.raises(UserError) as caught:
+        extract.prepare(config, tmp_path / "work", needs=BOTH)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "encoders.tokens=True --config.encoders.regions=True" in line
+    assert "wikimel is not a folder" in line

@@ -35,7 +35,11 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         from data_pipeline import release, release_sequences
 
         root = Path(config.data.root)
-        extension = StoreExtension(store, {"release": release.fingerprint(root)})
+        try:
+            made_from = {"release": release.fingerprint(root)}
+        except DataError as error:
+            raise _unable(store, needs, error) from None
+        extension = StoreExtension(store, made_from)
         release_sequences.write(root, extension, needs)
         return extension.add({})
     try:
@@ -43,11 +47,7 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         encoders = Encoders(encoder_settings(config))
         weights = {_ENCODER[need]: _fingerprint(encoders, store, need) for need in needs}
     except (UserError, DataError) as error:
-        flags = " ".join(FLAGS[need] for need in needs)
-        raise UserError(
-            f"{store.path}: holds no {' and no '.join(needs)} of the mentions; "
-            f"python -m drin_jax.extract with {flags} adds them from the raw files, but: {error}"
-        ) from None
+        raise _unable(store, needs, error) from None
     same_mentions(store, [mention.id for mention in corpus.mentions])
     settings = {"needs": list(needs), "weights": weights, "tokens": config.encoders.max_tokens}
     extension = StoreExtension(store, settings)
@@ -57,6 +57,14 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
     if "regions" in needs:
         report["regions"] = _regions(corpus, encoders, store, extension)
     return extension.add(report)
+
+
+def _unable(store: Store, needs: Sequence[str], error: Exception) -> UserError:
+    flags = " ".join(FLAGS[need] for need in needs)
+    return UserError(
+        f"{store.path}: holds no {' and no '.join(needs)} of the mentions; "
+        f"python -m drin_jax.extract with {flags} adds them from the raw files, but: {error}"
+    )
 
 
 def check_limit(config: ConfigDict, store: Store, needs: Collection[str]) -> None:
