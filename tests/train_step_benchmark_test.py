@@ -9,9 +9,10 @@ from flax import nnx
 from benchmarks.hlo_dots import count_multiply_adds
 from drin_jax import parity
 from drin_jax.models.drin import DRIN
-from tests.parity_test import DRIN_FILES
+from tests.parity_test import FILES
 from tests.random_graphs import random_graphs
 
+DRIN_FILES = [path for path in FILES if path.stem.startswith("drin")]
 NO_TORCH = "the peer is PyTorch (extra dev)"
 
 
