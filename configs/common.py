@@ -22,6 +22,10 @@ def get_config() -> ConfigDict:
     # check every byte of an existing store against its checksums at the start
     data.verify = True
     data.source = ""  # "hub:OWNER/NAME": a Hugging Face dataset, downloaded into data.root
+    # where features are while training: "device" (on every device), "bfloat16" (there, halved),
+    # "sharded" (their rows spread over the devices), "host" (read from the store, ahead of each
+    # step); "auto": the first of these that fits. The same batches in the same order
+    data.tables = "auto"
     data.hint = ""  # what to download and where to put it, told when data.root lacks it
 
     config.retrieval = retrieval = ConfigDict()
@@ -118,10 +122,13 @@ def get_config() -> ConfigDict:
     config.train = train = ConfigDict()
     train.epochs = 30
     train.batch = 64  # mentions, over all devices
+    # parts of a device's share of a batch that are computed one after another: less memory, a
+    # forward pass more, the same loss
+    train.accumulate = 1
     train.learning_rate = 1e-3  # Adam
     train.patience = 0  # stop after this many epochs without a better valid score; 0: never
     train.save_every = 500  # steps between checkpoints, beside one at the end of each epoch
-    train.log_every = 20  # steps between looks at the losses (every step is written)
+    train.log_every = 20  # most steps in a dispatch, after which losses are looked at and written
     train.max_mentions = 0  # this many training mentions, drawn once by the seed; 0: all
 
     config.eval = evaluate = ConfigDict()

@@ -22,9 +22,22 @@ THREADS = 2
 
 
 class TrainOrder:
-    """Which rows of a split each step visits: a pure function of (seed, step)."""
+    """Which rows of a split each step visits: a pure function of (seed, step).
 
-    def __init__(self, mentions: int, *, batch: int, seed: int, max_mentions: int = 0):
+    Args:
+        mentions: of the split.
+        batch: mentions in a step, over all processes.
+        seed: of the order.
+        max_mentions: how many mentions take part; 0: all.
+        split: its name, kept in saved positions.
+
+    Raises:
+        DataError: a number out of range.
+    """
+
+    def __init__(
+        self, mentions: int, *, batch: int, seed: int, max_mentions: int = 0, split: str = "train"
+    ):
         for name, value, least in (
             ("train.batch", batch, 1),
             ("seed", seed, 0),
@@ -32,7 +45,7 @@ class TrainOrder:
         ):
             if value < least:
                 raise DataError(f"{name} is {value}; it must be at least {least}")
-        self.split_size = mentions
+        self.split, self.split_size = split, mentions
         self.mentions = min(max_mentions or mentions, mentions)
         self.batch, self.seed = batch, seed
         self.steps_per_epoch = -(-self.mentions // batch)
@@ -56,6 +69,32 @@ class TrainOrder:
         """Rows of the split in the batch of `step` (from 0), at most `batch`, without padding."""
         epoch, within = divmod(step, self.steps_per_epoch)
         return self.epoch(epoch)[within * self.batch : (within + 1) * self.batch]
+
+    def position(self, step: int) -> dict[str, Any]:
+        """A position as JSON: the next step, and what the order depends on. It says nothing of
+        processes, threads or where the tables lie, so that a run may go on with others."""
+        return {"step": step, **self._fixed()}
+
+    def step_at(self, position: dict[str, Any]) -> int:
+        """The next step of a position that `position` gave.
+
+        Raises:
+            DataError: the order there was another: another seed, batch or number of mentions.
+        """
+        for name, value in self._fixed().items():
+            if position.get(name) != value:
+                raise DataError(
+                    f"the saved data position has {name} = {position.get(name)}, this run {value}; "
+                    "go on with the old value or start in another --workdir"
+                )
+        step = position.get("step")
+        if not isinstance(step, int) or step < 0:
+            raise DataError(f"the saved data position has step = {step!r}; it must be at least 0")
+        return step
+
+    def _fixed(self) -> dict[str, Any]:
+        names = ("split", "split_size", "mentions", "batch", "seed")
+        return {name: getattr(self, name) for name in names}
 
 
 class TrainLoader:
@@ -94,11 +133,13 @@ class TrainLoader:
         needs: Collection[str] = (),
     ):
         tables = GraphTables(store, split, r=r, gold_slot=gold_slot, needs=needs)
-        order = TrainOrder(tables.mentions, batch=batch, seed=seed, max_mentions=max_mentions)
+        order = TrainOrder(
+            tables.mentions, batch=batch, seed=seed, max_mentions=max_mentions, split=split
+        )
         if epochs < 1:
             raise DataError(f"train.epochs is {epochs}; it must be at least 1")
         self._share = _Share(batch, process_index, process_count, "train.batch")
-        self._order, self._split = order, split
+        self.order = order
         self.steps_per_epoch = order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
         source = _Steps(tables, self._share, order, self.total_steps)
@@ -113,38 +154,19 @@ class TrainLoader:
 
     def rows(self, step: int) -> np.ndarray:
         """Rows of the split in the whole batch of a step, over all processes, without padding."""
-        return self._order.rows(step)
-
-    def _fixed(self) -> dict[str, Any]:
-        order = self._order
-        return {
-            "split": self._split,
-            "split_size": order.split_size,
-            "mentions": order.mentions,
-            "batch": order.batch,
-            "seed": order.seed,
-        }
+        return self.order.rows(step)
 
     def get_state(self) -> dict[str, Any]:
-        """The position as JSON: the next step, and what the order depends on. It says nothing of
-        processes or threads, so that a run may go on with other numbers of them."""
-        return {"step": int(self._batches.get_state()["next_index"]), **self._fixed()}
+        """The position as JSON, as `TrainOrder.position` gives it."""
+        return self.order.position(int(self._batches.get_state()["next_index"]))
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on at a position that `get_state` gave.
 
         Raises:
-            DataError: the order there was another: another seed, batch or number of mentions.
+            DataError: as `TrainOrder.step_at`.
         """
-        for name, value in self._fixed().items():
-            if state.get(name) != value:
-                raise DataError(
-                    f"the saved data position has {name} = {state.get(name)}, this run {value}; "
-                    "go on with the old value or start in another --workdir"
-                )
-        step = state.get("step")
-        if not isinstance(step, int) or step < 0:
-            raise DataError(f"the saved data position has step = {step!r}; it must be at least 0")
+        step = self.order.step_at(state)
         # Beyond the end (fewer epochs than before): nothing is left.
         self._batches.set_state({"next_index": min(step, self.total_steps)})
 
@@ -217,13 +239,13 @@ class _Steps:
     """Random access for grain: item i is this process's part of step i's batch."""
 
     def __init__(self, tables: GraphTables, share: _Share, order: TrainOrder, steps: int):
-        self._tables, self._share, self._order, self._count = tables, share, order, steps
+        self._tables, self._share, self.order, self._count = tables, share, order, steps
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, step: int) -> Batch:
-        return self._tables.batch(self._share.of(self._order.rows(int(step))))
+        return self._tables.batch(self._share.of(self.order.rows(int(step))))
 
 
 class _InOrder:

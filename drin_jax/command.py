@@ -23,14 +23,16 @@ FLAGS = flags.FLAGS
 # Fields that do not change what is computed, or only how far training goes: a workdir may be
 # continued with other values of these.
 FREE_FIELDS = (
-    *("data.root", "data.store", "data.source", "data.hint", "data.verify"),
+    *("data.root", "data.store", "data.source", "data.hint", "data.verify", "data.tables"),
     *("eval.", "parallel.", "image.workers", "encoders.batch_"),
-    *("train.epochs", "train.patience", "train.save_every", "train.log_every"),
+    *("train.epochs", "train.patience", "train.save_every", "train.log_every", "train.accumulate"),
 )
 
 
 # Fields that runs of before they were there do not have, with what they meant.
 LATER_FIELDS: dict[str, Any] = {
+    "data.tables": "auto",
+    "train.accumulate": 1,
     "encoders.tokens": False,
     "encoders.max_tokens": 128,
     "encoders.regions": False,

@@ -1,20 +1,23 @@
 """Evaluation of a split: every mention is counted, every table names its protocol."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from data_pipeline import schema
 from data_pipeline.loader import EvalLoader
 from data_pipeline.store import Store
 from drin_jax.metrics import TIES, RankCounts, slot_counts, summarize
-from drin_jax.parallel import DataParallel
+from drin_jax.parallel import AXIS, DataParallel
+from drin_jax.resident import ONE_DEVICE, DeviceTables, Layout
 from drin_jax.types import GraphBatch
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
@@ -35,7 +38,13 @@ class Protocol:
 
 
 class Scorer:
-    """Scores a split with a model over all devices; compiles once."""
+    """Scores splits of a store with a model over all devices; compiles once for a split's size.
+
+    Args:
+        batch: mentions scored at once, over all devices.
+        r, gold_slot, needs: as in `data_pipeline.graphs.GraphTables`.
+        tables: of any split, whose features are then read on the devices; else from the store.
+    """
 
     def __init__(
         self,
@@ -46,33 +55,62 @@ class Scorer:
         r: int,
         gold_slot: bool,
         needs: Sequence[str] = (),
+        tables: DeviceTables | None = None,
+        layout: Layout = ONE_DEVICE,
     ):
         def step(params: Any, arrays: Any) -> Float[Array, "b r"]:
             return nnx.merge(graphdef, params)(GraphBatch.from_host(arrays, gold_slot))[0]
 
-        self._step = parallel.eval_step(step)
-        self._parallel = parallel
-        self._batch, self._r, self._gold_slot = batch, r, gold_slot
-        self._needs = needs
+        self._parallel, self._batch = parallel, batch
+        self._options: dict[str, Any] = {"r": r, "gold_slot": gold_slot, "needs": needs}
+        self._tables, self._layout = tables, layout
+        if tables is None:
+            self._step = parallel.eval_step(step)
+        else:
+            self._step = parallel.eval_step(
+                lambda params, tables, rows: step(params, tables.batch(rows)), tables.specs()
+            )
+        self._split = functools.lru_cache(maxsize=2)(self._own_tables)
 
     def scores(self, params: Any, store: Store, split: str) -> np.ndarray:
         """Scores [n, r] of the split's mentions in file order, on every process."""
+        scored = self._from_store if self._tables is None else self._from_tables
+        parts = zip(*scored(params, store, split), strict=True)
+        rows, scores = (np.concatenate(part) for part in parts)
+        return _gather(rows[rows >= 0], scores[rows >= 0], store.splits[split])
+
+    def _from_store(self, params: Any, store: Store, split: str) -> Iterator[tuple]:
+        """Rows of the split, -1 at padding, and this process's scores of each batch."""
         loader = EvalLoader(
             store,
             split,
             batch=self._batch,
-            r=self._r,
-            gold_slot=self._gold_slot,
-            needs=self._needs,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            **self._options,
         )
-        rows, scores = [], []
-        for batch_rows, arrays in loader:
-            rows.append(batch_rows[arrays["mask"]])
-            out = self._parallel.local(self._step(params, self._parallel.shard(arrays)))
-            scores.append(out[arrays["mask"]])
-        return _gather(np.concatenate(rows), np.concatenate(scores), store.splits[split])
+        for rows, arrays in loader:
+            yield rows, self._parallel.local(self._step(params, self._parallel.shard(arrays)))
+
+    def _from_tables(self, params: Any, store: Store, split: str) -> list[tuple]:
+        """The same; every batch is started before the first is waited for."""
+        tables = self._split(store, split)
+        rows = np.full(-(-tables.mentions // self._batch) * self._batch, -1, np.int32)
+        rows[: tables.mentions] = np.arange(tables.mentions)
+        share = self._batch // jax.process_count()
+        own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        batches = rows.reshape(-1, self._batch)
+        out = [
+            self._step(params, tables, self._parallel.put(batch, PartitionSpec(AXIS)))
+            for batch in batches
+        ]
+        return [
+            (batch[own], self._parallel.local(x)) for batch, x in zip(batches, out, strict=True)
+        ]
+
+    def _own_tables(self, store: Store, split: str) -> DeviceTables:
+        like, layout = self._tables, self._layout
+        return DeviceTables.of(store, split, like=like, layout=layout, **self._options)
 
 
 def _gather(rows: np.ndarray, scores: np.ndarray, n: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from drin_jax.models.graph import unit
-from drin_jax.types import Aux, GraphBatch, UserError
+from drin_jax.types import Aux, GraphBatch, Targets, UserError
 
 FORMS = ("upstream", "hinge", "paper_own", "paper_batch")
 
@@ -19,7 +19,7 @@ FORMS = ("upstream", "hinge", "paper_own", "paper_batch")
 def margin_loss(
     scores: Float[Array, "b r"],
     aux: Aux,
-    batch: GraphBatch,
+    batch: GraphBatch | Targets,
     *,
     form: str,
     margin: float,
@@ -57,6 +57,11 @@ def margin_loss(
     return mean_where(
         jnp.maximum(mean_where(scores, negatives, axis=1) - positive + margin, 0), takes_part
     )
+
+
+def matched(aux: Aux, form: str) -> Aux:
+    """What a loss of this form needs of a model's `aux`."""
+    return {name: aux[name] for name in ("mention", "entity") if form == "paper_batch"}
 
 
 def _batch_negative(

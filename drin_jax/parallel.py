@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from drin_jax.types import UserError
@@ -54,6 +55,12 @@ class DataParallel:
         """Devices over all processes."""
         return self.mesh.size
 
+    def least(self, value: int) -> int:
+        """The least of a number over all processes, which they then agree on."""
+        if jax.process_count() == 1:
+            return value
+        return int(np.min(multihost_utils.process_allgather(np.float64(value))))
+
     def check_batch(self, batch: int, field: str) -> None:
         """UserError where `batch` mentions cannot be split evenly over the devices."""
         if batch % self.size:
@@ -67,6 +74,32 @@ class DataParallel:
         argument and the training step donates the result."""
         host = jax.tree.map(lambda x: np.array(x, copy=True), tree)
         return jax.device_put(host, NamedSharding(self.mesh, PartitionSpec()))
+
+    def put(
+        self,
+        array: np.ndarray,
+        spec: PartitionSpec,
+        rows: int = 0,
+        dtype: np.dtype | None = None,
+    ) -> jax.Array:
+        """An array that every process has, over all devices by `spec`. Each process reads only its
+        devices' parts, one after another, so the array may be a file's map.
+
+        Args:
+            rows: length of the result's first axis, if not the array's; what is beyond is zero.
+            dtype: of the result, if not the array's.
+        """
+        shape = (rows or len(array), *array.shape[1:])
+        dtype = dtype or array.dtype
+
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            out = np.zeros([len(range(n)[i]) for n, i in zip(shape, index, strict=True)], dtype)
+            found = array[index]
+            out[: len(found)] = found
+            return out
+
+        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, spec), part)
 
     def shard(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """This process's share of a batch, split over its devices along the first axis."""
@@ -95,8 +128,12 @@ class DataParallel:
             donate_argnums=0,
         )
 
-    def eval_step(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """`step(params, batch) -> arrays`, the results joined along their first axis."""
+    def eval_step(self, step: Callable[..., Any], *between: Any) -> Callable[..., Any]:
+        """`step(params, *between, batch) -> arrays`, the results joined along their first axis.
+
+        Args:
+            between: PartitionSpecs of further arguments; shard_map only.
+        """
         if self.impl == "pmap":
             return jax.pmap(
                 step,
@@ -104,15 +141,15 @@ class DataParallel:
                 in_axes=(None, 0),  # type: ignore[arg-type]
                 devices=None if jax.process_count() > 1 else self.local_devices,
             )
-        return jax.jit(self._shard_map(step, PartitionSpec(AXIS)))
+        return jax.jit(self._shard_map(step, PartitionSpec(AXIS), *between))
 
-    def _shard_map(self, step: Callable, out: PartitionSpec) -> Callable:
+    def _shard_map(self, step: Callable, out: PartitionSpec, *between: Any) -> Callable:
         # check_vma=False gives collectives the same transposes as under pmap, so that one step with
         # one explicit pmean of the gradients is right in both.
         return jax.shard_map(
             step,
             mesh=self.mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            in_specs=(PartitionSpec(), *between, PartitionSpec(AXIS)),
             out_specs=out,
             check_vma=False,
         )

@@ -15,9 +15,11 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from data_pipeline.loader import TrainLoader
+from data_pipeline.loader import TrainLoader, TrainOrder
 from data_pipeline.store import Store
 from drin_jax import command, extract, losses, models, report
+from drin_jax import placement as placing
+from drin_jax.dispatch import HostSteps, ResidentSteps, Steps
 from drin_jax.evaluate import (
     Protocol,
     Scorer,
@@ -28,7 +30,9 @@ from drin_jax.evaluate import (
 )
 from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import DataParallel
-from drin_jax.train import Trainer, create_state, make_train_step
+from drin_jax.resident import ONE_DEVICE, DeviceTables
+from drin_jax.train import Trainer
+from drin_jax.train_step import create_state, make_train_step
 from drin_jax.types import UserError
 
 LEAK_WARNING = (
@@ -68,6 +72,7 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"eval.select_by is {select_by!r}; known are mrr, hits@K")
     for group, name in (("train", "batch"), ("train", "epochs"), ("eval", "batch"),
                         ("train", "save_every"), ("train", "log_every"), ("model", "width"),
+                        ("train", "accumulate"),
                         ("model", "layers")):  # fmt: skip
         if config[group][name] < 1:
             raise UserError(f"{group}.{name} is {config[group][name]}; it must be at least 1")
@@ -81,6 +86,12 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
     parallel = DataParallel(config.parallel.impl, config.parallel.devices)
     parallel.check_batch(config.train.batch, "train.batch")
     parallel.check_batch(config.eval.batch, "eval.batch")
+    share = config.train.batch // parallel.size
+    if share % config.train.accumulate:
+        raise UserError(
+            f"train.accumulate is {config.train.accumulate}, but a device's share of train.batch "
+            f"is {share}; use a divisor of {share}"
+        )
     fields = dict(config.model)
     model = models.build(
         fields.pop("name"),
@@ -107,20 +118,43 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
     )
 
 
-def make_loader(config: ConfigDict, store: Store, setup: Setup) -> TrainLoader:
-    """The training batches of this config."""
-    return TrainLoader(
+def make_steps(
+    config: ConfigDict,
+    store: Store,
+    setup: Setup,
+    optimizer: optax.GradientTransformation,
+    tables: DeviceTables | None,
+) -> Steps:
+    """The training steps of this config, on tables of the train split, or on batches read from the
+    store where there are none."""
+    step = make_train_step(
+        setup.graphdef,
+        optimizer,
+        loss_form=config.loss.form,
+        margin=config.loss.margin,
+        gold_slot=setup.gold_slot,
+        accumulate=config.train.accumulate,
+    )
+    train = config.train
+    order: dict[str, Any] = {
+        "batch": train.batch,
+        "seed": config.seed,
+        "max_mentions": train.max_mentions,
+    }
+    if tables is not None:
+        rows = TrainOrder(tables.mentions, **order)
+        return ResidentSteps(step, tables, rows, setup.parallel, train.log_every)
+    loader = TrainLoader(
         store,
-        batch=config.train.batch,
-        epochs=config.train.epochs,
-        seed=config.seed,
+        epochs=train.epochs,
         r=setup.r,
         gold_slot=setup.gold_slot,
         needs=setup.needs,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        max_mentions=config.train.max_mentions,
+        **order,
     )
+    return HostSteps(step, loader, setup.parallel)
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -140,32 +174,31 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(
             "no valid mention has its gold among the candidates; nothing selects a model"
         )
+    options: dict[str, Any] = {"r": setup.r, "gold_slot": setup.gold_slot, "needs": setup.needs}
+    placement = placing.choose(config.data.tables, store, setup.parallel, **options)
+    extract.say(placement.describe())
+    tables = None
+    if placement.layout:
+        tables = DeviceTables.of(store, "train", layout=placement.layout, **options)
     scorer = Scorer(
         setup.graphdef,
         setup.parallel,
         batch=config.eval.batch,
-        r=setup.r,
-        gold_slot=setup.gold_slot,
-        needs=setup.needs,
+        tables=tables,
+        layout=placement.layout or ONE_DEVICE,
+        **options,
     )
     optimizer = optax.adam(config.train.learning_rate)
-    loader = make_loader(config, store, setup)
+    steps = make_steps(config, store, setup, optimizer, tables)
     trainer = Trainer(
         state=create_state(setup.params, optimizer),
-        step=make_train_step(
-            setup.graphdef,
-            optimizer,
-            loss_form=config.loss.form,
-            margin=config.loss.margin,
-            gold_slot=setup.gold_slot,
-        ),
-        loader=loader,
+        steps=steps,
         parallel=setup.parallel,
         workdir=workdir,
         evaluate=lambda params: valid_score(
             view, scorer.scores(params, store, "valid"), config.eval.select_by
         ),
-        describe_step=lambda step: _mentions_of(store, loader, step),
+        describe_step=lambda step: _mentions_of(store, steps.order, step),
         epochs=config.train.epochs,
         patience=config.train.patience,
         save_every=config.train.save_every,
@@ -206,8 +239,8 @@ def _named(tree: Any) -> Any:
     return tree
 
 
-def _mentions_of(store: Store, loader: TrainLoader, step: int) -> str:
-    rows = loader.rows(step)
+def _mentions_of(store: Store, order: TrainOrder, step: int) -> str:
+    rows = order.rows(step)
     table = store.array("train_mention")
     names = store.strings("mention_id")
     ids = [names[int(table[row])] for row in rows]

@@ -25,7 +25,7 @@ from drin_jax.evaluate import valid_score
 from drin_jax.progress import Progress
 from drin_jax.seeds_checkpoint import SeedsCheckpoint
 from drin_jax.seeds_program import SeedsProgram, split_scores, stack, upload_split
-from drin_jax.train import NEVER
+from drin_jax.train_step import NEVER
 from drin_jax.types import UserError
 
 # What a checkpoint may differ in. Not the patience: a group's stopped runs are not kept as they

@@ -23,7 +23,7 @@ from drin_jax.evaluate import SplitView
 from drin_jax.parallel import AXIS
 from drin_jax.progress import Progress
 from drin_jax.resident import DeviceTables
-from drin_jax.train import TrainState, create_state, make_train_step
+from drin_jax.train_step import TrainState, create_state, make_train_step
 from drin_jax.types import GraphBatch, UserError
 
 DISPATCH_SECONDS = 1.0  # about: then a bar moves, and what a dispatch costs is nothing

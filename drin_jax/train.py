@@ -1,84 +1,25 @@
-"""Training: the per-device step, and one loop that can stop and go on at any step."""
+"""The training loop: it can stop and go on at any step, and keeps what was best on valid."""
 
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
-from jaxtyping import Array, Int
 
-from data_pipeline.loader import TrainLoader
 from drin_jax.checkpoint import Checkpoints, Position
-from drin_jax.losses import margin_loss
+from drin_jax.dispatch import Steps
 from drin_jax.metric_log import MetricLog
-from drin_jax.parallel import AXIS, DataParallel
+from drin_jax.parallel import DataParallel
 from drin_jax.progress import Progress
-from drin_jax.types import GraphBatch, Metrics, UserError
+from drin_jax.train_step import NEVER, TrainState
+from drin_jax.types import Metrics, UserError
 
-NEVER = -1
-
-
-@flax.struct.dataclass
-class TrainState:
-    """Everything a step changes. `failed` is the first step that was not finite, or -1; from there
-    on the state is frozen, so the last good parameters survive until the host looks."""
-
-    step: Int[Array, ""]
-    failed: Int[Array, ""]
-    params: Any
-    opt_state: Any
-
-
-def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        failed=jnp.full((), NEVER, jnp.int32),
-        params=params,
-        opt_state=optimizer.init(params),
-    )
-
-
-def make_train_step(
-    graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
-    *,
-    loss_form: str,
-    margin: float,
-    gold_slot: bool = False,
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """One optimizer step on one device's share of a batch, to be wrapped by `DataParallel`."""
-
-    def train_step(state: TrainState, arrays: Any) -> tuple[TrainState, Metrics]:
-        batch = GraphBatch.from_host(arrays, gold_slot)
-
-        def loss_of(params: Any) -> jax.Array:
-            scores, aux = nnx.merge(graphdef, params)(batch)
-            return margin_loss(scores, aux, batch, form=loss_form, margin=margin, axis_name=AXIS)
-
-        loss, grads = jax.value_and_grad(loss_of)(state.params)
-        grads = jax.lax.pmean(grads, AXIS)
-        norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new = (optax.apply_updates(state.params, updates), opt_state)
-        good = finite & (state.failed == NEVER)
-        params, opt_state = jax.tree.map(
-            lambda a, b: jnp.where(good, a, b), new, (state.params, state.opt_state)
-        )
-        failed = jnp.where((state.failed == NEVER) & ~finite, state.step, state.failed)
-        metrics = {"loss": loss, "grad_norm": norm, "failed": failed}
-        return TrainState(state.step + 1, failed, params, opt_state), metrics
-
-    return train_step
+DISPATCH_SECONDS = 1.0  # about; what a dispatch costs is nothing beside it
+FIRST_DISPATCH = 4  # steps, before their rate is known
 
 
 class Terminated(SystemExit):
@@ -107,6 +48,7 @@ class Trainer:
     """A run: state, data position, and where they are kept.
 
     Args:
+        steps: where batches come from, and how many steps a dispatch has.
         evaluate: scores the parameters on valid; the best score's parameters are kept.
         describe_step: names the mentions of a step's batch, for the error of a step not finite.
     """
@@ -115,8 +57,7 @@ class Trainer:
         self,
         *,
         state: TrainState,
-        step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
-        loader: TrainLoader,
+        steps: Steps,
         parallel: DataParallel,
         workdir: Path,
         evaluate: Callable[[Any], float],
@@ -126,22 +67,22 @@ class Trainer:
         save_every: int,
         log_every: int,
     ):
-        self.step_fn = parallel.train_step(step)
+        self.steps = steps
         self.state = parallel.replicate(state)
-        self.loader = loader
-        self.parallel = parallel
         self.evaluate = evaluate
         self.describe_step = describe_step
         self.patience = patience
         self.save_every = save_every
         self.log_every = log_every
-        self.steps_per_epoch = loader.steps_per_epoch
-        self.total_steps = epochs * loader.steps_per_epoch
+        self.steps_per_epoch = steps.order.steps_per_epoch
+        self.total_steps = epochs * self.steps_per_epoch
         self.checkpoints = Checkpoints(workdir / "checkpoints")
-        self.position = Position(loader=loader.get_state())
+        self.position = Position(loader=steps.order.position(0))
         self.step = 0
         self.seconds = 0.0
-        self._pending: list[tuple[int, Metrics]] = []
+        self._pending: list[tuple[int, int, Metrics]] = []
+        self._looked: float | None = None  # when the host last waited for steps
+        self._rate = 0.0  # steps a second, 0: not known
         self._resume()
         self.log = MetricLog(workdir, after=self.step)
 
@@ -149,7 +90,7 @@ class Trainer:
         if self.checkpoints.last_step is None:
             return
         self.step, self.state, self.position = self.checkpoints.restore(self.state)
-        self.loader.set_state(self.position.loader)
+        self.steps.go_to(self.steps.order.step_at(self.position.loader))
         # Killed between saving the position and saving the best it names: the state is that best.
         if self.position.best_step == self.step != self.checkpoints.best_step:
             self.checkpoints.save_best(self.step, self.state.params)
@@ -174,29 +115,46 @@ class Trainer:
         ):
             self._progress = progress
             while not self.finished:
-                self.state, metrics = self.step_fn(
-                    self.state, self.parallel.shard(next(self.loader))
-                )
-                self._pending.append((self.step, metrics))
-                self.step += 1
-                progress.advance()
+                self._dispatch()
                 epoch_ends = self.step % self.steps_per_epoch == 0
                 save_due = self.step % self.save_every == 0
-                if self.step % self.log_every == 0 or epoch_ends or save_due or signals.received:
+                stop = signals.received
+                if epoch_ends or save_due or stop:
                     self._fetch()
+                elif sum(n for _, n, _ in self._pending) >= self._window():
+                    self._fetch(ahead=1)  # the newest goes on while the host reads the others
                 if epoch_ends:
                     self._end_epoch()
-                elif save_due or signals.received:
+                elif save_due or stop:
                     self._save()
-                if signals.received:
+                if stop:
                     self.checkpoints.wait()
-                    raise Terminated(128 + signals.received)
+                    raise Terminated(128 + stop)
         self.checkpoints.wait()
         self.seconds = time.perf_counter() - began
         self.steps_run = self.step - resumed_at
 
+    def _dispatch(self) -> None:
+        """Start the next steps: until the host has something to do, or a look at them is due."""
+        most = min(
+            self._window(), *(n - self.step % n for n in (self.save_every, self.steps_per_epoch))
+        )
+        self.state, metrics, n = self.steps(self.state, self.step, most)
+        self._pending.append((self.step, n, metrics))
+        self.step += n
+        self._progress.advance(n)
+
+    def _window(self) -> int:
+        """Steps between looks: `log_every`, but no more than about a second's worth, so that bars
+        move and signals are heard. Processes must agree, so several do without their clocks."""
+        if jax.process_count() > 1:
+            return self.log_every
+        if not self._rate:
+            return min(self.log_every, FIRST_DISPATCH)
+        return min(self.log_every, max(1, int(DISPATCH_SECONDS * self._rate)))
+
     def _save(self) -> None:
-        self.position.loader = self.loader.get_state()
+        self.position.loader = self.steps.order.position(self.step)
         self.checkpoints.save(self.step, self.state, self.position)
 
     def _end_epoch(self) -> None:
@@ -211,33 +169,45 @@ class Trainer:
         self._save()
         if better:
             self.checkpoints.save_best(self.step, self.state.params)
+        self._looked = None
 
-    def _fetch(self) -> None:
-        """Bring the pending losses to the host, look at them, and write them down."""
-        steps = [step for step, _ in self._pending]
-        fetched = jax.device_get([metrics for _, metrics in self._pending])
-        self._pending.clear()
-        for step, metrics in zip(steps, fetched, strict=True):
-            if metrics["failed"] != NEVER:
-                failed = int(metrics["failed"])
-                self.checkpoints.drop_from(failed)
-                kept = self.checkpoints.last_step
-                raise UserError(
-                    f"step {failed} is not finite (loss {float(metrics['loss'])}): "
-                    f"{self.describe_step(failed)}; "
-                    + (
-                        f"the checkpoint of step {kept} is kept"
-                        if kept
-                        else "nothing was saved yet"
-                    )
-                    + "; lower train.learning_rate or look at those features"
+    def _fetch(self, ahead: int = 0) -> None:
+        """Bring the losses of all dispatches but the newest `ahead` to the host, look at them, and
+        write them down."""
+        until = len(self._pending) - ahead
+        pending, self._pending = self._pending[:until], self._pending[until:]
+        if not pending:
+            return
+        fetched = jax.device_get([metrics for _, _, metrics in pending])
+        self._time(sum(n for _, n, _ in pending))
+        values = []
+        for (first, n, _), metrics in zip(pending, fetched, strict=True):
+            for i in range(n):
+                one = {name: np.atleast_1d(series)[i] for name, series in metrics.items()}
+                if one["failed"] != NEVER:
+                    self._fail(int(one["failed"]), float(one["loss"]))
+                values.append(float(one["loss"]))
+                self.log.write(
+                    first + i + 1, {"loss": values[-1], "grad_norm": float(one["grad_norm"])}
                 )
-            self.log.write(
-                step + 1, {"loss": float(metrics["loss"]), "grad_norm": float(metrics["grad_norm"])}
-            )
-        if fetched:
-            self._progress.note(f"loss {np.mean([float(m['loss']) for m in fetched]):.4f}")
+        self._progress.note(f"loss {np.mean(values):.4f}")
         self.log.flush()
+
+    def _time(self, steps: int) -> None:
+        """Note that so many steps ended since the last look."""
+        now = time.perf_counter()
+        if self._looked is not None:
+            self._rate = steps / max(now - self._looked, 1e-9)
+        self._looked = now
+
+    def _fail(self, step: int, loss: float) -> NoReturn:
+        self.checkpoints.drop_from(step)
+        kept = self.checkpoints.last_step
+        raise UserError(
+            f"step {step} is not finite (loss {loss}): {self.describe_step(step)}; "
+            + (f"the checkpoint of step {kept} is kept" if kept else "nothing was saved yet")
+            + "; lower train.learning_rate or look at those features"
+        )
 
     def best_params(self) -> Any:
         """The parameters that scored best on valid, on every device."""

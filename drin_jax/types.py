@@ -26,6 +26,15 @@ class UserError(Exception):
 
 
 @flax.struct.dataclass
+class Targets:
+    """What a loss holds the scores of a batch against: fields of its `GraphBatch`."""
+
+    candidate_mask: Bool[Array, "b r"]
+    gold: Int[Array, " b"]
+    mask: Bool[Array, " b"]
+
+
+@flax.struct.dataclass
 class GraphBatch:
     """The frozen inputs of a batch of graphs.
 

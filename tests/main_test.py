@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drin_jax.placement import MEANING
 from tests.commands import (
     assert_one_clear_line,
     run,
@@ -175,9 +176,18 @@ def test_sigterm_saves_and_leaves_with_143(store: Path, whole: Path, tmp_path: P
     assert_same_run(tmp_path, whole)
 
 
-@pytest.mark.parametrize("impl", ["shard_map", "pmap"])
-@pytest.mark.parametrize("loss", ["upstream", "paper_batch"])
-def test_eight_devices_train_as_one(store: Path, tmp_path: Path, impl: str, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("impl", "loss", "tables"),
+    [
+        ("shard_map", "upstream", "device"),
+        ("shard_map", "paper_batch", "sharded"),
+        ("shard_map", "paper_batch", "host"),
+        ("pmap", "upstream", "auto"),
+    ],
+)
+def test_eight_devices_train_as_one(
+    store: Path, tmp_path: Path, impl: str, loss: str, tables: str
+) -> None:
     losses = {}
     for devices in (1, 8):
         workdir = tmp_path / str(devices)
@@ -188,12 +198,14 @@ def test_eight_devices_train_as_one(store: Path, tmp_path: Path, impl: str, loss
                 workdir,
                 f"--config.parallel.impl={impl}",
                 f"--config.loss.form={loss}",
+                f"--config.data.tables={tables}",
                 "--config.train.epochs=3",
                 "--config.train.save_every=1000",
             ),
             devices=devices,
         )
         assert result.returncode == 0, result.stderr
+        assert MEANING["host" if impl == "pmap" else tables] in result.stderr
         losses[devices] = [line["loss"] for line in step_lines(workdir) if "loss" in line]
     assert len(losses[8]) == 45
     np.testing.assert_allclose(losses[8], losses[1], atol=1e-5, rtol=0)
