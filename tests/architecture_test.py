@@ -15,7 +15,7 @@ KNOW_THE_DATA = {
     *("train", "evaluate", "extract", "linker"),
     *("main", "run", "command", "audit", "recall", "dense_retrieval", "sample_training"),
     *("experiments", "explain", "export", "finished"),
-    *("seeds", "seeds_program", "resident"),
+    *("seeds", "seeds_program", "resident", "dispatch", "placement"),
 }
 KNOW_THE_ENCODERS = {"extract", "linker", "sample_training"}
 
