@@ -111,7 +111,7 @@ class DZMNED(nnx.Module):
     ) -> tuple[Float[Array, "b d"], Float[Array, "b m"]]:
         present = jnp.stack(there, 1)
         modalities = jnp.where(present[..., None], jnp.stack(parts, 1), 0)
-        logits = self.attention(modalities.reshape(len(modalities), -1)).astype(jnp.float32)
+        logits = self.attention(modalities.reshape(modalities.shape[0], -1)).astype(jnp.float32)
         logits = jnp.where(present, jax.nn.sigmoid(logits), jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits)
         return jnp.einsum("bm,bmd->bd", weights.astype(modalities.dtype), modalities), weights

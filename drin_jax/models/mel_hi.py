@@ -62,7 +62,7 @@ class MELHI(nnx.Module):
         total = jnp.sum(jnp.where(within[..., None], tokens, 0), 1)
         constant = [total / jnp.maximum(jnp.sum(within, 1, keepdims=True), 1)]
         features, seen = [only(batch.entity_text, batch.entity_has_text)], batch.entity_has_text
-        keeps = jnp.zeros(len(tokens), bool)
+        keeps = jnp.zeros(tokens.shape[0], bool)
         if self.image is not None:
             image, pictures = self.image(batch.mention_image), self.image(batch.entity_image)
             keeps = self._keeps_images(batch, tokens[:, 0], image)

@@ -55,7 +55,7 @@ def read(
         )
         return (hidden, cell), hidden
 
-    zero = jnp.zeros((len(gates), len(kernel)), gates.dtype)
+    zero = jnp.zeros((gates.shape[0], kernel.shape[0]), gates.dtype)
     steps = (gates.swapaxes(0, 1), mask.T, restart.T)
     (last, _), states = jax.lax.scan(advance, (zero, zero), steps)
     return last, states.swapaxes(0, 1)
