@@ -92,18 +92,7 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
             f"train.accumulate is {config.train.accumulate}, but a device's share of train.batch "
             f"is {share}; use a divisor of {share}"
         )
-    fields = dict(config.model)
-    model = models.build(
-        fields.pop("name"),
-        store.sizes["text_width"],
-        store.sizes["image_width"],
-        dtype=fields.pop("dtype"),
-        relations=tuple(config.graph.relations),
-        dynamic=config.graph.edges == "dynamic",
-        adjacency=config.graph.adjacency,
-        rngs=nnx.Rngs(config.seed),
-        **fields,
-    )
+    model = build_model(config, store.sizes["text_width"], store.sizes["image_width"])
     graphdef, params = nnx.split(model, nnx.Param)
     retrieval = config.retrieval
     source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
@@ -115,6 +104,22 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
         gold_slot=config.graph.gold_slot == "upstream",
         needs=models.needs(config.model.name, store.sizes["image_width"]),
         protocol=Protocol(source, r, config.graph.gold_slot),
+    )
+
+
+def build_model(config: ConfigDict, text_width: int, image_width: int, **fields: Any) -> nnx.Module:
+    """The config's system over features of these widths; `fields` are more of its constructor's."""
+    named = dict(config.model)
+    return models.build(
+        named.pop("name"),
+        text_width,
+        image_width,
+        dtype=named.pop("dtype"),
+        relations=tuple(config.graph.relations),
+        dynamic=config.graph.edges == "dynamic",
+        adjacency=config.graph.adjacency,
+        rngs=nnx.Rngs(config.seed),
+        **named | fields,
     )
 
 

@@ -1,0 +1,204 @@
+"""A run's best parameters and its scores, as a function of arrays, written as an export."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax import export as jax_export
+from jaxtyping import Array, Float
+
+import drin_jax
+from data_pipeline import schema
+from data_pipeline.store_files import write_json
+from drin_jax import command, run
+from drin_jax.export import manifest
+from drin_jax.finished import FinishedRun, read_config
+from drin_jax.types import GraphBatch, UserError
+
+Named = dict[str, Any]
+Score = Callable[[Named, Mapping[str, Array]], Float[Array, "b scored"]]
+
+
+def named(params: Any) -> Named:
+    """A model's parameters as a flat dict: `layers.0.w_h.kernel`."""
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def _name(path: Sequence[Any]) -> str:
+    """Without the last key, the leaf that NNX adds below each parameter."""
+    return ".".join(str(key.key) for key in path[:-1])
+
+
+def score_function(make: Callable[[], nnx.Module], gold_slot: bool) -> Score:
+    """The scores of the system that `make` builds, of named parameters and a batch's arrays."""
+    graphdef, like = nnx.split(nnx.eval_shape(make), nnx.Param)
+
+    def scores(params: Named, arrays: Mapping[str, Array]) -> Float[Array, "b scored"]:
+        b = arrays["candidate_mask"].shape[0]
+        unread = {"gold": jnp.full(b, schema.NOT_RETRIEVED), "mask": jnp.ones(b, bool)}
+        state = jax.tree_util.tree_map_with_path(lambda path, _: params[_name(path)], like)
+        batch = GraphBatch.from_host({**arrays, **unread}, gold_slot)
+        return nnx.merge(graphdef, state)(batch)[0]
+
+    return scores
+
+
+def trace(
+    score: Score,
+    params: Named,
+    *,
+    text_width: int,
+    image_width: int,
+    needs: Sequence[str],
+    platforms: Sequence[str] = manifest.PLATFORMS,
+) -> jax_export.Exported:
+    """The scores lowered for every platform, for any b, r, tokens s and regions q."""
+    b, r, s, q = _symbols("b, r, s, q")
+    shapes = manifest.inputs(b, r, text_width, image_width, needs, s, q)
+    arrays = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    like = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
+    return jax_export.export(jax.jit(score), platforms=tuple(platforms))(like, arrays)
+
+
+def _symbols(names: str) -> tuple[Any, ...]:
+    return tuple(jax_export.symbolic_shape(names))
+
+
+def write(
+    finished: FinishedRun,
+    out: Path,
+    *,
+    platforms: Sequence[str] = manifest.PLATFORMS,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Export a finished run to the folder `out`, which appears whole or not at all.
+
+    Returns:
+        What `export.json` holds.
+    Raises:
+        UserError: `out` exists and is no export, or is one and not `overwrite`; it cannot be
+            written; an unknown platform; no flatbuffers.
+    """
+    check_platforms(platforms)
+    check_out(out, overwrite)
+    config, store = finished.config, finished.store
+    widths = {name: store.sizes[name] for name in ("text_width", "image_width")}
+    # Where DRIN joins projections depends on the batch's sizes, which are symbols here.
+    score = score_function(
+        lambda: run.build_model(config, **widths, join_projections=False), finished.setup.gold_slot
+    )
+    params = named(finished.params)
+    exported = trace(score, params, **widths, needs=finished.setup.needs, platforms=platforms)
+    try:
+        artefact = exported.serialize()
+    except ImportError as error:
+        raise UserError(f"{error}; run pip install -r requirements.txt") from None
+    content = _describe(finished, exported, params, widths)
+    out = out.absolute()
+    partial = out.with_name(out.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        (partial / manifest.ARTEFACT).write_bytes(artefact)
+        write_json(partial / manifest.CONFIG, command.flat(read_config(finished.workdir)))
+        _save(partial / manifest.PARAMS, params)
+        content["files"] = manifest.checksums(partial)
+        content["checksum"] = manifest.own_checksum(content)
+        write_json(partial / manifest.MANIFEST, content)
+        _put(partial, out)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return content
+
+
+def _save(folder: Path, params: Named) -> None:
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder, params)
+    except Exception as error:  # a full disk surfaces as whatever tensorstore or orbax meets first
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder}: cannot be written ({reason[:200]})") from None
+
+
+def check_platforms(platforms: Sequence[str]) -> None:
+    """UserError for none or an unknown one."""
+    unknown = sorted(set(platforms) - set(manifest.PLATFORMS))
+    if unknown or not platforms:
+        known = ", ".join(manifest.PLATFORMS)
+        raise UserError(f"--platforms has {(unknown or [''])[0]!r}; known are {known}")
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """UserError where an export must not be written there."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    older = manifest.peek(out)
+    if older is None:
+        raise UserError(f"--out {out}: is there and is no export; give another folder")
+    if not overwrite:
+        raise UserError(
+            f"--out {out}: holds an export of {older.get('system')} from step "
+            f"{older.get('step')}; add --overwrite to replace it, or give another folder"
+        )
+
+
+def _put(partial: Path, out: Path) -> None:
+    """Give the folder its name; an older export there goes first, whole."""
+    older = out.with_name(out.name + ".older")
+    shutil.rmtree(older, ignore_errors=True)
+    if out.exists():
+        os.replace(out, older)
+    os.replace(partial, out)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _describe(
+    finished: FinishedRun, exported: jax_export.Exported, params: Named, widths: Mapping[str, int]
+) -> dict[str, Any]:
+    """`export.json` but for the checksums."""
+    (_, arrays), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+    return {
+        "format": manifest.FORMAT,
+        "version": manifest.VERSION,
+        "drin_jax": drin_jax.__version__,
+        "jax": jax.__version__,
+        "calling_convention": exported.calling_convention_version,
+        "platforms": list(exported.platforms),
+        "model": finished.config.model.name,
+        "dtype": finished.config.model.dtype,
+        "system": finished.system,
+        "protocol": finished.protocol,
+        "step": finished.step,
+        "r": finished.setup.r,
+        "gold_slot": finished.setup.gold_slot,
+        "needs": list(finished.setup.needs),
+        "widths": {**widths, "width": finished.config.model.width},
+        "edges": list(schema.RELATIONS),
+        "symbols": {
+            "b": "mentions",
+            "r": "candidate slots",
+            "s": "tokens of a mention's text",
+            "q": "regions of a picture",
+        },
+        "inputs": {name: _spec(arrays[name]) for name in _order(arrays)},
+        "output": _spec(exported.out_avals[0]),
+        "parameters": {name: _spec(leaf) for name, leaf in params.items()},
+    }
+
+
+def _order(arrays: Mapping[str, Any]) -> list[str]:
+    """The names as the batch's schema has them."""
+    return [name for name in schema.batch_shapes(1, 1, 1, 1, schema.NEEDS) if name in arrays]
+
+
+def _spec(array: Any) -> dict[str, Any]:
+    shape = [size if isinstance(size, int) else str(size) for size in array.shape]
+    return {"shape": shape, "dtype": str(array.dtype)}
