@@ -59,15 +59,12 @@ def trace(
     platforms: Sequence[str] = manifest.PLATFORMS,
 ) -> jax_export.Exported:
     """The scores lowered for every platform, for any b, r, tokens s and regions q."""
-    b, r, s, q = _symbols("b, r, s, q")
+    symbols: Sequence[manifest.Size] = jax_export.symbolic_shape("b, r, s, q")
+    b, r, s, q = symbols
     shapes = manifest.inputs(b, r, text_width, image_width, needs, s, q)
     arrays = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
     like = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
     return jax_export.export(jax.jit(score), platforms=tuple(platforms))(like, arrays)
-
-
-def _symbols(names: str) -> tuple[Any, ...]:
-    return tuple(jax_export.symbolic_shape(names))
 
 
 def write(

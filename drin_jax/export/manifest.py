@@ -18,12 +18,14 @@ MANIFEST, CONFIG, PARAMS, ARTEFACT = "export.json", "config.json", "params", "sc
 PLATFORMS = ("cpu", "cuda", "tpu")
 UNREAD = ("gold", "mask")  # of a batch: what training and evaluation know, and scores do not need
 
+Size = Any  # an int, or a symbol of jax.export
+
 AGAIN = "export the run again with python -m drin_jax.export"
 
 
 def inputs(
-    b: int, r: int, t: int, v: int, needs: Collection[str], s: int, q: int
-) -> dict[str, tuple[tuple[int, ...], str]]:
+    b: Size, r: Size, t: int, v: int, needs: Collection[str], s: Size, q: Size
+) -> dict[str, tuple[tuple[Size, ...], str]]:
     """Shapes and dtypes of the arrays that a scorer takes; sizes may be symbols."""
     shapes = schema.batch_shapes(b, r, t, v, needs, s, q)
     return {name: shape for name, shape in shapes.items() if name not in UNREAD}
@@ -37,9 +39,9 @@ def read(folder: Path) -> dict[str, Any]:
     """
     content = peek(folder)
     if content is None:
-        what = "is no export" if folder.is_dir() else "is not there"
+        what = f"holds no {MANIFEST} of ours" if folder.is_dir() else "is no folder"
         raise DataError(
-            f"{folder} {what} (no {MANIFEST} of ours); give the --out of python -m drin_jax.export"
+            f"{folder} {what}, so it is no export; give the --out of python -m drin_jax.export"
         )
     if content.get("version") != VERSION:
         raise DataError(
