@@ -1,12 +1,13 @@
 """A finished run's scorer as a folder that needs no model code: `python -m drin_jax.export`.
 
+    import numpy as np
     from drin_jax import export
     from data_pipeline.graphs import GraphTables
     from data_pipeline.store import Store
 
     scorer = export.load("exports/drin")
     tables = GraphTables(Store.open("runs/drin/store"), "test", r=20, needs=scorer.needs)
-    arrays = tables.batch(range(8))  # or your own, as data_pipeline.schema.batch_shapes names them
+    arrays = tables.batch(np.arange(8))  # or your own, named as in data_pipeline.schema.batch_shapes
     scores = scorer.scores(arrays)  # [8, 20], higher is better
     scores[~arrays["candidate_mask"]] = float("-inf")
     best = scores.argmax(1)  # slot of each mention's best candidate

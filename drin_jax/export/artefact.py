@@ -41,7 +41,7 @@ def score_function(make: Callable[[], nnx.Module], gold_slot: bool) -> Score:
 
     def scores(params: Named, arrays: Mapping[str, Array]) -> Float[Array, "b scored"]:
         b = arrays["candidate_mask"].shape[0]
-        unread = {"gold": jnp.full(b, schema.NOT_RETRIEVED), "mask": jnp.ones(b, bool)}
+        unread = {"gold": jnp.full(b, schema.NOT_RETRIEVED, jnp.int32), "mask": jnp.ones(b, bool)}
         state = jax.tree_util.tree_map_with_path(lambda path, _: params[_name(path)], like)
         batch = GraphBatch.from_host({**arrays, **unread}, gold_slot)
         return nnx.merge(graphdef, state)(batch)[0]
