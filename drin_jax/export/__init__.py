@@ -7,7 +7,7 @@
 
     scorer = export.load("exports/drin")
     tables = GraphTables(Store.open("runs/drin/store"), "test", r=20, needs=scorer.needs)
-    arrays = tables.batch(np.arange(8))  # or your own, named as in data_pipeline.schema.batch_shapes
+    arrays = tables.batch(np.arange(8))  # or yours, named as in data_pipeline.schema.batch_shapes
     scores = scorer.scores(arrays)  # [8, 20], higher is better
     scores[~arrays["candidate_mask"]] = float("-inf")
     best = scores.argmax(1)  # slot of each mention's best candidate
