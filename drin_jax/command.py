@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from data_pipeline.schema import DataError
+from drin_jax import distributed
 from drin_jax.types import UserError
 
 FLAGS = flags.FLAGS
@@ -82,8 +84,11 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
     except (SyntaxError, ImportError, NameError) as error:
         _fail(f"the config file does not load: {error}", 2)
     try:
-        sys.exit(main(*values) or 0)
+        code = main(*values) or 0
+        distributed.part()
+        sys.exit(code)
     except _Left as left:
+        distributed.leave(f"stopped by {signal.Signals(left.number).name}", left.number + 128)
         _end(left.number + 128)
     except (UserError, DataError) as error:
         _fail(str(error), 1)
@@ -93,6 +98,16 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
         if "Failed loading config file" in str(error):  # told at the first use of the flag only
             _fail(_flag_message(error), 2)
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
+    except SystemExit:  # training that was stopped, in all processes at the same step
+        distributed.part()
+        raise
+    except Exception as error:
+        if distributed.count() == 1:
+            raise
+        distributed.await_news()
+        traceback.print_exc()
+        distributed.leave(f"{type(error).__name__}: {error}", 1)
+        _end(1)
 
 
 class _Left(SystemExit):
@@ -108,6 +123,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    distributed.leave(message, code)
     print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
     _end(code)
 

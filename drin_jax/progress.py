@@ -13,15 +13,18 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from drin_jax import distributed
+
 
 class Progress:
-    """A bar with rate, time left and a note, on stderr. `done` steps are behind it already."""
+    """A bar with rate, time left and a note, on stderr of process 0. `done` steps are behind
+    it already."""
 
     def __init__(self, title: str, total: int, done: int = 0, unit: str = "steps"):
         self.title, self.total, self.done, self.unit = title, total, done, unit
         self._start = done
         self._note = ""
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty() and distributed.lead()
 
     def __enter__(self) -> "Progress":
         self._began = time.perf_counter()
@@ -60,6 +63,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._bar.stop()
+        if not distributed.lead():
+            return
         seconds = time.perf_counter() - self._began
         print(
             f"{self.title}: {self.done}/{self.total} {self.unit} in {seconds:.1f} s, "

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from data_pipeline.loader import TrainLoader, TrainOrder
 from data_pipeline.store import Store
-from drin_jax import command, extract, losses, models, report
+from drin_jax import command, extract, losses, models, report, shared_folders
 from drin_jax import placement as placing
 from drin_jax.dispatch import HostSteps, ResidentSteps, Steps
 from drin_jax.evaluate import (
@@ -166,8 +166,8 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Prepare, train, evaluate and report; returns what `report.json` holds."""
     began = time.perf_counter()
     check(config)
-    command.claim_workdir(workdir, config)
-    store = extract.prepare(config, workdir, needs=models.needs(config.model.name, 1))
+    shared_folders.claim(workdir, config)
+    store = shared_folders.prepare(config, workdir, models.needs(config.model.name, 1))
     extract.say(extract.describe(store))
     prepared = time.perf_counter()
     setup = set_up(config, store)

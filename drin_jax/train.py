@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
+from drin_jax import distributed
 from drin_jax.checkpoint import Checkpoints, Position
 from drin_jax.dispatch import Steps
 from drin_jax.metric_log import MetricLog
@@ -118,10 +119,11 @@ class Trainer:
                 self._dispatch()
                 epoch_ends = self.step % self.steps_per_epoch == 0
                 save_due = self.step % self.save_every == 0
-                stop = signals.received
+                look = sum(n for _, n, _ in self._pending) >= self._window()
+                stop = distributed.agree_on_stop(signals.received, look or epoch_ends or save_due)
                 if epoch_ends or save_due or stop:
                     self._fetch()
-                elif sum(n for _, n, _ in self._pending) >= self._window():
+                elif look:
                     self._fetch(ahead=1)  # the newest goes on while the host reads the others
                 if epoch_ends:
                     self._end_epoch()

@@ -13,7 +13,16 @@ OURS = (*PACKAGES, "tests", "launch")
 # Of drin_jax: the parts that read data, the library call, and the commands with what they share.
 KNOW_THE_DATA = {
     *("train", "evaluate", "extract", "linker"),
-    *("main", "run", "command", "audit", "recall", "dense_retrieval", "sample_training"),
+    *(
+        "main",
+        "run",
+        "shared_folders",
+        "command",
+        "audit",
+        "recall",
+        "dense_retrieval",
+        "sample_training",
+    ),
     *("experiments", "explain", "export", "finished"),
     *("seeds", "seeds_program", "resident", "dispatch", "placement"),
 }

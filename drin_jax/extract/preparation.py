@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from data_pipeline import schema, split_arrays
 from data_pipeline.store import Store
 from data_pipeline.store_writer import StoreWriter
+from drin_jax import distributed
 from drin_jax.extract import additions
 from drin_jax.extract.candidates import check as check_candidates
 from drin_jax.extract.candidates import retrieve
@@ -185,5 +186,6 @@ def describe(store: Store) -> str:
 
 
 def say(message: str) -> None:
-    """A line of what is going on, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """A line of what is going on, on stderr of process 0."""
+    if distributed.lead():
+        print(message, file=sys.stderr, flush=True)
