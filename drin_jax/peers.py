@@ -35,7 +35,7 @@ class Place:
 
 
 class Peers:
-    """The other processes of a run, seen from a `Member` or from process 0, a `drin_jax.hub.Hub`."""
+    """The other processes, as a `Member` or as process 0, a `drin_jax.hub.Hub`, sees them."""
 
     def __init__(self, place: Place):
         self.place = place

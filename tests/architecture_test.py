@@ -13,18 +13,13 @@ OURS = (*PACKAGES, "tests", "launch")
 # Of drin_jax: the parts that read data, the library call, and the commands with what they share.
 KNOW_THE_DATA = {
     *("train", "evaluate", "extract", "linker"),
-    *(
-        "main",
-        "run",
-        "shared_folders",
-        "command",
-        "audit",
-        "recall",
-        "dense_retrieval",
-        "sample_training",
-    ),
+    *("main", "run", "command", "audit", "recall", "dense_retrieval", "sample_training"),
     *("experiments", "explain", "export", "finished"),
+<<<<<<< HEAD
     *("seeds", "seeds_program", "resident", "dispatch", "placement"),
+=======
+    *("seeds", "seeds_program", "resident", "shared_folders"),
+>>>>>>> b7874bf (Tell which new module knows the data)
 }
 KNOW_THE_ENCODERS = {"extract", "linker", "sample_training"}
 
