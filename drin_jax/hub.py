@@ -56,7 +56,7 @@ class Hub(Peers):
                 if now > deadline:
                     self._refusal = (
                         f"{missing} of {place.processes} did not come to {place.coordinator} in "
-                        f"{place.timeout:.0f} s; start the same command there with its own "
+                        f"{place.timeout:g} s; start the same command there with its own "
                         "--process, and see that it reaches that address"
                     )
                     break

@@ -124,7 +124,7 @@ class Member(Peers):
                 if (now := time.monotonic()) > deadline:
                     raise UserError(
                         f"process {place.process} finds no process 0 at {place.coordinator} in "
-                        f"{place.timeout:.0f} s ({error.strerror or error}); start process 0 there "
+                        f"{place.timeout:g} s ({error.strerror or error}); start process 0 there "
                         "or correct --coordinator"
                     ) from None
             if now > next_word:

@@ -15,11 +15,7 @@ KNOW_THE_DATA = {
     *("train", "evaluate", "extract", "linker"),
     *("main", "run", "command", "audit", "recall", "dense_retrieval", "sample_training"),
     *("experiments", "explain", "export", "finished"),
-<<<<<<< HEAD
-    *("seeds", "seeds_program", "resident", "dispatch", "placement"),
-=======
-    *("seeds", "seeds_program", "resident", "shared_folders"),
->>>>>>> b7874bf (Tell which new module knows the data)
+    *("seeds", "seeds_program", "resident", "dispatch", "placement", "shared_folders"),
 }
 KNOW_THE_ENCODERS = {"extract", "linker", "sample_training"}
 
