@@ -40,14 +40,15 @@ class DataParallel:
             )
         self.impl = impl
         self.local_devices = local[: devices or len(local)]
-        everywhere = [
-            device
-            for process in range(jax.process_count())
-            for device in jax.devices()
-            if device.process_index == process
-        ]
-        if devices and jax.process_count() == 1:
-            everywhere = self.local_devices
+        if devices and impl == "pmap" and jax.process_count() > 1:
+            raise UserError(
+                f"parallel.devices is {devices}, but several processes with parallel.impl 'pmap' "
+                "use all devices; use 0, or parallel.impl='shard_map'"
+            )
+        own: dict[int, list[jax.Device]] = {}
+        for device in jax.devices():
+            own.setdefault(device.process_index, []).append(device)
+        everywhere = [device for i in sorted(own) for device in own[i][: len(self.local_devices)]]
         self.mesh = Mesh(np.array(everywhere), (AXIS,))
 
     @property
