@@ -26,12 +26,17 @@ class DataParallel:
         impl: "shard_map" or "pmap".
         devices: local devices to use, 0 for all. Every process uses the same number.
     Raises:
-        UserError: unknown `impl`, or more devices than there are.
+        UserError: unknown `impl`, pmap in several processes, or more devices than there are.
     """
 
     def __init__(self, impl: str = "shard_map", devices: int = 0):
         if impl not in IMPLEMENTATIONS:
             raise UserError(f"parallel.impl is {impl!r}; known are {', '.join(IMPLEMENTATIONS)}")
+        if impl == "pmap" and jax.process_count() > 1:
+            raise UserError(
+                "parallel.impl is 'pmap', which keeps state where checkpoints of several processes "
+                "cannot take it; use parallel.impl='shard_map'"
+            )
         local = jax.local_devices()
         if not 0 <= devices <= len(local):
             raise UserError(
@@ -40,11 +45,6 @@ class DataParallel:
             )
         self.impl = impl
         self.local_devices = local[: devices or len(local)]
-        if devices and impl == "pmap" and jax.process_count() > 1:
-            raise UserError(
-                f"parallel.devices is {devices}, but several processes with parallel.impl 'pmap' "
-                "use all devices; use 0, or parallel.impl='shard_map'"
-            )
         own: dict[int, list[jax.Device]] = {}
         for device in jax.devices():
             own.setdefault(device.process_index, []).append(device)
@@ -121,7 +121,7 @@ class DataParallel:
                 axis_name=AXIS,
                 in_axes=(None, 0),  # type: ignore[arg-type]
                 out_axes=None,  # type: ignore[arg-type]
-                devices=None if jax.process_count() > 1 else self.local_devices,
+                devices=self.local_devices,
                 donate_argnums=0,
             )
         return jax.jit(
@@ -140,7 +140,7 @@ class DataParallel:
                 step,
                 axis_name=AXIS,
                 in_axes=(None, 0),  # type: ignore[arg-type]
-                devices=None if jax.process_count() > 1 else self.local_devices,
+                devices=self.local_devices,
             )
         return jax.jit(self._shard_map(step, PartitionSpec(AXIS), *between))
 

@@ -12,10 +12,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from tests.commands import ROOT, assert_one_clear_line, run, small_store, start, step_lines
+from drin_jax.parallel import DataParallel
+from tests.commands import (
+    ROOT,
+    assert_one_clear_line,
+    run,
+    small_store,
+    start,
+    step_lines,
+    user_error,
+)
 
 STEPS = 45  # 230 mentions in batches of 16, three times
 
@@ -147,3 +157,18 @@ def test_a_run_may_change_its_processes_and_lose_them(store: Path, tmp_path: Pat
         [at_last[i] for i in steps], [reference[i] for i in steps], atol=1e-5, rtol=0
     )
     assert_same_results(changing, whole)
+
+
+def test_pmap_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert "use parallel.impl='shard_map'" in user_error(lambda: DataParallel("pmap"))
+
+
+def test_processes_that_do_not_fit_together_end_in_one_line(store: Path, tmp_path: Path) -> None:
+    place = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"
+    processes = [
+        start("drin_jax.main", *arguments(store, tmp_path / str(i)), *place, f"--process={i}")
+        for i in (0, 1)
+    ]
+    for result in finish(processes):
+        assert_one_clear_line(result, "process 1 on", "does not see what process 0", "--workdir")
