@@ -64,6 +64,21 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def restored(workdir: Path, devices: int = 1, processes: int = 1) -> list[str]:
+    """Digests of the newest checkpoint's state on every device of every process."""
+    module, place = "tests.restored_parameters", f"127.0.0.1:{free_port()}"
+    places = [(place, str(processes), str(i)) for i in range(processes)] if processes > 1 else [()]
+    started = [start(module, str(workdir), *own, devices=devices) for own in places]
+    digests = []
+    for result in finish(started):
+        assert result.returncode == 0, result.stderr
+        told = json.loads(result.stdout.splitlines()[-1])  # after what gloo has to say
+        assert not {*told["copies"]} & {*told["unlike"]}
+        digests += told["copies"]
+    assert len(digests) == devices * processes
+    return digests
+
+
 def start_two(*args: str) -> list[subprocess.Popen]:
     place = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"
     return [start("drin_jax.main", *args, *place, f"--process={i}") for i in (0, 1)]
@@ -123,6 +138,10 @@ def test_a_run_may_change_its_processes_and_lose_them(store: Path, tmp_path: Pat
     assert first.returncode == 0, first.stderr
     alone = losses(changing)
 
+    # The same bits wherever they are restored.
+    (digest,) = restored(changing)
+    assert {*restored(changing, devices=8)} == {digest}
+
     # One process to two; then the second is killed and takes the first with it.
     args = arguments(store, changing)
     processes = start_two(*args)
@@ -145,7 +164,8 @@ def test_a_run_may_change_its_processes_and_lose_them(store: Path, tmp_path: Pat
     saved = {int(folder.name) for folder in (changing / "checkpoints" / "last").iterdir()}
     assert max(saved) == max(again) < STEPS
 
-    # Two processes to one of eight devices.
+    # Two processes to one, and to one of eight devices.
+    assert {*restored(changing, processes=2)} == {*restored(changing)} != {digest}
     last = run("drin_jax.main", *args, devices=8)
     assert last.returncode == 0, last.stderr
     at_last = losses(changing)
