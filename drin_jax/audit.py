@@ -211,8 +211,9 @@ def audit(config: ConfigDict, workdir: Path) -> list[Finding]:
 def main() -> None:
     """Audit the config's data and write WORKDIR/audit.json."""
     config, workdir = command.config_and_workdir()
-    from drin_jax import run
+    from drin_jax import compilation_cache, run
 
+    compilation_cache.switch_on()
     run.check(config)
     command.claim_workdir(workdir, config)
     findings = audit(config, workdir)

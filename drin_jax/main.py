@@ -20,8 +20,10 @@ def main() -> None:
     """Run the experiment that the flags describe."""
     config, workdir = command.config_and_workdir()
     distributed.join(process_flags.place(), command.flat(config))
+    from drin_jax import compilation_cache
     from drin_jax.run import execute  # jax, flax and orbax load only when there is work
 
+    compilation_cache.switch_on()
     execute(config, workdir)
 
 

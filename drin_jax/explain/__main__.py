@@ -64,8 +64,9 @@ def main() -> None:
     values = FLAGS.flag_values_dict()
     mode = check(values, [name for name in values if FLAGS[name].present])
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    from drin_jax import finished
+    from drin_jax import compilation_cache, finished
 
+    compilation_cache.switch_on()
     run = finished.open_run(Path(FLAGS.workdir))
     run.store.check_split(FLAGS.split)
     if mode == "mention":
