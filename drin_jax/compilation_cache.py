@@ -34,13 +34,13 @@ def switch_on() -> Path | None:
     Returns:
         The folder; None where it is off, in a bucket, or cannot be used.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    if not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return None
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
     # A full disk or a damaged file costs a compilation, not a line for each program.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    given = jax.config.jax_compilation_cache_dir
+    given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if given and "://" in given:
         return None
     folder = Path(given) if given else _own_folder()

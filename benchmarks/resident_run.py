@@ -1,0 +1,98 @@
+"""Our training as `drin_jax.run` builds it, step by step: without checkpoints and evaluation."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from data_pipeline.store import Store
+from drin_jax import run
+from drin_jax.resident import DeviceTables, Layout
+from drin_jax.train_step import create_state
+
+DISPATCH_SECONDS = 1.0  # about, as the trainer's
+
+
+class ResidentRun:
+    """A training on tables on the devices.
+
+    Args:
+        store: with a train split.
+        config: of the run; `train.log_every` bounds the steps of a dispatch.
+        layout: of the tables; None: float32 on every device.
+    """
+
+    def __init__(self, store: Store, config: ConfigDict, layout: Layout | None = None):
+        setup = run.set_up(config, store)
+        layout = layout or Layout(parallel=setup.parallel)
+        tables = DeviceTables.of(
+            store,
+            "train",
+            r=setup.r,
+            gold_slot=setup.gold_slot,
+            needs=setup.needs,
+            layout=layout,
+        )
+        jax.block_until_ready(tables)
+        optimizer = optax.adam(config.train.learning_rate)
+        self.setup, self.tables = setup, tables
+        self.steps = run.make_steps(config, store, setup, optimizer, tables)
+        self.steps_per_epoch = self.steps.order.steps_per_epoch
+        self.state = setup.parallel.replicate(create_state(setup.params, optimizer))
+        self.step = 0
+        self._rate = 0.0
+
+    def compile(self) -> None:
+        """Compile the program, or load it, by running none of its steps."""
+        self.state, _, _ = self.steps(self.state, self.step, 0)
+        jax.block_until_ready(self.state)
+
+    def train(self, steps: int) -> np.ndarray:
+        """So many more steps, in dispatches of about a second; their losses [steps]."""
+        losses = []
+        end = self.step + steps
+        while self.step < end:
+            most = min(end - self.step, max(4, int(DISPATCH_SECONDS * self._rate)))
+            began = time.perf_counter()
+            self.state, metrics, n = self.steps(self.state, self.step, most)
+            losses.append(np.asarray(metrics["loss"])[:n])
+            self._rate = n / (time.perf_counter() - began)
+            self.step += n
+        return np.concatenate(losses)
+
+
+def peak_gb() -> float:
+    """Peak resident memory of this process in GB, pages of mapped files counted. Linux only."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+
+
+def in_a_process(module: str, *args: str, **environment: str) -> dict[str, Any]:
+    """The JSON of the last line that `python -m module args` prints; a failure ends this one."""
+    result = subprocess.run(
+        [sys.executable, "-m", module, *args],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise SystemExit(f"error: {module} {' '.join(args)} ended with {result.returncode}")
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def finish(result: dict[str, Any], file: Path | None) -> None:
+    """Print the result as one JSON line, and write it where asked."""
+    line = json.dumps(result)
+    print(line)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(line + "\n")
