@@ -1,0 +1,211 @@
+"""A whole epoch with its data: ours on resident tables, PyTorch from the preprocessed arrays.
+
+    python -m benchmarks.epoch [--shape wikidiverse wikimel] [--store STORE] [--steps N]
+        [--batches N] [--workers N] [--folder DIR] [--json FILE]
+
+Theirs is the PyTorch step of `benchmarks.train_step`, fed by a torch DataLoader from memory-mapped
+files in the layout of the authors' release (benchmarks/preprocessed.py): a prefix of so many
+batches is written and read, once with the files dropped from the system's cache (where it obeys)
+and once from memory, and scaled to the epoch's batches; the size is that of the whole layout.
+WikiMEL's table of entities is cut to 5,000, so that it fits on any disk: that favours them. Ours is
+`drin_jax`'s training on a synthetic store: its upload, counted in full, and its steps, all of an
+epoch or --steps of them, scaled. Compiling is counted in neither (`benchmarks.start` times it).
+Each side runs in a process of its own. The aim: at least 5 times faster with loading, and a peak
+memory, all pages counted, of at most a tenth of the layout's size.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import synthetic_store
+from benchmarks.resident_run import finish, in_a_process, peak_gb
+from benchmarks.synthetic_store import SHAPES, Shape
+
+BATCH, MARGIN, LEARNING_RATE = 64, 0.25, 1e-3
+LEAST_RATIO, MOST_MEMORY = 5.0, 0.1
+ENTITIES_ON_DISK = 5_000
+
+
+def ours(store: str, steps: int) -> dict[str, Any]:
+    """Seconds of uploading and of so many steps (0: an epoch), in this process."""
+    from benchmarks.resident_run import ResidentRun
+    from data_pipeline.store import Store
+
+    began = time.perf_counter()
+    training = ResidentRun(Store.open(store), synthetic_store.config_for(batch=BATCH))
+    loading = time.perf_counter() - began
+    training.compile()
+    training.train(2)  # pages and threads are there
+    steps = min(steps or training.steps_per_epoch, training.steps_per_epoch)
+    wall, cpu = time.perf_counter(), time.process_time()
+    losses = training.train(steps)
+    result = _seconds(wall, cpu, training.steps_per_epoch / steps)
+    return {
+        "steps": steps,
+        "loading_s": loading,
+        "arithmetic_s": result["wall_s"],
+        "epoch_s": loading + result["wall_s"],
+        "cpu_s": result["cpu_s"],
+        "peak_gb": peak_gb(),
+        "loss": float(losses[-1]),
+    }
+
+
+def theirs(folder: str, r: int, workers: int, batches: float) -> dict[str, Any]:
+    """Seconds of an epoch of so many batches: cold, warm, loading alone, arithmetic alone."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from benchmarks.import_release import drop_cache
+    from benchmarks.preprocessed import Mentions, graph
+    from benchmarks.torch_drin import TorchDRIN, upstream_loss
+
+    data = Mentions(Path(folder), r)
+    loader = DataLoader(
+        data,
+        BATCH,
+        shuffle=True,
+        num_workers=workers,
+        generator=torch.Generator().manual_seed(0),
+    )
+    first = graph(next(iter(loader)))
+    model = TorchDRIN(first["entity_text"].shape[-1], first["entity_image"].shape[-1])
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
+
+    def step(batch: dict[str, torch.Tensor]) -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = upstream_loss(model(batch), batch["gold"], MARGIN)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    def timed(epoch: Any) -> dict[str, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for batch in epoch:
+            step(batch)
+        return _seconds(wall, cpu, batches / (len(data) / BATCH))
+
+    step(first)
+    drop_cache(Path(folder))
+    cold = timed(map(graph, loader))
+    warm = timed(map(graph, loader))
+    arithmetic = timed([first] * len(loader))
+    return {
+        "batches": len(loader),
+        "workers": workers,
+        "cold_s": cold["wall_s"],
+        "epoch_s": warm["wall_s"],
+        "cpu_s": warm["cpu_s"],
+        "arithmetic_s": arithmetic["wall_s"],
+        "loading_s": warm["wall_s"] - arithmetic["wall_s"],
+        "peak_gb": max(peak_gb(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6),
+    }
+
+
+def _seconds(wall: float, cpu: float, scale: float) -> dict[str, float]:
+    """Since then, for a whole epoch."""
+    return {
+        "wall_s": (time.perf_counter() - wall) * scale,
+        "cpu_s": (time.process_time() - cpu) * scale,
+    }
+
+
+def measure(
+    name: str, shape: Shape, folder: Path, *, store: Path | None, **options: int
+) -> dict[str, Any]:
+    """One row of the result."""
+    from benchmarks import preprocessed
+
+    if store is None:
+        store = folder / "store"
+        synthetic_store.write(store, shape)
+    widths = {"t": shape.text, "v": shape.image}
+    full = preprocessed.layout(name, shape.train, shape.entities, shape.r, **widths)
+    prefix, entities = options["batches"] * BATCH, min(ENTITIES_ON_DISK, shape.entities)
+    part = preprocessed.layout(name, prefix, entities, shape.r, **widths)
+    preprocessed.write(folder / "preprocessed", part, entities, shape.r)
+    row: dict[str, Any] = {
+        "shape": name,
+        "mentions": shape.train,
+        "r": shape.r,
+        "layout_gb": preprocessed.size(full) / 1e9,
+        "prefix_gb": preprocessed.size(part) / 1e9,
+    }
+    module = "benchmarks.epoch"
+    row["ours"] = in_a_process(module, "--child=ours", str(store), str(options["steps"]))
+    row["theirs"] = in_a_process(
+        module,
+        "--child=theirs",
+        *(str(folder / "preprocessed"), str(shape.r), str(options["workers"])),
+        str(shape.train / BATCH),
+    )
+    for kind in ("epoch_s", "arithmetic_s", "cpu_s"):
+        row[f"ratio_{kind.removesuffix('_s')}"] = row["theirs"][kind] / row["ours"][kind]
+    row["ratio_cold"] = row["theirs"]["cold_s"] / row["ours"]["epoch_s"]
+    row["memory_share"] = row["ours"]["peak_gb"] / row["layout_gb"]
+    return row
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure every shape, print a few lines each and one JSON line at the end."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.epoch", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--store", type=Path, help="an existing store, of a single shape")
+    parser.add_argument("--steps", type=int, default=0, help="of ours; 0: the whole epoch")
+    parser.add_argument("--batches", type=int, default=50, help="of theirs, on disk")
+    parser.add_argument("--workers", type=int, default=0, help="processes of their DataLoader")
+    parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
+    parser.add_argument("--json", type=Path, help="write the result here too")
+    parser.add_argument("--child", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.child == "ours":
+        return finish(ours(args.rest[0], int(args.rest[1])), None)
+    if args.child == "theirs":
+        folder, r, workers, batches = args.rest
+        return finish(theirs(folder, int(r), int(workers), float(batches)), None)
+    rows = []
+    for name in args.shape:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            rows.append(
+                measure(
+                    name,
+                    SHAPES[name],
+                    Path(folder),
+                    store=args.store,
+                    steps=args.steps,
+                    batches=args.batches,
+                    workers=args.workers,
+                )
+            )
+        describe(rows[-1])
+    return finish(
+        {"benchmark": "epoch", "cores": len(os.sched_getaffinity(0)), "rows": rows}, args.json
+    )
+
+
+def describe(row: dict[str, Any]) -> None:
+    """A few lines of one row."""
+    print(f"{row['shape']}: {row['mentions']:,} mentions, r {row['r']}, an epoch:")
+    for name in ("ours", "theirs"):
+        side = row[name]
+        print(
+            f"  {name:7} {side['epoch_s']:8.1f} s: loading {side['loading_s']:.1f}, arithmetic "
+            f"{side['arithmetic_s']:.1f}; peak memory {side['peak_gb']:.2f} GB"
+        )
+    print(
+        f"  theirs / ours: {row['ratio_epoch']:.1f} from memory, {row['ratio_cold']:.1f} from disk "
+        f"(aim {LEAST_RATIO:.0f}), arithmetic alone {row['ratio_arithmetic']:.1f}\n"
+        f"  our memory is {row['memory_share']:.2f} of the layout's {row['layout_gb']:.1f} GB "
+        f"(aim {MOST_MEMORY})"
+    )
+
+
+if __name__ == "__main__":
+    main()
