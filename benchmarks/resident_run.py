@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.store import Store
 from drin_jax import run
+from drin_jax.dispatch import ResidentSteps
 from drin_jax.resident import DeviceTables, Layout
 from drin_jax.train_step import create_state
 
@@ -44,7 +45,9 @@ class ResidentRun:
         jax.block_until_ready(tables)
         optimizer = optax.adam(config.train.learning_rate)
         self.setup, self.tables = setup, tables
-        self.steps = run.make_steps(config, store, setup, optimizer, tables)
+        steps = run.make_steps(config, store, setup, optimizer, tables)
+        assert isinstance(steps, ResidentSteps)
+        self.steps = steps
         self.steps_per_epoch = self.steps.order.steps_per_epoch
         self.state = setup.parallel.replicate(create_state(setup.params, optimizer))
         self.step = 0
@@ -54,6 +57,10 @@ class ResidentRun:
         """Compile the program, or load it, by running none of its steps."""
         self.state, _, _ = self.steps(self.state, self.step, 0)
         jax.block_until_ready(self.state)
+
+    def compiled(self) -> jax.stages.Compiled:
+        """The program itself, to ask what it costs; nothing runs."""
+        return self.steps.lower(self.state, self.step).compile()
 
     def train(self, steps: int) -> np.ndarray:
         """So many more steps, in dispatches of about a second; their losses [steps]."""

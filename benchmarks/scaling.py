@@ -1,147 +1,144 @@
-"""How a training step's time and memory grow: with r, batch, layers, entities and devices.
+"""How a training step's time and memory grow with the problem.
 
-    python -m benchmarks.scaling [--axes r batch layers entities devices] [--repeats N]
-        [--width D] [--json FILE]
+    python -m benchmarks.scaling [--axes r batch layers entities devices] [--repeats N] [--json FILE]
 
-Each axis is varied from a base (r 10, batch 32, 2 layers, 10,000 entities, one device) with widths
-that fit this machine (text 64, image 128, d 64 unless told). Printed are medians of a step's wall
-time, the bytes of the compiled program's temporaries and of the tables on each device, and the
-slope of the logarithms over each axis: 1 is linear. Exit code 1 where r or batch grow worse than
-linearly (slope above 1.1). Simulated devices share this machine's cores, so their time says what
-dividing a batch costs, not what more devices gain.
+One size grows at a time: candidates r, mentions in a batch, layers L, entities of the knowledge
+base, and simulated devices that share these cores (a process each; they add no speed). Widths are
+small (text 64, image 128, d 64; text 8, image 16 for the knowledge base, so that a million entities
+fit anywhere), so that it ends in minutes. Time is CPU time a step, the least of the repeats; memory
+is what the compiler plans for the program beside its arguments, and for the knowledge base the
+tables. Printed are the slopes of lines through the logarithms: 1 is linear. The exit code is 1
+where time or memory grows faster than linearly in r or the batch.
 """
 
 import argparse
-import dataclasses
-import json
-import os
-import statistics
-import subprocess
+import math
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from benchmarks.synthetic_run import Shape, SyntheticRun
+from benchmarks import synthetic_store
+from benchmarks.resident_run import ResidentRun, finish, in_a_process
+from benchmarks.synthetic_store import Shape
+from data_pipeline.store import Store
 
 AXES: dict[str, tuple[int, ...]] = {
     "r": (10, 30, 100, 300),
-    "batch": (16, 32, 64, 128, 256),
-    "layers": (1, 2, 3, 4),
+    "batch": (8, 16, 32, 64, 128),
+    "layers": (1, 2, 4, 8),
     "entities": (10_000, 100_000, 1_000_000),
     "devices": (1, 2, 4, 8),
 }
-LINEAR, WORST_SLOPE = ("r", "batch"), 1.1
-DEVICES_FLAG = "--xla_force_host_platform_device_count"
+LINEAR = 1.1  # slopes above are worse than linear; measured ones of linear growth scatter
+HELD = ("r", "batch")  # to be no worse than linear
+WIDTH = 64
+BASE = Shape(entities=10_000, train=2_048, valid=8, test=8, r=300, text=64, image=128)
+MIDDLE = {"r": 30, "batch": 32, "layers": 2}
+STEPS = 4  # timed together
 
 
-def base(width: int) -> Shape:
-    """Where every axis starts."""
-    return Shape(mentions=2048, batch=32, text=width, image=2 * width, width=width)
-
-
-def measure(shape: Shape, repeats: int) -> dict[str, float]:
-    """Median seconds of a step, and bytes on each device."""
-    run = SyntheticRun(dataclasses.replace(shape, entities=max(shape.entities, shape.r)))
-    memory: Any = run.steps.compiled(run.state).memory_analysis()
-    per_dispatch = max(1, min(20, 4096 // (shape.batch * max(shape.r // 10, 1))))
-    run.advance(per_dispatch)
-    seconds = [run.advance(per_dispatch) / per_dispatch for _ in range(repeats)]
+def point(store: Store, repeats: int, r: int, batch: int, layers: int) -> dict[str, float]:
+    """Seconds and bytes of a step of this size."""
+    config = synthetic_store.config_for(WIDTH, batch)
+    config.eval.batch = batch
+    config.graph.r, config.model.layers = r, layers
+    training = ResidentRun(store, config)
+    memory: Any = training.compiled().memory_analysis()
+    tables = training.tables.bytes(store, ["train"], r=r)
+    training.train(1)
+    cpu, wall = [], []
+    for _ in range(repeats):
+        at = time.process_time(), time.perf_counter()
+        training.train(STEPS)
+        cpu.append((time.process_time() - at[0]) / STEPS)
+        wall.append((time.perf_counter() - at[1]) / STEPS)
     return {
-        "seconds": statistics.median(seconds),
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "table_bytes": run.table_bytes(),
+        "cpu_s": min(cpu),
+        "wall_s": min(wall),
+        "bytes": float(memory.temp_size_in_bytes),
+        "table_bytes": float(tables),
     }
 
 
-def measure_devices(count: int, width: int, repeats: int) -> dict[str, float]:
-    """The base on so many simulated devices, in a process of its own."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}={count}"
-    command = [sys.executable, "-m", "benchmarks.scaling", "--point", f"--width={width}"]
-    result = subprocess.run(
-        [*command, f"--repeats={repeats}"],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode:
-        raise SystemExit(f"error: {count} devices: {result.stderr.strip().splitlines()[-1:]}")
-    return json.loads(result.stdout.splitlines()[-1])
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Of the least-squares line through (log size, log value)."""
+    x, y = [math.log(size) for size in sizes], [math.log(value) for value in values]
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    across = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+    return across / sum((a - mx) ** 2 for a in x)
 
 
-def slope(points: Sequence[int], values: Sequence[float]) -> float:
-    """Of the line through the logarithms; 0 where nothing grows."""
-    if min(values) <= 0:
-        return 0.0
-    return float(np.polyfit(np.log(points), np.log(values), 1)[0])
-
-
-def vary(axis: str, points: Sequence[int], width: int, repeats: int) -> dict[str, Any]:
-    """One axis: its rows, and the slope of every number."""
-    rows = []
-    for point in points:
+def grow(axis: str, sizes: Sequence[int], repeats: int, folder: Path) -> dict[str, Any]:
+    """The points of one axis and their slopes."""
+    store = folder / "store"
+    if not store.exists():
+        synthetic_store.write(store, BASE)
+    points = []
+    for size in sizes:
         if axis == "devices":
-            numbers = measure_devices(point, width, repeats)
+            flag = f"--xla_force_host_platform_device_count={size}"
+            args = (f"--child={store}", f"--repeats={repeats}")
+            found = in_a_process("benchmarks.scaling", *args, XLA_FLAGS=flag, JAX_PLATFORMS="cpu")
+        elif axis == "entities":
+            place = folder / f"entities-{size}"
+            wide = Shape(entities=size, train=512, valid=8, test=8, r=30, text=8, image=16)
+            found = point(synthetic_store.write(place, wide), repeats, **MIDDLE)
         else:
-            numbers = measure(dataclasses.replace(base(width), **{axis: point}), repeats)
-        rows.append({axis: point, **numbers})
-        print(
-            f"{axis:9}{point:10,} {1e3 * numbers['seconds']:9.2f} ms a step "
-            f"{numbers['temporary_bytes'] / 1e6:9.1f} MB temporary "
-            f"{numbers['table_bytes'] / 1e6:9.1f} MB tables",
-            flush=True,
-        )
-    names = ("seconds", "temporary_bytes", "table_bytes")
-    slopes = {name: slope(points, [row[name] for row in rows]) for name in names}
-    print(f"{'':9}slopes: " + ", ".join(f"{n} {s:.2f}" for n, s in slopes.items()))
-    return {"axis": axis, "rows": rows, "slopes": slopes}
+            found = point(Store.open(store), repeats, **MIDDLE | {axis: size})
+        points.append({"size": size, **found})
+    memory = "table_bytes" if axis == "entities" else "bytes"
+    return {
+        "axis": axis,
+        "memory_of": memory,
+        "points": points,
+        "time_slope": slope(sizes, [one["cpu_s"] for one in points]),
+        "memory_slope": slope(sizes, [one[memory] for one in points]),
+    }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Vary every axis; 1 where something grows worse than linearly."""
+def worse_than_linear(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each slope that should be linear and is above."""
+    return [
+        f"{kind} grows with {row['axis']} at a slope of {row[f'{kind}_slope']:.2f}, above {LINEAR}"
+        for row in rows
+        for kind in ("time", "memory")
+        if row["axis"] in HELD and row[f"{kind}_slope"] > LINEAR
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print a table an axis and one JSON line; exit 1 where growth is not linear."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--width", type=int, default=64, help="of text and layers; image twice it")
-    parser.add_argument("--largest", type=int, default=0, help="leave out larger points")
+    parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
     parser.add_argument("--json", type=Path, help="write the result here too")
-    parser.add_argument("--point", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.point:
-        print(json.dumps(measure(base(args.width), args.repeats)))
-        return 0
-    results = []
-    for axis in args.axes:
-        points = [p for p in AXES[axis] if not args.largest or p <= args.largest]
-        results.append(vary(axis, points, args.width, args.repeats))
-    line = json.dumps(
-        {
-            "benchmark": "scaling",
-            "width": args.width,
-            "device": jax.devices()[0].device_kind,
-            "cores": len(os.sched_getaffinity(0)),
-            "jax": jax.__version__,
-            "axes": results,
-        }
-    )
-    print(line)
-    if args.json:
-        args.json.write_text(line + "\n")
-    steep = [
-        f"{result['axis']} ({name} {value:.2f})"
-        for result in results
-        if result["axis"] in LINEAR
-        for name, value in result["slopes"].items()
-        if value > WORST_SLOPE
-    ]
-    if steep:
-        print(f"error: worse than linear: {', '.join(steep)}", file=sys.stderr)
-    return int(bool(steep))
+    if args.child:
+        return finish(point(Store.open(args.child), args.repeats, **MIDDLE), None)
+    rows = []
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        for axis in args.axes:
+            row = grow(axis, AXES[axis], args.repeats, Path(folder))
+            rows.append(row)
+            for one in row["points"]:
+                print(
+                    f"{axis:9} {one['size']:9,} {1e3 * one['cpu_s']:8.2f} ms CPU "
+                    f"{1e3 * one['wall_s']:8.2f} ms wall {one[row['memory_of']] / 1e6:9.2f} MB"
+                )
+            print(
+                f"{axis:9} slopes: time {row['time_slope']:.2f}, memory {row['memory_slope']:.2f}"
+            )
+    finish({"benchmark": "scaling", "width": WIDTH, "middle": MIDDLE, "rows": rows}, args.json)
+    if found := worse_than_linear(rows):
+        sys.exit("error: " + "; ".join(found))
+    return None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -93,15 +93,26 @@ class ResidentSteps(Steps):
         """Nothing to prepare: rows are those of the step that a call names."""
 
     def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
-        epoch, within = divmod(step, self.order.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._rows = epoch, self._rows_of(epoch)
-            self._first = self._upload(epoch * self.order.steps_per_epoch)
+        within = self._begin(step)
         n = min(most, self._most, self.order.steps_per_epoch - within)
         state, metrics = self._program(
             self._tables, state, self._rows, self._first, self._on_devices(n)
         )
         return state, metrics, n
+
+    def lower(self, state: TrainState, step: int) -> jax.stages.Lowered:
+        """The program as a call at `step` would run it, for a look at what it costs."""
+        self._begin(step)
+        program: Any = self._program
+        return program.lower(self._tables, state, self._rows, self._first, self._on_devices(1))
+
+    def _begin(self, step: int) -> int:
+        """Have the rows of the epoch that `step` is in on the devices; its place in there."""
+        epoch, within = divmod(step, self.order.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._rows = epoch, self._rows_of(epoch)
+            self._first = self._upload(epoch * self.order.steps_per_epoch)
+        return within
 
     @property
     def compilations(self) -> int:
