@@ -27,7 +27,7 @@ from benchmarks import synthetic_store
 from benchmarks.resident_run import finish, in_a_process, peak_gb
 from benchmarks.synthetic_store import SHAPES, Shape
 
-BATCH, MARGIN, LEARNING_RATE = 64, 0.25, 1e-3
+BATCH, WIDTH, MARGIN, LEARNING_RATE = 64, 768, 0.25, 1e-3
 LEAST_RATIO, MOST_MEMORY = 5.0, 0.1
 ENTITIES_ON_DISK = 5_000
 
@@ -41,7 +41,7 @@ def ours(store: str, steps: int) -> dict[str, Any]:
     watch = Watch()
     watch.start()
     wall, cpu = time.perf_counter(), time.process_time()
-    training = ResidentRun(Store.open(store), synthetic_store.config_for(batch=BATCH))
+    training = ResidentRun(Store.open(store), synthetic_store.config_for(WIDTH, BATCH))
     loading = _seconds(wall, cpu, 1.0)
     training.compile()
     training.train(2)  # pages and threads are there
@@ -79,7 +79,7 @@ def theirs(folder: str, r: int, workers: int, batches: float) -> dict[str, Any]:
         generator=torch.Generator().manual_seed(0),
     )
     first = graph(next(iter(loader)))
-    model = TorchDRIN(first["entity_text"].shape[-1], first["entity_image"].shape[-1])
+    model = TorchDRIN(first["entity_text"].shape[-1], first["entity_image"].shape[-1], WIDTH)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
 
     def step(batch: dict[str, torch.Tensor]) -> float:

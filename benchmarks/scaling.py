@@ -1,6 +1,6 @@
 """How a training step's time and memory grow with the problem.
 
-    python -m benchmarks.scaling [--axes r batch layers entities devices] [--repeats N] [--json FILE]
+    python -m benchmarks.scaling [--axes r batch …] [--repeats N] [--folder DIR] [--json FILE]
 
 One size grows at a time: candidates r, mentions in a batch, layers L, entities of the knowledge
 base, and simulated devices that share these cores (a process each; they add no speed). Widths are

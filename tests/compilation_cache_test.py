@@ -35,6 +35,7 @@ def settings(monkeypatch: pytest.MonkeyPatch):
         *("jax_compilation_cache_max_size", "jax_persistent_cache_min_compile_time_secs"),
     ]
     before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", None)
     yield
     for name, value in before.items():
