@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import synthetic_store
-from benchmarks.resident_run import finish, in_a_process, peak_gb
+from benchmarks.processes import finish, in_a_process, peak_gb
 from benchmarks.synthetic_store import SHAPES, Shape
 
 BATCH, WIDTH, MARGIN, LEARNING_RATE = 64, 768, 0.25, 1e-3

@@ -21,7 +21,8 @@ from typing import Any
 import jax
 
 from benchmarks import synthetic_store
-from benchmarks.resident_run import ResidentRun, finish
+from benchmarks.processes import finish
+from benchmarks.resident_run import ResidentRun
 from data_pipeline.store import Store
 
 LIMIT = 10.0  # seconds

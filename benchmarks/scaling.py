@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import synthetic_store
-from benchmarks.resident_run import ResidentRun, finish, in_a_process
+from benchmarks.processes import finish, in_a_process
+from benchmarks.resident_run import ResidentRun
 from benchmarks.synthetic_store import Shape
 from data_pipeline.store import Store
 

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import finish, in_a_process
+
 LIMIT = 3.0  # seconds from the imports to the first step of a second start
 PHASES = ("import", "build", "compile", "first_step")
 
@@ -74,8 +76,6 @@ def _phases(began: float, marks: list[float]) -> dict[str, Any]:
 
 def measure(store: Path, repeats: int, folder: Path) -> dict[str, Any]:
     """Medians of every kind of start, taking turns."""
-    from benchmarks.resident_run import in_a_process
-
     runs: dict[str, list[dict[str, Any]]] = {"cold": [], "cached": [], "pytorch": []}
     for repeat in range(repeats):
         for kind, found in runs.items():
@@ -107,8 +107,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write the result here too")
     parser.add_argument("--child", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    from benchmarks.resident_run import finish
-
     if args.child:
         return finish({"ours": ours, "theirs": theirs}[args.child](str(args.store)), None)
     from benchmarks import synthetic_store
