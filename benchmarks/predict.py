@@ -4,9 +4,10 @@
         [--measure] [--steps N] [--json FILE]
 
 XLA's cost analysis of the compiled training program says how many floating-point operations and
-bytes a step takes; a machine can be no faster than the larger of operations over its rate and bytes
-over its bandwidth, by the vendors' figures (DEVICES). That bound is printed as a prediction: the
-program was compiled here, and another compiler fuses otherwise. With --measure, or on a GPU or TPU,
+bytes a step takes; a machine runs that program no faster than the larger of operations over its
+rate and bytes over its bandwidth, by the vendors' figures (DEVICES). Where it was compiled for a
+CPU this is a prediction and no bound: another compiler fuses otherwise, and reading a bfloat16 step
+as a CPU computes it, in float32, counts too many bytes. With --measure, or on a GPU or TPU,
 the training itself runs (every step of every epoch, tables on the device, compiling apart; no
 evaluation, no checkpoints), and the bound stands beside it. The aim: under 10 seconds on an H100.
 """
@@ -60,7 +61,7 @@ def cost(training: ResidentRun) -> dict[str, float]:
 
 
 def bound(step: dict[str, float], steps: int, device: Device, dtype: str) -> dict[str, float]:
-    """Seconds that so many steps take at least."""
+    """Seconds of so many steps of this program where nothing but the roofline holds it back."""
     arithmetic = steps * step["flops"] / device.flops[dtype]
     memory = steps * step["bytes"] / device.bytes
     return {"arithmetic_s": arithmetic, "memory_s": memory, "seconds": max(arithmetic, memory)}
@@ -125,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     for name, row in result["predicted"].items():
         print(
-            f"  {name:9} predicted, at least {row['seconds']:.1f} s (arithmetic "
+            f"  {name:9} predicted {row['seconds']:.1f} s (arithmetic "
             f"{row['arithmetic_s']:.1f}, memory {row['memory_s']:.1f}; {row['source']})"
         )
     if "measured" in result:

@@ -94,7 +94,7 @@ def predict(result: Result) -> str:
     """Predictions for accelerators, and what was measured on one."""
     head = ("device", "", "seconds", "arithmetic s", "memory s")
     lines = [
-        (name, "predicted, at least", *(f"{row[kind]:.1f}" for kind in
+        (name, "predicted", *(f"{row[kind]:.1f}" for kind in
                                         ("seconds", "arithmetic_s", "memory_s")))
         for name, row in result["predicted"].items()
     ]  # fmt: skip
