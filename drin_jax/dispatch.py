@@ -119,13 +119,6 @@ class ResidentSteps(Steps):
         """Programs compiled so far: 1 once a step was taken."""
         return int(self._program._cache_size())  # type: ignore[attr-defined]
 
-    def compiled(self, state: TrainState) -> jax.stages.Compiled:
-        """The program as compiled, for a look at its text, memory and cost (of one step)."""
-        rows, number = self._rows_of(0), self._upload(0)
-        return self._program.lower(  # type: ignore[attr-defined,no-any-return]
-            self._tables, state, rows, number, number
-        ).compile()
-
     def _upload(self, number: int) -> Any:
         return self._parallel.replicate(np.int32(number))
 

@@ -27,6 +27,7 @@ def test_predictions_follow_from_the_program(training):
     candidates, widths = 16 * 6, (8 + 12) * 8
     assert 2 * candidates * widths < step["flops"] < 100 * candidates * widths
     assert step["bytes"] > 4 * candidates * (8 + 12)
+    assert predict.small(TINY, 16).entities == 16
     device = predict.Device({"float32": 10.0}, bytes=5.0, source="")
     found = predict.bound({"flops": 20, "bytes": 30}, 3, device, "float32")
     assert found == {"arithmetic_s": 6, "memory_s": 18, "seconds": 18}
@@ -67,13 +68,14 @@ def test_starts_are_taken_apart():
     assert found == {"import": 2, "build": 1, "compile": 3, "first_step": 0.5, "before": 4}
 
 
-def test_a_prediction_is_written_into_the_document_and_checked(store, tmp_path, capsys):
+def test_a_prediction_is_written_into_the_document_and_checked(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(synthetic_store.SHAPES, "tiny", TINY)
     results = tmp_path / "results"
     document = tmp_path / "performance.md"
     document.write_text(
         "Prose.\n\n<!-- table: predict-tiny -->\nold\n<!-- end of table -->\n\nMore.\n"
     )
-    arguments = ["--store", str(store.path), "--epochs=2", "--batch=16", "--width=8"]
+    arguments = ["--shape=tiny", "--epochs=2", "--batch=16", "--width=8"]
     predict.main([*arguments, "--measure", "--json", str(results / "predict-tiny.json")])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["steps"] == result["measured"]["steps"] == 10
