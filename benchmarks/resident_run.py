@@ -8,7 +8,7 @@ import optax
 from ml_collections import ConfigDict
 
 from data_pipeline.store import Store
-from drin_jax import run
+from drin_jax import building
 from drin_jax.dispatch import ResidentSteps
 from drin_jax.resident import DeviceTables, Layout
 from drin_jax.train_step import create_state
@@ -26,7 +26,7 @@ class ResidentRun:
     """
 
     def __init__(self, store: Store, config: ConfigDict, layout: Layout | None = None):
-        setup = run.set_up(config, store)
+        setup = building.set_up(config, store)
         layout = layout or Layout(parallel=setup.parallel)
         tables = DeviceTables.of(
             store,
@@ -39,7 +39,7 @@ class ResidentRun:
         jax.block_until_ready(tables)
         optimizer = optax.adam(config.train.learning_rate)
         self.setup, self.tables = setup, tables
-        steps = run.make_steps(config, store, setup, optimizer, tables)
+        steps = building.make_steps(config, store, setup, optimizer, tables)
         assert isinstance(steps, ResidentSteps)
         self.steps = steps
         self.steps_per_epoch = self.steps.order.steps_per_epoch

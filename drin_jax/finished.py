@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.graphs import GraphTables
 from data_pipeline.store import Store
-from drin_jax import command, extract, run
+from drin_jax import building, command, extract
 from drin_jax.checkpoint import Checkpoints
 from drin_jax.evaluate import Scorer
 from drin_jax.types import Aux, GraphBatch, UserError
@@ -36,7 +36,7 @@ class FinishedRun:
     workdir: Path
     config: ConfigDict
     store: Store
-    setup: run.Setup
+    setup: building.Setup
     params: Any
     step: int
     report: Mapping[str, Any]
@@ -104,11 +104,11 @@ def open_run(workdir: Path) -> FinishedRun:
     if not (folder / "best").is_dir():
         raise UserError(f"{folder / 'best'}: no checkpoint; train again in another --workdir")
     try:
-        run.check(config)
+        building.check(config)
         asks_no_more = config.copy_and_resolve_references()
         asks_no_more.encoders.tokens = asks_no_more.encoders.regions = False  # nothing is encoded
         store = extract.prepare(asks_no_more, workdir)
-        setup = run.set_up(config, store)
+        setup = building.set_up(config, store)
     except (AttributeError, KeyError, TypeError) as error:
         reason = str(error).strip("'\"").splitlines()[0]
         raise UserError(

@@ -1,6 +1,5 @@
 """One experiment from its config: store -> model -> training -> evaluation -> report."""
 
-import dataclasses
 import resource
 import sys
 import time
@@ -15,13 +14,12 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from data_pipeline.loader import TrainLoader, TrainOrder
+from data_pipeline.loader import TrainOrder
 from data_pipeline.store import Store
-from drin_jax import command, extract, losses, models, report, shared_folders
+from drin_jax import command, extract, models, report, shared_folders
 from drin_jax import placement as placing
-from drin_jax.dispatch import HostSteps, ResidentSteps, Steps
+from drin_jax.building import LEAK_WARNING, Setup, check, make_steps, set_up
 from drin_jax.evaluate import (
-    Protocol,
     Scorer,
     SplitView,
     baseline_scores,
@@ -29,137 +27,10 @@ from drin_jax.evaluate import (
     valid_score,
 )
 from drin_jax.models.graph import RELATIONS
-from drin_jax.parallel import DataParallel
 from drin_jax.resident import ONE_DEVICE, DeviceTables
 from drin_jax.train import Trainer
-from drin_jax.train_step import create_state, make_train_step
+from drin_jax.train_step import create_state
 from drin_jax.types import UserError
-
-LEAK_WARNING = (
-    "warning: graph.gold_slot is 'upstream': the gold is put into every graph. Scores of this run "
-    "reproduce a leaking protocol and measure nothing else (docs/protocol.md)."
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """What a config stands for, built: everything but the data that flows through."""
-
-    graphdef: nnx.GraphDef
-    params: Any
-    parallel: DataParallel
-    r: int
-    gold_slot: bool
-    needs: tuple[str, ...]
-    protocol: Protocol
-
-
-def check(config: ConfigDict) -> None:
-    """UserError for a field whose value cannot be meant, before any work is done."""
-    gold_slot, edges, relations = config.graph.gold_slot, config.graph.edges, config.graph.relations
-    if gold_slot not in ("never", "upstream"):
-        raise UserError(f"graph.gold_slot is {gold_slot!r}; known are never, upstream")
-    if edges not in ("dynamic", "static"):
-        raise UserError(f"graph.edges is {edges!r}; known are dynamic, static")
-    unknown = [name for name in relations if name not in RELATIONS]
-    if unknown:
-        raise UserError(f"graph.relations has {unknown[0]!r}; known are {', '.join(RELATIONS)}")
-    if config.loss.form not in losses.FORMS:
-        known = ", ".join(losses.FORMS)
-        raise UserError(f"loss.form is {config.loss.form!r}; known are {known}")
-    select_by = config.eval.select_by
-    if select_by != "mrr" and not select_by.removeprefix("hits@").isdigit():
-        raise UserError(f"eval.select_by is {select_by!r}; known are mrr, hits@K")
-    for group, name in (("train", "batch"), ("train", "epochs"), ("eval", "batch"),
-                        ("train", "save_every"), ("train", "log_every"), ("model", "width"),
-                        ("train", "accumulate"),
-                        ("model", "layers")):  # fmt: skip
-        if config[group][name] < 1:
-            raise UserError(f"{group}.{name} is {config[group][name]}; it must be at least 1")
-
-
-def set_up(config: ConfigDict, store: Store) -> Setup:
-    """Build model and devices for this config over this store."""
-    r = config.graph.r or store.sizes["r"]
-    if not 0 < r <= store.sizes["r"]:
-        raise UserError(f"graph.r is {r}, but the store holds {store.sizes['r']} candidates")
-    parallel = DataParallel(config.parallel.impl, config.parallel.devices)
-    parallel.check_batch(config.train.batch, "train.batch")
-    parallel.check_batch(config.eval.batch, "eval.batch")
-    share = config.train.batch // parallel.size
-    if share % config.train.accumulate:
-        raise UserError(
-            f"train.accumulate is {config.train.accumulate}, but a device's share of train.batch "
-            f"is {share}; use a divisor of {share}"
-        )
-    model = build_model(config, store.sizes["text_width"], store.sizes["image_width"])
-    graphdef, params = nnx.split(model, nnx.Param)
-    retrieval = config.retrieval
-    source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
-    return Setup(
-        graphdef=graphdef,
-        params=params,
-        parallel=parallel,
-        r=r,
-        gold_slot=config.graph.gold_slot == "upstream",
-        needs=models.needs(config.model.name, store.sizes["image_width"]),
-        protocol=Protocol(source, r, config.graph.gold_slot),
-    )
-
-
-def build_model(config: ConfigDict, text_width: int, image_width: int, **fields: Any) -> nnx.Module:
-    """The config's system over features of these widths; `fields` are more of its constructor's."""
-    named = dict(config.model)
-    return models.build(
-        named.pop("name"),
-        text_width,
-        image_width,
-        dtype=named.pop("dtype"),
-        relations=tuple(config.graph.relations),
-        dynamic=config.graph.edges == "dynamic",
-        adjacency=config.graph.adjacency,
-        rngs=nnx.Rngs(config.seed),
-        **named | fields,
-    )
-
-
-def make_steps(
-    config: ConfigDict,
-    store: Store,
-    setup: Setup,
-    optimizer: optax.GradientTransformation,
-    tables: DeviceTables | None,
-) -> Steps:
-    """The training steps of this config, on tables of the train split, or on batches read from the
-    store where there are none."""
-    step = make_train_step(
-        setup.graphdef,
-        optimizer,
-        loss_form=config.loss.form,
-        margin=config.loss.margin,
-        gold_slot=setup.gold_slot,
-        accumulate=config.train.accumulate,
-    )
-    train = config.train
-    order: dict[str, Any] = {
-        "batch": train.batch,
-        "seed": config.seed,
-        "max_mentions": train.max_mentions,
-    }
-    if tables is not None:
-        rows = TrainOrder(tables.mentions, **order)
-        return ResidentSteps(step, tables, rows, setup.parallel, train.log_every)
-    loader = TrainLoader(
-        store,
-        epochs=train.epochs,
-        r=setup.r,
-        gold_slot=setup.gold_slot,
-        needs=setup.needs,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **order,
-    )
-    return HostSteps(step, loader, setup.parallel)
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from data_pipeline.store import Store
-from drin_jax import command, run
+from drin_jax import building, command
 from drin_jax.evaluate import valid_score
 from drin_jax.progress import Progress
 from drin_jax.seeds_checkpoint import SeedsCheckpoint
@@ -99,7 +99,7 @@ def train_seeds(
     seeds = [int(seed) for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"seeds are {seeds}; give one or more, from 0 on, each once")
-    run.check(config)
+    building.check(config)
     if checkpoint:
         command.claim_workdir(checkpoint, config, free=FREE_FIELDS)
     program = SeedsProgram(config, store)
@@ -117,7 +117,7 @@ def score_seeds(
     config: ConfigDict, store: Store, params: Sequence[Any], split: str
 ) -> Float[np.ndarray, "s n r"]:
     """Scores of a split's mentions, in file order, with the parameters of each run."""
-    setup = run.set_up(config, store)
+    setup = building.set_up(config, store)
     tables = upload_split(config, store, setup, split)
     states = []
     for pure in params:

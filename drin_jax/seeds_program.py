@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.loader import TrainOrder
 from data_pipeline.store import Store
-from drin_jax import models, resident, run
+from drin_jax import building, models, resident
 from drin_jax.evaluate import SplitView
 from drin_jax.parallel import AXIS
 from drin_jax.progress import Progress
@@ -44,7 +44,7 @@ class SeedsProgram:
 
     def __init__(self, config: ConfigDict, store: Store):
         self.config, self._store = config, store
-        self._setup = run.set_up(config, store)
+        self._setup = building.set_up(config, store)
         upload = partial(upload_split, config, store, self._setup)
         self._train = upload("train")
         self._valid = upload("valid", like=self._train)
@@ -84,7 +84,7 @@ class SeedsProgram:
         for seed in seeds:
             config = self.config.copy_and_resolve_references()
             config.seed = seed
-            params.append(run.set_up(config, self._store).params)
+            params.append(building.set_up(config, self._store).params)
         return jax.jit(self._create)(stack(params))
 
     def epoch(
@@ -173,7 +173,7 @@ class SeedsProgram:
 def upload_split(
     config: ConfigDict,
     store: Store,
-    setup: run.Setup,
+    setup: building.Setup,
     split: str,
     like: DeviceTables | None = None,
 ) -> DeviceTables:

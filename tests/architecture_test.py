@@ -13,8 +13,8 @@ OURS = (*PACKAGES, "tests", "launch")
 # Of drin_jax: the parts that read data, the library call, and the commands with what they share.
 KNOW_THE_DATA = {
     *("train", "evaluate", "extract", "linker"),
-    *("main", "run", "command", "audit", "recall", "dense_retrieval", "sample_training"),
-    *("experiments", "explain", "export", "finished"),
+    *("main", "run", "building", "command", "audit", "recall", "dense_retrieval"),
+    *("sample_training", "experiments", "explain", "export", "finished"),
     *("seeds", "seeds_program", "resident", "dispatch", "placement", "shared_folders"),
 }
 KNOW_THE_ENCODERS = {"extract", "linker", "sample_training"}

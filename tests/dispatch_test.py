@@ -10,7 +10,7 @@ import pytest
 
 from configs import common
 from data_pipeline.store import Store
-from drin_jax import losses, placement, resident, run
+from drin_jax import building, losses, placement, resident
 from drin_jax.dispatch import HostSteps, ResidentSteps
 from drin_jax.parallel import DataParallel
 from drin_jax.resident import DeviceTables, Layout
@@ -40,10 +40,10 @@ def build(store: Store, layout: Layout | None, loss: str = "hinge", **train: Any
     """Steps with tables of this layout (None: from the store) and a first state."""
     config = config_of(**train)
     config.loss.form = loss
-    setup = run.set_up(config, store)
+    setup = building.set_up(config, store)
     tables = DeviceTables.of(store, "train", r=setup.r, layout=layout) if layout else None
     optimizer = optax.adam(config.train.learning_rate)
-    steps = run.make_steps(config, store, setup, optimizer, tables)
+    steps = building.make_steps(config, store, setup, optimizer, tables)
     assert isinstance(steps, ResidentSteps if layout else HostSteps)
     return steps, setup.parallel.replicate(create_state(setup.params, optimizer))
 
@@ -146,7 +146,7 @@ def test_parts_of_a_batch_add_up(store: Store, form: str) -> None:
 
 def test_parts_have_to_divide_the_batch(store: Store) -> None:
     with pytest.raises(UserError, match=r"train\.accumulate is 3, .* share of train\.batch is 4;"):
-        run.set_up(config_of(accumulate=3), store)
+        building.set_up(config_of(accumulate=3), store)
 
 
 def chosen(store: Store, kind: str, parallel: Any = None) -> placement.Placement:

@@ -17,7 +17,7 @@ from configs import common
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import DataError, Entity
-from drin_jax import finished, run
+from drin_jax import building, finished, run
 from drin_jax.explain import __main__ as command
 from drin_jax.explain import cases, choice, errors, figure, sources, terminal
 from drin_jax.explain.sources import Sources
@@ -150,7 +150,7 @@ def test_static_edges_stay_as_they_were(
 ) -> None:
     config = drin.config.copy_and_resolve_references()
     config.graph.edges = "static"
-    setup = run.set_up(config, drin.store)
+    setup = building.set_up(config, drin.store)
     static = dataclasses.replace(drin, config=config, setup=setup, params=setup.params)
     case, moving = cases.explain(static, "test", 0), cases.explain(drin, "test", 0)
     for c in case.candidates:

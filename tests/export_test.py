@@ -18,7 +18,7 @@ from jax import export as jax_export
 from configs import common
 from data_pipeline.graphs import GraphTables
 from data_pipeline.store import Store
-from drin_jax import command, export, finished, models, run
+from drin_jax import building, command, export, finished, models
 from drin_jax.checkpoint import Checkpoints
 from drin_jax.export import __main__ as export_command
 from drin_jax.export import artefact, manifest
@@ -64,7 +64,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command.claim_workdir(folder, config)
     (folder / finished.REPORT).write_text(json.dumps({"system": "DRIN (small)"}))
     checkpoints = Checkpoints(folder / finished.CHECKPOINTS)
-    checkpoints.save_best(7, random_like(run.set_up(config, Store.open(store)).params))
+    checkpoints.save_best(7, random_like(building.set_up(config, Store.open(store)).params))
     checkpoints.close()
     return folder
 

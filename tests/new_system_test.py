@@ -12,7 +12,7 @@ from flax import nnx
 
 from configs import common
 from data_pipeline.store import Store
-from drin_jax import models, run
+from drin_jax import building, models
 from drin_jax.evaluate import Scorer
 from drin_jax.train_step import create_state
 from drin_jax.types import UserError
@@ -48,11 +48,11 @@ def test_the_documents_system_trains_like_any_other(names: str, store: Store) ->
     config.loss.form = "hinge"
     config.train.update({"batch": 16, "epochs": 40, "learning_rate": 0.02})
     config.eval.batch = 8
-    run.check(config)
-    setup = run.set_up(config, store)
+    building.check(config)
+    setup = building.set_up(config, store)
     assert setup.needs == ("characters",)
     optimizer = optax.adam(config.train.learning_rate)
-    steps = run.make_steps(config, store, setup, optimizer, None)
+    steps = building.make_steps(config, store, setup, optimizer, None)
     state = setup.parallel.replicate(create_state(setup.params, optimizer))
     losses = []
     for step in range(40):
@@ -73,7 +73,7 @@ def test_without_its_line_it_is_unknown(store: Store) -> None:
     config = common.get_config()
     config.model.name = "names"
     with pytest.raises(UserError, match=r"'names'; known are bert, drin, dzmned, ghmfc"):
-        run.set_up(config, store)
+        building.set_up(config, store)
 
 
 def test_the_documents_table_is_the_registry() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from data_pipeline.store import Store
-from drin_jax import run
+from drin_jax import building
 from drin_jax.checkpoint import Checkpoints
 from drin_jax.finished import read_config
 from drin_jax.train_step import create_state
@@ -36,7 +36,7 @@ def main(workdir: str, *place: str) -> None:
         jax.distributed.initialize(place[0], int(place[1]), int(place[2]))
     config = read_config(Path(workdir))
     config.seed = 99  # what is restored is not what the run began with
-    setup = run.set_up(config, Store.open(config.data.store))
+    setup = building.set_up(config, Store.open(config.data.store))
     like = setup.parallel.replicate(create_state(setup.params, optax.adam(1e-3)))
     checkpoints = Checkpoints(Path(workdir) / "checkpoints")
     step, state, _ = checkpoints.restore(like)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from data_pipeline.store import Store
-from drin_jax import resident, run, seeds, seeds_program
+from drin_jax import building, resident, run, seeds, seeds_program
 from drin_jax.evaluate import Scorer
 from drin_jax.seeds import SeedRun, score_seeds, train_seeds
 from drin_jax.seeds_checkpoint import SeedsCheckpoint
@@ -78,7 +78,7 @@ def test_scores_are_the_scorers(store: Store, runs: list[SeedRun]) -> None:
     config = tiny_config(store)
     ours = score_seeds(config, store, [one.params for one in runs], "test")
     assert ours.shape == (2, 9, 5)
-    setup = run.set_up(config, store)
+    setup = building.set_up(config, store)
     scorer = Scorer(setup.graphdef, setup.parallel, batch=8, r=setup.r, gold_slot=False)
     for scores, one in zip(ours, runs, strict=True):
         nnx.replace_by_pure_dict(setup.params, one.params)

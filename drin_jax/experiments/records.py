@@ -12,7 +12,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from data_pipeline.store import Store
-from drin_jax import command, run, seeds
+from drin_jax import building, command, seeds
 from drin_jax.evaluate import SplitView, evaluate_split
 from drin_jax.experiments import edges
 from drin_jax.experiments.results import RUN_JSON
@@ -32,7 +32,7 @@ class Recorder:
 
     def __init__(self, config: ConfigDict, store: Store, splits: Sequence[str], judged: str):
         self._config, self._store, self._judged = config, store, judged
-        self._setup = run.set_up(config, store)
+        self._setup = building.set_up(config, store)
         self._views = {split: SplitView.of(store, split, self._setup.r) for split in splits}
         self._ks = [k for k in config.eval.ks if k <= self._setup.r]
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.schema import DataError
 from data_pipeline.store import Store
-from drin_jax import command, run, seeds
+from drin_jax import building, command, seeds
 from drin_jax.experiments import surroundings
 from drin_jax.experiments.records import Recorder
 from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_folders
@@ -58,7 +58,7 @@ class Runner:
     """One suite over one config in one workdir."""
 
     def __init__(self, suite: Suite, config: ConfigDict, workdir: Path, wanted: Wanted):
-        run.check(config)
+        building.check(config)
         self.suite, self.config, self.workdir, self.wanted = suite, config, workdir, wanted
         self.plans = {plan.row: plan for plan in suite.plan(config)}
         for name in (*wanted.rows, *([wanted.against] if wanted.against else [])):
@@ -113,13 +113,13 @@ class Runner:
             config = plan.config(self.config)
             store = self.stores.of(config)
             config = _with_share(config, plan, store)
-            setup = run.set_up(config, store)
+            setup = building.set_up(config, store)
         except (UserError, DataError) as error:
             self.why_not[plan.row] = _line(error)
             return f"not run: {_line(error)}"
         self.why_not[plan.row] = None
         if setup.gold_slot:
-            _say(run.LEAK_WARNING)
+            _say(building.LEAK_WARNING)
         # Where stores differ, baselines are those of the row that the others are held against.
         anew = plan.row == self.against
         surroundings.write(config, store, self.workdir, self.splits, anew)

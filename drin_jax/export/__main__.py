@@ -35,7 +35,7 @@ def main() -> int:
 
 def write(workdir: Path, out: Path, platforms: list[str], overwrite: bool) -> None:
     """Write the export and say what it holds."""
-    from drin_jax import finished, run
+    from drin_jax import building, finished
     from drin_jax.export import artefact
 
     artefact.check_platforms(platforms)
@@ -44,7 +44,7 @@ def write(workdir: Path, out: Path, platforms: list[str], overwrite: bool) -> No
         finished.open_run(workdir), out, platforms=platforms, overwrite=overwrite
     )
     if content["gold_slot"]:
-        print(run.LEAK_WARNING)
+        print(building.LEAK_WARNING)
     size = sum((out / name).stat().st_size for name in content["files"])
     print(f"{content['system']}, step {content['step']}, for {', '.join(content['platforms'])}")
     print(f"written: {out} ({size / 1e6:.1f} MB); compare with --check={out}")

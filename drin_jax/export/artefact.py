@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 import drin_jax
 from data_pipeline import schema
 from data_pipeline.store_files import write_json
-from drin_jax import command, run
+from drin_jax import building, command
 from drin_jax.export import manifest
 from drin_jax.finished import FinishedRun, read_config
 from drin_jax.types import GraphBatch, UserError
@@ -88,7 +88,8 @@ def write(
     widths = {name: store.sizes[name] for name in ("text_width", "image_width")}
     # Where DRIN joins projections depends on the batch's sizes, which are symbols here.
     score = score_function(
-        lambda: run.build_model(config, **widths, join_projections=False), finished.setup.gold_slot
+        lambda: building.build_model(config, **widths, join_projections=False),
+        finished.setup.gold_slot,
     )
     params = named(finished.params)
     exported = trace(score, params, **widths, needs=finished.setup.needs, platforms=platforms)

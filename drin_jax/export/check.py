@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from drin_jax import finished, run
+from drin_jax import building, finished
 from drin_jax.export.artefact import score_function
 from drin_jax.export.scorer import load
 
@@ -27,7 +27,9 @@ def check(folder: Path) -> tuple[float, float, int]:
     content = scorer.manifest
     config = finished.read_config(folder)
     widths = {name: content["widths"][name] for name in ("text_width", "image_width")}
-    model = jax.jit(score_function(lambda: run.build_model(config, **widths), content["gold_slot"]))
+    model = jax.jit(
+        score_function(lambda: building.build_model(config, **widths), content["gold_slot"])
+    )
     worst, count = 0.0, 0
     for sizes in SIZES:
         arrays = random_batch(content["inputs"], sizes)
