@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from drin_jax.types import UserError
+from drin_jax.uploading import aligned, copy_rows
 
 AXIS = "data"
 IMPLEMENTATIONS = ("shard_map", "pmap")
@@ -95,9 +96,10 @@ class DataParallel:
 
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None
-            out = np.zeros([len(range(n)[i]) for n, i in zip(shape, index, strict=True)], dtype)
-            found = array[index]
-            out[: len(found)] = found
+            sizes = [len(range(n)[i]) for n, i in zip(shape, index, strict=True)]
+            out = aligned(tuple(sizes), dtype)
+            first = index[0].start or 0
+            copy_rows(array if out.shape[1:] == shape[1:] else array[:, *index[1:]], first, out)
             return out
 
         return jax.make_array_from_callback(shape, NamedSharding(self.mesh, spec), part)

@@ -1,0 +1,38 @@
+"""Host buffers for arrays on their way to a device, without a second copy of a large file."""
+
+import math
+import mmap
+
+import numpy as np
+
+CHUNK_BYTES = 1 << 24
+ALIGNMENT = 64  # of what a CPU device takes over instead of copying it
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin at a multiple of ALIGNMENT bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + size].view(dtype).reshape(shape)
+
+
+def copy_rows(array: np.ndarray, first: int, out: np.ndarray) -> None:
+    """Copy the rows from `first` on into `out` [rows, …], as many as both have.
+
+    A whole array that is a file's memory map is read from the file, a few megabytes at a time:
+    pages read through a map stay counted to the process until memory is short.
+    """
+    rows = min(len(out), len(array) - first)
+    row_bytes = array.itemsize * math.prod(array.shape[1:])
+    of_file = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
+    if not (of_file and array.flags.c_contiguous and row_bytes):
+        out[:rows] = array[first : first + rows]
+        return
+    step = max(1, CHUNK_BYTES // row_bytes)
+    with open(array.filename, "rb", buffering=0) as file:
+        file.seek(array.offset + first * row_bytes)
+        for at in range(0, rows, step):
+            shape = (min(step, rows - at), *array.shape[1:])
+            chunk = np.fromfile(file, array.dtype, math.prod(shape)).reshape(shape)
+            out[at : at + len(chunk)] = chunk
