@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -67,6 +67,7 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
     logging.set_verbosity(logging.ERROR)
     # Before training takes over, a SIGTERM leaves at once; what is on disk is resumable.
     signal.signal(signal.SIGTERM, _leave)
+    sys.excepthook = _tell
     define_flags()
     app.define_help_flags()
     FLAGS.set_gnu_getopt(bool(positional))  # flags may follow them
@@ -108,6 +109,13 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
         traceback.print_exc()
         distributed.leave(f"{type(error).__name__}: {error}", 1)
         _end(1)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # Of a checkpoint's reads one may fail and end the event loop of the others; tensorstore's
+    # threads then print what the loop says to them, over the one line that tells the failure.
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
 
 
 class _Left(SystemExit):

@@ -24,15 +24,23 @@ def copy_rows(array: np.ndarray, first: int, out: np.ndarray) -> None:
     pages read through a map stay counted to the process until memory is short.
     """
     rows = min(len(out), len(array) - first)
-    row_bytes = array.itemsize * math.prod(array.shape[1:])
-    of_file = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
-    if not (of_file and array.flags.c_contiguous and row_bytes):
+    if isinstance(array, np.memmap) and _is_whole(array):
+        _read(array, first, out[:rows])
+    else:
         out[:rows] = array[first : first + rows]
-        return
+
+
+def _is_whole(array: np.memmap) -> bool:
+    """Whether the array is all of its file: what is cut from one keeps the whole one's offset."""
+    return isinstance(array.base, mmap.mmap) and array.flags.c_contiguous and array.size > 0
+
+
+def _read(array: np.memmap, first: int, out: np.ndarray) -> None:
+    row_bytes = array.itemsize * math.prod(array.shape[1:])
     step = max(1, CHUNK_BYTES // row_bytes)
-    with open(array.filename, "rb", buffering=0) as file:
+    with open(str(array.filename), "rb", buffering=0) as file:
         file.seek(array.offset + first * row_bytes)
-        for at in range(0, rows, step):
-            shape = (min(step, rows - at), *array.shape[1:])
+        for at in range(0, len(out), step):
+            shape = (min(step, len(out) - at), *array.shape[1:])
             chunk = np.fromfile(file, array.dtype, math.prod(shape)).reshape(shape)
             out[at : at + len(chunk)] = chunk

@@ -1,9 +1,11 @@
 """The training command: whole runs, kills, signals, devices, and losses that are not finite."""
 
+import functools
 import json
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +178,39 @@ def test_sigterm_saves_and_leaves_with_143(store: Path, whole: Path, tmp_path: P
     assert_same_run(tmp_path, whole)
 
 
+def losses_of_three_epochs(
+    store: Path, workdir: Path, impl: str, loss: str, tables: str, devices: int
+) -> list[float]:
+    result = run(
+        "drin_jax.main",
+        *arguments(
+            store,
+            workdir,
+            f"--config.parallel.impl={impl}",
+            f"--config.loss.form={loss}",
+            f"--config.data.tables={tables}",
+            "--config.train.epochs=3",
+            "--config.train.save_every=1000",
+        ),
+        devices=devices,
+    )
+    assert result.returncode == 0, result.stderr
+    assert MEANING["host" if impl == "pmap" else tables] in result.stderr
+    return [line["loss"] for line in step_lines(workdir) if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def on_one_device(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    """The losses of a run on one device, of each form once."""
+
+    @functools.cache
+    def losses(loss: str) -> list[float]:
+        workdir = tmp_path_factory.mktemp("one")
+        return losses_of_three_epochs(store, workdir, "shard_map", loss, "device", devices=1)
+
+    return losses
+
+
 @pytest.mark.parametrize(
     ("impl", "loss", "tables"),
     [
@@ -186,29 +221,12 @@ def test_sigterm_saves_and_leaves_with_143(store: Path, whole: Path, tmp_path: P
     ],
 )
 def test_eight_devices_train_as_one(
-    store: Path, tmp_path: Path, impl: str, loss: str, tables: str
+    store: Path, tmp_path: Path, on_one_device: Callable, impl: str, loss: str, tables: str
 ) -> None:
-    losses = {}
-    for devices in (1, 8):
-        workdir = tmp_path / str(devices)
-        result = run(
-            "drin_jax.main",
-            *arguments(
-                store,
-                workdir,
-                f"--config.parallel.impl={impl}",
-                f"--config.loss.form={loss}",
-                f"--config.data.tables={tables}",
-                "--config.train.epochs=3",
-                "--config.train.save_every=1000",
-            ),
-            devices=devices,
-        )
-        assert result.returncode == 0, result.stderr
-        assert MEANING["host" if impl == "pmap" else tables] in result.stderr
-        losses[devices] = [line["loss"] for line in step_lines(workdir) if "loss" in line]
-    assert len(losses[8]) == 45
-    np.testing.assert_allclose(losses[8], losses[1], atol=1e-5, rtol=0)
+    expected = on_one_device(loss)
+    losses = losses_of_three_epochs(store, tmp_path, impl, loss, tables, devices=8)
+    assert len(losses) == 45
+    np.testing.assert_allclose(losses, expected, atol=1e-5, rtol=0)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(store: Path, tmp_path: Path) -> None:
