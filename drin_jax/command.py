@@ -4,13 +4,14 @@ python -m drin_jax.NAME --config=configs/X.py --workdir=DIR [--config.field=valu
 """
 
 import json
+import logging as python_logging
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -67,7 +68,7 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
     logging.set_verbosity(logging.ERROR)
     # Before training takes over, a SIGTERM leaves at once; what is on disk is resumable.
     signal.signal(signal.SIGTERM, _leave)
-    sys.excepthook = _tell
+    _hush()
     define_flags()
     app.define_help_flags()
     FLAGS.set_gnu_getopt(bool(positional))  # flags may follow them
@@ -111,11 +112,18 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
         _end(1)
 
 
-def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    # Of a checkpoint's reads one may fail and end the event loop of the others; tensorstore's
-    # threads then print what the loop says to them, over the one line that tells the failure.
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
+def _hush() -> None:
+    # Of a checkpoint's reads one may fail and end the event loop of the others. What tensorstore's
+    # threads and asyncio then print of each would stand around the one line that tells the failure.
+    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
+    hook = sys.unraisablehook
+
+    def tell(unraisable: "sys.UnraisableHookArgs") -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            hook(unraisable)
+
+    sys.unraisablehook = tell
 
 
 class _Left(SystemExit):
