@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,17 +32,22 @@ def copies(state: jax.Array) -> list[str]:
     return digests
 
 
-def main(workdir: str, *place: str) -> None:
-    if place:
-        jax.distributed.initialize(place[0], int(place[1]), int(place[2]))
-    config = read_config(Path(workdir))
+def restored(workdir: Path) -> dict[str, Any]:
+    """Of the newest checkpoint, on all devices of this process."""
+    config = read_config(workdir)
     config.seed = 99  # what is restored is not what the run began with
     setup = building.set_up(config, Store.open(config.data.store))
     like = setup.parallel.replicate(create_state(setup.params, optax.adam(1e-3)))
-    checkpoints = Checkpoints(Path(workdir) / "checkpoints")
+    checkpoints = Checkpoints(workdir / "checkpoints")
     step, state, _ = checkpoints.restore(like)
     checkpoints.close()
-    print(json.dumps({"step": step, "unlike": copies(like), "copies": copies(state)}))
+    return {"step": step, "unlike": copies(like), "copies": copies(state)}
+
+
+def main(workdir: str, *place: str) -> None:
+    if place:
+        jax.distributed.initialize(place[0], int(place[1]), int(place[2]))
+    print(json.dumps(restored(Path(workdir))))
 
 
 if __name__ == "__main__":
