@@ -20,7 +20,7 @@ from tests.commands import (
     step_lines,
 )
 
-EPOCHS = 12
+EPOCHS = 8
 STEPS = 15 * EPOCHS  # 230 mentions in batches of 16
 
 
