@@ -82,11 +82,19 @@ def make_train_step(
         grads = jax.lax.pmean(grads, AXIS)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new = (optax.apply_updates(state.params, updates), opt_state)
-        good = finite & (state.failed == NEVER)
-        params, opt_state = jax.tree.map(
-            lambda a, b: jnp.where(good, a, b), new, (state.params, state.opt_state)
+
+        def updated(params: Any, opt_state: Any) -> tuple[Any, Any]:
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        # A branch, not a selection: selecting reads old and new, so that XLA copies the donated
+        # state (on a CPU that cost five times the update itself).
+        params, opt_state = jax.lax.cond(
+            finite & (state.failed == NEVER),
+            updated,
+            lambda *kept: kept,
+            state.params,
+            state.opt_state,
         )
         failed = jnp.where((state.failed == NEVER) & ~finite, state.step, state.failed)
         metrics = {"loss": loss, "grad_norm": norm, "failed": failed}

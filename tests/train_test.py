@@ -1,5 +1,6 @@
 """The training step compiles once, and a state that is not finite is frozen where it was good."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -49,3 +50,12 @@ def test_the_state_freezes_before_the_first_step_that_is_not_finite(parts) -> No
         assert int(metrics["failed"]) == (NEVER if i < 2 else 2)
     jax.tree.map(np.testing.assert_array_equal, params, kept)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_step_copies_no_parameter(parts) -> None:
+    step, state, loader, parallel = parts
+    program = step.lower(state, parallel.shard(next(loader))).compile().as_text()
+    kernels = {x.shape for x in jax.tree.leaves(state.params) if x.ndim == 2}
+    copies = re.findall(r"= f32\[(\d+),(\d+)\]\S* copy\(", program)
+    assert program.count("f32[") > len(copies)
+    assert not kernels & {(int(rows), int(columns)) for rows, columns in copies}
