@@ -35,35 +35,38 @@ def grid(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def train_step(result: Result) -> str:
-    """One training step, ours and PyTorch's."""
-    head = ("r", "ours ms", "PyTorch ms", "ratio (wall)", "ratio (CPU time)",
-            "multiply-adds a candidate, ours / PyTorch",
-            "share of matmul rate, ours / PyTorch")  # fmt: skip
+    """One training step, ours and PyTorch's in both of its forms."""
+    names = {"ours": "ours", "each_edge": "PyTorch, each edge by itself",
+             "shared": "PyTorch, shared projections"}  # fmt: skip
+    head = ("r", "step", "ms (wall)", "ms (CPU)", "multiply-adds a candidate",
+            "share of matmul rate", "ours is faster by (wall)", "(CPU)")  # fmt: skip
     return grid(
         head,
         (
             (
                 f"{row['r']}",
-                f"{1e3 * row['ours']['wall_s']:.1f}",
-                f"{1e3 * row['theirs']['wall_s']:.1f}",
-                f"{row['ratio_wall']:.2f}",
-                f"{row['ratio_cpu']:.2f}",
-                _both(row, "multiply_adds_per_candidate", lambda n: f"{n / 1e6:.1f} M"),
-                _both(row, "share_of_matmul_rate", lambda x: f"{x:.0%}"),
+                shown,
+                f"{1e3 * row[name]['wall_s']:.1f}",
+                f"{1e3 * row[name]['cpu_s']:.1f}",
+                f"{row[name]['multiply_adds_per_candidate'] / 1e6:.1f} M",
+                f"{row[name]['share_of_matmul_rate']:.0%}",
+                *(
+                    f"{row[name][f'ratio_{kind}']:.2f}" * (name != "ours")
+                    for kind in ("wall", "cpu")
+                ),
             )
             for row in result["rows"]
+            for name, shown in names.items()
         ),
     )
-
-
-def _both(row: Result, name: str, show: Callable[[float], str]) -> str:
-    return " / ".join(show(row[side][name]) for side in ("ours", "theirs"))
 
 
 def epoch(result: Result) -> str:
     """A whole epoch with its data, ours and PyTorch's."""
     head = ("data set", "seconds", "ours: loading + steps", "PyTorch: loading + step",
-            "ratio", "from disk", "steps alone", "our peak memory", "of the layout")  # fmt: skip
+            "ratio", "from disk", "steps alone", "ratio to shared projections", "steps alone",
+            "our peak memory", "of the layout")  # fmt: skip
+    compared = ("epoch", "cold", "arithmetic", "epoch_shared", "arithmetic_shared")
     lines = []
     for row in result["rows"]:
         for kind, name in (("cpu_s", "CPU"), ("wall_s", "wall")):
@@ -71,7 +74,7 @@ def epoch(result: Result) -> str:
                 f"{row[side]['loading'][kind]:.1f} + {row[side]['arithmetic'][kind]:.1f}"
                 for side in ("ours", "theirs")
             ]
-            ratios = [row[f"ratio_{of}"][kind] for of in ("epoch", "cold", "arithmetic")]
+            ratios = [row[f"ratio_{of}"][kind] for of in compared]
             memory = f"{row['ours']['peak_gb']:.2f} GB"
             share = f"{row['memory_share']:.2f} of {row['layout_gb']:.1f} GB"
             lines.append((row["shape"], name, *sides, *(f"{x:.2f}" for x in ratios), memory, share))

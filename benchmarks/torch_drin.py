@@ -1,8 +1,10 @@
 """DRIN's upstream form in plain PyTorch: the peer that `benchmarks.train_step` times.
 
-It does what the equations say, term by term (docs/parity.md): W_h on every vertex and W_u, W_v on
-every vertex of every layer, the last one included, at most 21 M multiply-adds a candidate and step
-at the paper's widths. What it does, it does without waste: batched products, no loop over
+It does what the equations say, term by term (docs/parity.md): W_h on every vertex of every layer
+and an edge update after each, the last one included. `each_edge` follows them to the letter, where
+every relation projects its own two ends: 21 M multiply-adds a candidate and step at the paper's
+widths. Without it a vertex is projected once for the two relations it is in, as a careful
+programmer would: 16 M. What it does, it does without waste: batched products, no loop over
 candidates, and autograd skips whatever reaches no output. Parameters carry our names.
 """
 
@@ -21,8 +23,9 @@ Graph = Mapping[str, Tensor]  # GraphBatch's arrays by name, as tensors
 class Layer(nn.Module):
     """One relation interaction: every term on the right is the old value."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, each_edge: bool = False):
         super().__init__()
+        self.each_edge = each_edge
         self.w_h = nn.Linear(width, width)
         self.w_u = nn.Linear(width, width)
         self.w_v = nn.Linear(width, width)
@@ -47,16 +50,27 @@ class Layer(nn.Module):
 
     def update_edges(self, mt: Tensor, mv: Tensor, et: Tensor, ev: Tensor, edges: Tensor) -> Tensor:
         """New edges from old vertices: sigmoid of the mean product of both ends, plus the edge."""
-        u = self.w_u(torch.stack([mt, mv], 1))
-        dots = [u @ self.w_v(entity).transpose(1, 2) for entity in (et, ev)]
-        return torch.sigmoid(torch.stack(dots, 2) / mt.shape[-1] + edges)
+        if self.each_edge:
+            ends = [(mention, entity) for mention in (mt, mv) for entity in (et, ev)]
+            each = [(self.w_v(v) @ self.w_u(u)[..., None])[..., 0] for u, v in ends]
+            dots = torch.stack(each, 1).view(edges.shape)
+        else:
+            u = self.w_u(torch.stack([mt, mv], 1))
+            dots = torch.stack([u @ self.w_v(v).transpose(1, 2) for v in (et, ev)], 2)
+        return torch.sigmoid(dots / mt.shape[-1] + edges)
 
 
 class TorchDRIN(nn.Module):
     """Scores [b, r] of a graph; `vertices` and `edges` keep what every layer made of them."""
 
     def __init__(
-        self, text: int, image: int, width: int = 768, layers: int = 2, dynamic: bool = True
+        self,
+        text: int,
+        image: int,
+        width: int = 768,
+        layers: int = 2,
+        dynamic: bool = True,
+        each_edge: bool = False,
     ):
         super().__init__()
         self.inputs = nn.ModuleDict(
@@ -67,7 +81,7 @@ class TorchDRIN(nn.Module):
                 "entity_image": nn.Linear(image, width),
             }
         )
-        self.layers = nn.ModuleList(Layer(width) for _ in range(layers))
+        self.layers = nn.ModuleList(Layer(width, each_edge) for _ in range(layers))
         self.dynamic = dynamic
         self.vertices: list[tuple[Tensor, ...]] = []
         self.edges: list[Tensor] = []

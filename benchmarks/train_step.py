@@ -2,8 +2,10 @@
 
     python -m benchmarks.train_step [--r 10 100] [--batch B] [--repeats N] [--cores N] [--json FILE]
 
-Both sides hold the same parameters and inputs (text 768, image 2048, d 768, L 2, float32), take
-turns on the same cores, and must agree on the first loss. Printed are the medians of wall time and
+PyTorch twice: with the equations to the letter, where each edge projects its own two ends, and with
+projections shared by the edges that use them (`benchmarks/torch_drin.py`). All hold the same
+parameters and inputs (text 768, image 2048, d 768, L 2, float32), take turns on the same cores,
+four steps at a time, and must agree on the first loss. Printed are the medians of wall time and
 of CPU time (what the process used; the one to read on a shared machine, together with --cores 1,
 since waiting PyTorch threads spin), the multiply-adds a candidate of each, and what share of the
 rate (by CPU time) of plain matrix products of the step's shapes, measured in the same run, each
@@ -31,12 +33,14 @@ from benchmarks.hlo_dots import count_multiply_adds
 from benchmarks.torch_drin import TorchDRIN, upstream_loss
 from data_pipeline.schema import batch_shapes
 from drin_jax import interop
-from drin_jax.losses import margin_loss
 from drin_jax.models.drin import DRIN
-from drin_jax.types import GraphBatch
+from drin_jax.parallel import DataParallel
+from drin_jax.train_step import TrainState, create_state, make_train_step
 
 TEXT, IMAGE, WIDTH, LAYERS = 768, 2048, 768, 2
 MARGIN, LEARNING_RATE = 0.25, 1e-3
+DISPATCH = 4  # steps between two looks
+PEERS = {"each_edge": True, "shared": False}  # what of TorchDRIN is timed
 
 Run = Callable[[], Any]  # does the work once and waits for it
 
@@ -56,50 +60,58 @@ def random_batch(b: int, r: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 class Ours:
-    """The jitted step with donated state on a batch that lies on the device."""
+    """Training's own step with donated state, several of them a dispatch as in training, on a batch
+    that lies on the device."""
 
     def __init__(self, arrays: dict[str, np.ndarray]):
-        batch = GraphBatch.from_host(jax.tree.map(jnp.asarray, arrays))
         graphdef, params = nnx.split(
             DRIN(TEXT, IMAGE, width=WIDTH, layers=LAYERS, rngs=nnx.Rngs(0)), nnx.Param
         )
-        optimizer = optax.adam(LEARNING_RATE)
         self.initial = interop.to_torch(params)
+        optimizer = optax.adam(LEARNING_RATE)
+        step = make_train_step(graphdef, optimizer, loss_form="upstream", margin=MARGIN)
 
-        def step(state: Any, batch: GraphBatch) -> tuple[Any, jax.Array]:
-            params, opt_state = state
+        def steps(state: TrainState, batch: Any) -> tuple[TrainState, jax.Array]:
+            def body(i: Any, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+                state, losses = carry
+                # Behind the barrier nothing of the batch can be computed once for all steps.
+                state, metrics = step(state, jax.lax.optimization_barrier(batch))
+                return state, losses.at[i].set(metrics["loss"])
 
-            def loss_of(params: nnx.State) -> jax.Array:
-                scores, aux = nnx.merge(graphdef, params)(batch)
-                return margin_loss(scores, aux, batch, form="upstream", margin=MARGIN)
+            return jax.lax.fori_loop(0, DISPATCH, body, (state, jnp.zeros(DISPATCH)))
 
-            loss, grads = jax.value_and_grad(loss_of)(params)
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), loss
-
-        self.state = (params, optimizer.init(params))
-        self.batch = batch
-        self.step = jax.jit(step, donate_argnums=0).lower(self.state, batch).compile()
-        self.multiply_adds = count_multiply_adds(self.step.as_text() or "")
+        parallel = DataParallel(devices=1)
+        self.batch = parallel.shard(arrays)
+        self.state = parallel.replicate(create_state(params, optimizer))
+        self.steps = parallel.train_step(steps).lower(self.state, self.batch).compile()
+        self.multiply_adds = count_multiply_adds(self.steps.as_text() or "")
 
     def __call__(self) -> float:
-        self.state, loss = self.step(self.state, self.batch)
+        """The first loss of a dispatch."""
+        self.state, losses = self.steps(self.state, self.batch)
         jax.block_until_ready(self.state)
-        return float(loss)
+        return float(losses[0])
 
 
 class Theirs:
-    """The same step in PyTorch with its fused Adam."""
+    """The same step in PyTorch with its fused Adam; `each_edge` as in `TorchDRIN`."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], params: dict[str, np.ndarray]):
+    def __init__(
+        self, arrays: dict[str, np.ndarray], params: dict[str, np.ndarray], each_edge: bool
+    ):
         self.graph = {name: torch.from_numpy(array) for name, array in arrays.items()}
         self.gold = self.graph["gold"].long()
-        self.model = TorchDRIN(TEXT, IMAGE, WIDTH, LAYERS)
+        self.model = TorchDRIN(TEXT, IMAGE, WIDTH, LAYERS, each_edge=each_edge)
         self.model.load(params)
         self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE, fused=True)
         self.multiply_adds = 0
 
-    def __call__(self) -> float:
+    def __call__(self) -> None:
+        for _ in range(DISPATCH):
+            self.step()
+
+    def step(self) -> float:
+        """The loss of one step."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = upstream_loss(self.model(self.graph), self.gold, MARGIN)
         loss.backward()
@@ -109,7 +121,7 @@ class Theirs:
     def first(self) -> float:
         """The first step, with its products counted."""
         with FlopCounterMode(display=False) as counter:
-            loss = self()
+            loss = self.step()
         self.multiply_adds = counter.get_total_flops() // 2
         return loss
 
@@ -151,34 +163,31 @@ def measure(b: int, r: int, repeats: int) -> dict[str, Any]:
     """One row of the result; seconds, multiply-adds a candidate, and shares of the matmul rate."""
     arrays = random_batch(b, r)
     ours = Ours(arrays)
-    theirs = Theirs(arrays, ours.initial)
-    losses = ours(), theirs.first()
-    if abs(losses[0] - losses[1]) > 1e-4:
-        raise SystemExit(f"error: the first losses differ, {losses[0]} and {losses[1]}")
+    peers = {name: Theirs(arrays, ours.initial, each) for name, each in PEERS.items()}
+    first = ours()
+    for name, peer in peers.items():
+        if abs(peer.first() - first) > 1e-4:
+            raise SystemExit(f"error: the first loss of {name} differs from {first}")
     ours_matmul, theirs_matmul, count = matmuls(b * r)
-    runs: dict[str, Run] = {
-        "ours": ours,
-        "theirs": theirs,
-        "mm_ours": ours_matmul,
-        "mm_theirs": theirs_matmul,
-    }
+    runs: dict[str, Run] = {"ours": ours, **peers, "jax": ours_matmul, "torch": theirs_matmul}
     for run in runs.values():
         run()
     seconds = interleaved(runs, repeats)
-    row: dict[str, Any] = {"r": r, "batch": b, "loss": losses[0]}
-    for name, side in (("ours", ours), ("theirs", theirs)):
-        wall, cpu = seconds[name]
-        mm_wall, mm_cpu = seconds[f"mm_{name}"]
+    row: dict[str, Any] = {"r": r, "batch": b, "loss": first}
+    sides: dict[str, Ours | Theirs] = {"ours": ours, **peers}
+    for name, side in sides.items():
+        wall, cpu = (x / DISPATCH for x in seconds[name])
+        mm_wall, mm_cpu = seconds["jax" if name == "ours" else "torch"]
         row[name] = {
             "wall_s": wall,
             "cpu_s": cpu,
+            "ratio_wall": DISPATCH * wall / seconds["ours"][0],
+            "ratio_cpu": DISPATCH * cpu / seconds["ours"][1],
             "multiply_adds_per_candidate": side.multiply_adds / (b * r),
             "gflops": 2e-9 * side.multiply_adds / wall,
             "matmul_gflops": 2e-9 * count / mm_wall,
             "share_of_matmul_rate": (side.multiply_adds / cpu) / (count / mm_cpu),
         }
-    row["ratio_wall"] = seconds["theirs"][0] / seconds["ours"][0]
-    row["ratio_cpu"] = seconds["theirs"][1] / seconds["ours"][1]
     return row
 
 
@@ -202,15 +211,15 @@ def main(argv: list[str] | None = None) -> None:
         row = measure(args.batch, r, args.repeats)
         rows.append(row)
         print(f"r {r}, batch {args.batch}, {cores} cores, median of {args.repeats}:")
-        for name in ("ours", "theirs"):
+        for name in ("ours", *PEERS):
             side = row[name]
             print(
-                f"  {name:7} {1e3 * side['wall_s']:8.1f} ms wall {1e3 * side['cpu_s']:8.1f} ms CPU"
+                f"  {name:9} {1e3 * side['wall_s']:8.1f} ms wall {1e3 * side['cpu_s']:8.1f} ms CPU"
                 f" {side['multiply_adds_per_candidate'] / 1e6:6.2f} M multiply-adds a candidate"
                 f" {side['gflops']:6.1f} GFLOP/s, {side['share_of_matmul_rate']:4.0%} of the rate"
-                f" of plain products ({side['matmul_gflops']:.1f} GFLOP/s)"
+                f" of plain products ({side['matmul_gflops']:.1f} GFLOP/s);"
+                f" {side['ratio_wall']:.2f} (wall), {side['ratio_cpu']:.2f} (CPU) of ours"
             )
-        print(f"  theirs / ours: {row['ratio_wall']:.2f} wall, {row['ratio_cpu']:.2f} CPU")
     result = {
         "cores": cores,
         "jax": jax.__version__,

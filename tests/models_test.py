@@ -8,6 +8,7 @@ from flax import nnx
 
 from data_pipeline.schema import batch_shapes
 from drin_jax import models
+from drin_jax.models import blocks, gcn
 from drin_jax.models.bert import BertMatcher
 from drin_jax.models.drin import DRIN
 from drin_jax.models.gcn import PaperLayer
@@ -63,6 +64,16 @@ def test_joined_projections_change_nothing(fields):
     batch = holes(2)
     joined = value_and_grad(small(join_projections=True, **fields), batch)
     assert_same(joined, value_and_grad(small(join_projections=False, **fields), batch))
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("fields", UPSTREAM, ids=str)
+def test_blocks_of_mentions_change_nothing(fields, joined, monkeypatch):
+    batch = holes(2)
+    whole = value_and_grad(small(join_projections=joined, **fields), batch)
+    monkeypatch.setattr(gcn, "MANY_CANDIDATES", 1)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    assert_same(value_and_grad(small(join_projections=joined, **fields), batch), whole)
 
 
 def test_projections_join_where_that_saves_work():

@@ -139,11 +139,12 @@ def make_reference(
     return path
 
 
-def torch_model(arrays: Arrays, meta: dict[str, Any]) -> TorchDRIN:
+def torch_model(arrays: Arrays, meta: dict[str, Any], each_edge: bool = False) -> TorchDRIN:
     """The PyTorch model of a golden file, with the file's parameters."""
     dims = meta["dims"]
     dynamic = meta.get("edge_type", "dynamic") == "dynamic"
-    model = TorchDRIN(dims["bert"], dims["resnet"], dims["gcn"], meta.get("layers", 2), dynamic)
+    widths = dims["bert"], dims["resnet"], dims["gcn"]
+    model = TorchDRIN(*widths, meta.get("layers", 2), dynamic, each_edge)
     model.load({n.removeprefix("w/"): a for n, a in arrays.items() if n.startswith("w/")})
     return model
 

@@ -16,14 +16,15 @@ DRIN_FILES = [path for path in FILES if path.stem.startswith("drin")]
 NO_TORCH = "the peer is PyTorch (extra dev)"
 
 
+@pytest.mark.parametrize("each_edge", [True, False])
 @pytest.mark.parametrize("path", DRIN_FILES, ids=lambda path: path.stem)
-def test_the_peer_agrees_with_the_golden_arrays(path):
+def test_the_peer_agrees_with_the_golden_arrays(path, each_edge):
     torch = pytest.importorskip("torch", reason=NO_TORCH)
     from benchmarks.torch_drin import upstream_loss
     from tests.torch_references import golden_graph, torch_model
 
     arrays, meta = parity.read(path)
-    model = torch_model(arrays, meta)
+    model = torch_model(arrays, meta, each_edge)
     r = meta["num_candidates"]
     scores = model(golden_graph(arrays, meta), tuple(meta.get("enabled", (1, 1, 1, 1))))
     gold = torch.from_numpy(np.where(arrays["in/answer"] < r, arrays["in/answer"], -1))

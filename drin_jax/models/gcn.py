@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from drin_jax.models.blocks import in_blocks
 from drin_jax.models.graph import (
     Entities,
     Projected,
@@ -38,6 +40,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": jax.nn.sigmoid,
     "identity": lambda x: x,
 }
+
+# From here on W_h of what the mention sends costs less than a pass over what candidates receive.
+MANY_CANDIDATES = 64
 
 Edges = Float[Array, "b 4 r"]
 EdgeMask = Bool[Array, "b 4 r"]
@@ -74,15 +79,14 @@ def _block_dots(queries: Float[Array, "b k d"], entity: Sequence[Entities]) -> E
     return jnp.pad(block, ((0, 0), (0, 2 - k), (0, 2 - k), (0, 0))).reshape(b, 4, r)
 
 
-@functools.partial(jax.checkpoint, static_argnums=(3,))
 def _norm_gelu(
     x: Float[Array, "*n d"], scale: Float[Array, " d"], bias: Float[Array, " d"], eps: float
 ) -> Float[Array, "*n d"]:
-    """gelu(LN(x)) in float32. Checkpointed: computing it again from `x` in the backward pass is
-    cheaper than writing and reading its intermediates."""
-    centred = x - jnp.mean(x, -1, keepdims=True)
+    """gelu(LN(x)), computed in float32."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.mean(x32, -1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + eps)
-    return _gelu(centred * inverse * scale + bias)
+    return _gelu(centred * inverse * scale + bias).astype(x.dtype)
 
 
 class UpstreamLayer(nnx.Module):
@@ -104,22 +108,31 @@ class UpstreamLayer(nnx.Module):
 
     def _activate(self, x: Array) -> Array:
         scale, bias = value(self.norm.scale), value(self.norm.bias)
-        return _norm_gelu(x.astype(jnp.float32), scale, bias, self.norm.epsilon).astype(x.dtype)
+        return _norm_gelu(x, scale, bias, self.norm.epsilon)
 
     def _entities(
         self, entity: Sequence[Entities], mention: Sequence[Array], edges: Edges
     ) -> list[Float[Array, "b r d"]]:
         formed = [e for e in entity if not isinstance(e, Projected)]
-        if formed:
+        r = edges.shape[-1]
+        if formed and (is_symbolic_dim(r) or r < MANY_CANDIDATES):
             received = _to_entities(mention, edges)
-            return [self._vertex(e + m) for e, m in zip(formed, received, strict=True)]
+            return [
+                in_blocks(self._activate, self.w_h(e + m))
+                for e, m in zip(formed, received, strict=True)
+            ]
         # W_h (et_j + tt_j mt + vt_j mv) = W_h et_j + tt_j W_h mt + vt_j W_h mv
         dtype = mention[0].dtype
         kernel, bias = value(self.w_h.kernel).astype(dtype), value(self.w_h.bias).astype(dtype)
-        received = _to_entities([m @ kernel for m in mention], edges)
+        sent = jnp.stack([m @ kernel for m in mention], 1)
+        weights = _by_kind(edges.astype(dtype), len(mention))
+
+        def receive(own: Array, weights: Array, sent: Array) -> Array:
+            return self._activate(own + jnp.einsum("bur,bud->brd", weights, sent) + bias)
+
         return [
-            self._activate(times(e, kernel) + m + bias)
-            for e, m in zip(entity, received, strict=True)
+            in_blocks(receive, times(e, kernel), weights[:, :, v], sent)
+            for v, e in enumerate(entity)
         ]
 
     def block(

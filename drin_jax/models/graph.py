@@ -57,7 +57,12 @@ def dots(queries: Float[Array, "b k d"], x: Entities) -> Float[Array, "b k r"]:
     if isinstance(x, Projected):
         constant = jnp.einsum("bkd,d->bk", queries, x.bias, preferred_element_type=jnp.float32)
         return dots(queries @ x.kernel.T, x.features) + constant[..., None]
-    return jnp.einsum("bkd,brd->bkr", queries, x, preferred_element_type=jnp.float32)
+    # One query at a time: XLA's CPU backend has no fast product of a few rows with a long matrix.
+    each = [
+        jnp.einsum("bd,brd->br", queries[:, k], x, preferred_element_type=jnp.float32)
+        for k in range(queries.shape[1])
+    ]
+    return jnp.stack(each, 1)
 
 
 def times(x: Entities, kernel: Float[Array, "d e"]) -> Float[Array, "b r e"]:
