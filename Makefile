@@ -13,7 +13,7 @@ BEAM ?= apache-beam>=2.70,<3
 DETECTOR ?= torch==2.14.1 torchvision==0.29.1
 DETECTOR_VENV ?= .venv-detector
 WORKDIR ?= runs/sample
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/run.stamp

@@ -1,7 +1,10 @@
 """A user's mistake ends in one clear line: what, where, what to do. No traceback, no leftovers."""
 
+import atexit
+import functools
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,19 +57,31 @@ def save(path: Path, array: np.ndarray) -> None:
     np.save(path, array)
 
 
-def trained_workdir(tmp: Path, *more: str) -> list[str]:
-    """Flags of a run that is over, with one step an epoch."""
-    store = small_store(tmp / "store")
-    args = flags(
+def trained_workdir(tmp: Path) -> list[str]:
+    """Flags of a run that is over, with several checkpoints; it was run once for all that ask."""
+    for name in ("store", "work"):
+        shutil.copytree(_trained() / name, tmp / name)
+    return _trained_flags(tmp)
+
+
+def _trained_flags(tmp: Path) -> list[str]:
+    return flags(
         tmp,
-        f"--config.data.store={store}",
+        f"--config.data.store={tmp / 'store'}",
         "--config.model.width=8",
-        "--config.train.epochs=1",
-        *more,
+        *("--config.train.batch=4", "--config.train.epochs=1", "--config.train.save_every=2"),
     )
-    result = run("drin_jax.main", *args)
+
+
+@functools.cache
+def _trained() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="drin_jax_trained_")
+    atexit.register(folder.cleanup)
+    tmp = Path(folder.name)
+    small_store(tmp / "store")
+    result = run("drin_jax.main", *_trained_flags(tmp))
     assert result.returncode == 0, result.stderr
-    return args
+    return tmp
 
 
 def damage_checkpoints(tmp: Path) -> list[str]:
@@ -235,7 +250,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_damaged_last_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
-    args = trained_workdir(tmp_path, "--config.train.batch=4", "--config.train.save_every=2")
+    args = trained_workdir(tmp_path)
     last = tmp_path / "work" / "checkpoints" / "last"
     newest = max(last.iterdir(), key=lambda folder: int(folder.name))
     shutil.rmtree(newest)  # what the message of an unreadable checkpoint says to do

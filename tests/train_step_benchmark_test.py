@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from benchmarks import report
 from benchmarks.hlo_dots import count_multiply_adds
 from drin_jax import parity
 from drin_jax.models.drin import DRIN
@@ -35,6 +36,22 @@ def test_the_peer_agrees_with_the_golden_arrays(path, each_edge):
     for name, ours in model.under_torch_names(gradients=True).items():
         theirs = arrays[f"grad/{name}"]
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(np.max(np.abs(theirs)), 1e-3))
+
+
+def test_a_row_compares_the_same_step(monkeypatch):
+    pytest.importorskip("torch", reason=NO_TORCH)
+    from benchmarks import train_step
+
+    for name, width in (("TEXT", 6), ("IMAGE", 10), ("WIDTH", 8)):
+        monkeypatch.setattr(train_step, name, width)
+    row = train_step.measure(b=4, r=3, repeats=2)  # ends where a first loss differs
+    per_candidate = {name: row[name]["multiply_adds_per_candidate"] for name in train_step.PEERS}
+    assert 0 < per_candidate["shared"] < per_candidate["each_edge"]
+    for name in ("ours", *train_step.PEERS):
+        assert row[name]["ratio_wall"] == pytest.approx(row[name]["wall_s"] / row["ours"]["wall_s"])
+    table = report.train_step({"rows": [row]}).splitlines()
+    assert len(table) == 2 + 3
+    assert f"| {row['each_edge']['ratio_wall']:.2f} |" in table[3]
 
 
 def counted(function, *arguments) -> int:
