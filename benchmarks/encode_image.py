@@ -23,12 +23,12 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.random_module import random_module
-from drin_jax.encoders import pictures
+from data_pipeline.progress import Progress
 from drin_jax.encoders.clip import Clip
 from drin_jax.encoders.clip_config import ClipConfig, TextConfig
 from drin_jax.encoders.frozen import Frozen
+from drin_jax.encoders.pixels import Normalisation
 from drin_jax.encoders.resnet import ResNet, ResNetConfig
-from drin_jax.progress import Progress
 
 SIDE = 224
 SIZE = 2048
@@ -38,7 +38,7 @@ MODELS = ("CLIP ViT-B/32", "ResNet-50")
 
 def ours(name: str, dtype: str) -> Frozen:
     """Our encoder: uint8 pixels in, one vector a picture out."""
-    normalise = pictures.Normalisation.of(SETTINGS, Path("preprocessor_config.json"))
+    normalise = Normalisation.of(SETTINGS, Path("preprocessor_config.json"))
     kind = jnp.dtype(dtype)
     if name == "ResNet-50":
         resnet = random_module(lambda: ResNet(ResNetConfig(), dtype=kind, rngs=nnx.Rngs(0)))

@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipeline.progress import Progress
 from drin_jax.encoders.buckets import plan
-from drin_jax.encoders.text import TextEncoder
-from drin_jax.progress import Progress
+from drin_jax.encoders.text_encoder import TextEncoder
 from drin_jax.types import UserError
 
 PADDED = 512

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from data_pipeline.progress import Progress
 from drin_jax.encoders import clip, clip_config, hf, resnet
-from drin_jax.progress import Progress
 
 Pair = tuple[np.ndarray, np.ndarray]  # ours, theirs
 

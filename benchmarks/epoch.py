@@ -39,7 +39,7 @@ def ours(store: str, steps: int) -> dict[str, Any]:
     """Seconds of uploading and of so many steps (0: an epoch), in this process."""
     from benchmarks.extract_memory import Watch
     from benchmarks.resident_run import ResidentRun
-    from data_pipeline.store import Store
+    from data_pipeline.store.reader import Store
 
     watch = Watch()
     watch.start()

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from configs import common
-from data_pipeline import images
+from data_pipeline.pictures import images
+from data_pipeline.progress import Progress
 from drin_jax import extract
 from drin_jax.extract import preparation
-from drin_jax.extract.shards import Arrays, Encoders
-from drin_jax.progress import Progress
+from drin_jax.extract.encoding import Arrays, Encoders
 
 TEXT, PICTURE, CLIP = 768, 2048, 512
 LIMIT = 4.0  # GB

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline import release, store_files
-from data_pipeline.release_files import TEMPLATES
+from data_pipeline.release import convert
+from data_pipeline.release.inventory import TEMPLATES
 from data_pipeline.schema import SPLITS
-from data_pipeline.store_writer import StoreWriter
+from data_pipeline.store import arrays
+from data_pipeline.store.writer import StoreWriter
 
 SIZES = {"t": 768, "v": 2048, "o": 2048, "L": 128, "P": 49, "A": 64, "q": 3, "k": 1, "1": 1}
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
@@ -69,7 +70,7 @@ def _write_features(
 ) -> None:
     width = int(np.prod(shape[1:]))
     with path.open("wb") as file:
-        file.write(store_files.header(tuple(shape), "float32"))
+        file.write(arrays.header(tuple(shape), "float32"))
         for row in rows:
             values = np.resize(np.roll(noise[: min(width, len(noise))], int(row)), width)
             (np.abs(values) if positive else values).tofile(file)
@@ -110,7 +111,7 @@ def child(folder: Path, store: Path) -> None:
     thread.start()
     start = time.perf_counter()
     try:
-        report = release.write(folder, StoreWriter(store, {}), name="synthetic")
+        report = convert.write(folder, StoreWriter(store, {}), name="synthetic")
     finally:
         stop.set()
         thread.join()

@@ -29,12 +29,14 @@ from transformers.initialization import no_init_weights
 
 from benchmarks import torch_encoders
 from configs import common
-from data_pipeline import images, sample_encoder, sample_vocabulary
-from data_pipeline.sample_lessons import Captions
+from data_pipeline.pictures import images
+from data_pipeline.sample import tiny_bert
 from drin_jax import extract
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
-from drin_jax.encoders.text import TextEncoder
+from drin_jax.encoders.text_encoder import TextEncoder
+from tests.golden.make_sample import byte_pairs
+from tests.golden.make_sample.lessons import Captions
 
 SURFACES = 8896 / 14851  # distinct surface forms a mention, in the whole of WikiDiverse
 SHARING = 9290 / 7643  # surface forms an entity goes by, there
@@ -61,13 +63,13 @@ SHAPES: dict[str, dict[str, Any]] = {
 def write_encoders(folder: Path, size: str) -> None:
     """`bert/`, `clip/` and `resnet/` with random weights."""
     shapes = SHAPES[size]
-    sample_encoder.write(folder / "bert", seed=0)  # for its tokenizer
+    tiny_bert.write(folder / "bert", seed=0)  # for its tokenizer
     settings = json.loads((folder / "bert" / "config.json").read_text())
     config = transformers.BertConfig(vocab_size=settings["vocab_size"], **shapes["bert"])
     with no_init_weights():
         bert = torch_encoders.randomised(transformers.BertModel(config))
     bert.save_pretrained(folder / "bert")
-    vocabulary = sample_vocabulary.write(folder / "clip")
+    vocabulary = byte_pairs.write(folder / "clip")
     text = {"vocab_size": vocabulary, "eos_token_id": vocabulary - 1, "bos_token_id": 0}
     clip = shapes["clip"]
     torch_encoders.clip(text | clip["text"], clip["vision"]).save_pretrained(folder / "clip")

@@ -7,11 +7,11 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from drin_jax import building
-from drin_jax.dispatch import ResidentSteps
-from drin_jax.resident import DeviceTables, Layout
-from drin_jax.train_step import create_state
+from drin_jax.training.batches import ResidentSteps
+from drin_jax.training.device_tables import DeviceTables, Layout
+from drin_jax.training.step import create_state
 
 DISPATCH_SECONDS = 1.0  # about, as the trainer's
 

@@ -24,7 +24,7 @@ from benchmarks import synthetic_store
 from benchmarks.processes import finish, in_a_process
 from benchmarks.resident_run import ResidentRun
 from benchmarks.synthetic_store import Shape
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 
 AXES: dict[str, tuple[int, ...]] = {
     "r": (10, 30, 100, 300),

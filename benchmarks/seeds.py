@@ -3,9 +3,9 @@
     python -m benchmarks.seeds --store STORE [--config configs/sample.py] [--seeds 5] [--steps 200]
         [--repeats 5] [--width D] [--mains] [--json FILE]
 
-Both first ways are `drin_jax.seeds` with and without `vmap`, take turns on the same tables, and
-must agree on the first losses. Printed are the medians of wall and CPU time of so many steps of
-every seed, compiled before, and what compiling took; the times of shared cores move, so read the
+Both first ways are `drin_jax.experiments.seeds` with and without `vmap`, take turns on the same
+tables, and must agree on the first losses. Printed are the medians of wall and CPU time of so
+many steps of every seed, compiled before, and what compiling took; the times of shared cores move, so read the
 CPU time there. With --mains also whole trainings with `config`'s epochs, checkpoints and
 evaluation of valid: as many commands `drin_jax.main` as seeds, and one call of `train_seeds`,
 start of Python included.
@@ -29,15 +29,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline.store import Store
-from drin_jax import seeds_program
-from drin_jax.progress import Progress
-from drin_jax.seeds import default_together
-from drin_jax.seeds_program import SeedsProgram
+from data_pipeline.progress import Progress
+from data_pipeline.store.reader import Store
+from drin_jax.experiments import seeds_program
+from drin_jax.experiments.seeds import default_together
+from drin_jax.experiments.seeds_program import SeedsProgram
 
 CALL = (
     "import sys; from pathlib import Path; from data_pipeline.store import Store; "
-    "from benchmarks.seeds import read_config; from drin_jax.seeds import train_seeds; "
+    "from benchmarks.seeds import read_config; from drin_jax.experiments.seeds import train_seeds; "
     "train_seeds(read_config(sys.argv[1], 0), Store.open(sys.argv[2]), range(int(sys.argv[3])), "
     "checkpoint=Path(sys.argv[4]))"
 )

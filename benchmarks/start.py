@@ -28,7 +28,7 @@ def ours(store: str) -> dict[str, Any]:
     began = float(os.environ["DRIN_STARTED"])
     from benchmarks.resident_run import ResidentRun
     from benchmarks.synthetic_store import config_for
-    from data_pipeline.store import Store
+    from data_pipeline.store.reader import Store
     from drin_jax import compilation_cache
 
     marks = [time.time()]
@@ -50,7 +50,7 @@ def theirs(store: str) -> dict[str, Any]:
     from benchmarks.torch_drin import TorchDRIN, upstream_loss
     from data_pipeline.graphs import GraphTables
     from data_pipeline.loader import TrainOrder
-    from data_pipeline.store import Store
+    from data_pipeline.store.reader import Store
 
     marks = [time.time()]
     opened = Store.open(store)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from data_pipeline import schema
-from data_pipeline.store import Store, StoreWriter
+from data_pipeline.store.reader import Store, StoreWriter
 
 ROWS = 4096  # of a table, made at once
 

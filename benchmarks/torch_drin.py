@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drin_jax import interop
+from drin_jax.parity import torch_weights
 
 Graph = Mapping[str, Tensor]  # GraphBatch's arrays by name, as tensors
 
@@ -108,13 +108,13 @@ class TorchDRIN(nn.Module):
 
     def load(self, params: Mapping[str, np.ndarray]) -> None:
         """Take parameters under the authors' names (`interop.to_torch`, golden `w/*`)."""
-        theirs = {_ours(k): v for k, v in interop.torch_names(len(self.layers)).items()}
+        theirs = {_ours(k): v for k, v in torch_weights.torch_names(len(self.layers)).items()}
         state = {ours: torch.tensor(np.array(params[name])) for ours, name in theirs.items()}
         self.load_state_dict(state, strict=True)
 
     def under_torch_names(self, gradients: bool = False) -> dict[str, np.ndarray]:
         """Parameters, or their gradients (zero where none came), under the authors' names."""
-        theirs = {_ours(k): v for k, v in interop.torch_names(len(self.layers)).items()}
+        theirs = {_ours(k): v for k, v in torch_weights.torch_names(len(self.layers)).items()}
         out = {}
         for ours, parameter in self.named_parameters():
             value = parameter.grad if gradients else parameter.detach()

@@ -32,10 +32,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.hlo_dots import count_multiply_adds
 from benchmarks.torch_drin import TorchDRIN, upstream_loss
 from data_pipeline.schema import batch_shapes
-from drin_jax import interop
 from drin_jax.models.drin import DRIN
-from drin_jax.parallel import DataParallel
-from drin_jax.train_step import TrainState, create_state, make_train_step
+from drin_jax.parallel.data_parallel import DataParallel
+from drin_jax.parity import torch_weights
+from drin_jax.training.step import TrainState, create_state, make_train_step
 
 TEXT, IMAGE, WIDTH, LAYERS = 768, 2048, 768, 2
 MARGIN, LEARNING_RATE = 0.25, 1e-3
@@ -67,7 +67,7 @@ class Ours:
         graphdef, params = nnx.split(
             DRIN(TEXT, IMAGE, width=WIDTH, layers=LAYERS, rngs=nnx.Rngs(0)), nnx.Param
         )
-        self.initial = interop.to_torch(params)
+        self.initial = torch_weights.to_torch(params)
         optimizer = optax.adam(LEARNING_RATE)
         step = make_train_step(graphdef, optimizer, loss_form="upstream", margin=MARGIN)
 

@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
     encoders.tokens = False
     encoders.max_tokens = 128  # of a mention's text, around the mention (at most this)
     encoders.regions = False
-    # instead of all that: .npz of features from elsewhere (data_pipeline/precomputed.py)
+    # instead of all that: .npz of features from elsewhere (data_pipeline/pictures/precomputed.py)
     encoders.pictures = ""
 
     config.image = image = ConfigDict()

@@ -6,7 +6,7 @@ import numpy as np
 
 from data_pipeline import schema
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from data_pipeline.system_features import SystemFeatures
 
 Batch = dict[str, np.ndarray]

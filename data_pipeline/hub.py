@@ -31,8 +31,8 @@ from huggingface_hub.utils import build_hf_headers
 from rich import progress
 from rich.console import Console
 
-from data_pipeline import store_files
 from data_pipeline.schema import DataError
+from data_pipeline.store import arrays
 
 SCHEME = "hub:"
 MARKER = ".hub.json"
@@ -177,13 +177,13 @@ def _fetch(source: str, root: Path, asked: dict[str, Any], left: dict[str, Any] 
     if not files:
         raise DataError(f"{source}: holds no files; check the name")
     marker = asked | {"commit": commit, "files": {file.path: file.size for file in files}}
-    store_files.write_json(root / MARKER, marker | {"complete": False})
+    arrays.write_json(root / MARKER, marker | {"complete": False})
     url = {
         file.path: huggingface_hub.hf_hub_url(name, file.path, repo_type="dataset", revision=commit)
         for file in files
     }
     _download(source, root, files, url, replace=left is not None)
-    store_files.write_json(root / MARKER, marker | {"complete": True})
+    arrays.write_json(root / MARKER, marker | {"complete": True})
     for part in (root / PARTS).glob("*.part"):
         part.unlink()
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from data_pipeline.graphs import Batch, GraphTables
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 
 THREADS = 2
 

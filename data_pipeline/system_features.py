@@ -7,7 +7,7 @@ import numpy as np
 
 from data_pipeline import schema
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 
 NAMES = ("mention_surface", "entity_name")
 FLAGS = {"tokens": "--config.encoders.tokens=True", "regions": "--config.encoders.regions=True"}

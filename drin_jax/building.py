@@ -9,14 +9,15 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from data_pipeline.loader import TrainLoader, TrainOrder
-from data_pipeline.store import Store
-from drin_jax import losses, models
-from drin_jax.dispatch import HostSteps, ResidentSteps, Steps
-from drin_jax.evaluate import Protocol
+from data_pipeline.store.reader import Store
+from drin_jax import models
+from drin_jax.evaluation.evaluate import Protocol
 from drin_jax.models.graph import RELATIONS
-from drin_jax.parallel import DataParallel
-from drin_jax.resident import DeviceTables
-from drin_jax.train_step import make_train_step
+from drin_jax.parallel.data_parallel import DataParallel
+from drin_jax.training import losses
+from drin_jax.training.batches import HostSteps, ResidentSteps, Steps
+from drin_jax.training.device_tables import DeviceTables
+from drin_jax.training.step import make_train_step
 from drin_jax.types import UserError
 
 LEAK_WARNING = (

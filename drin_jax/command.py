@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from data_pipeline.schema import DataError
-from drin_jax import distributed
+from drin_jax.parallel import multihost
 from drin_jax.types import UserError
 
 FLAGS = flags.FLAGS
@@ -87,10 +87,10 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
         _fail(f"the config file does not load: {error}", 2)
     try:
         code = main(*values) or 0
-        distributed.part()
+        multihost.part()
         sys.exit(code)
     except _Left as left:
-        distributed.leave(f"stopped by {signal.Signals(left.number).name}", left.number + 128)
+        multihost.leave(f"stopped by {signal.Signals(left.number).name}", left.number + 128)
         _end(left.number + 128)
     except (UserError, DataError) as error:
         _fail(str(error), 1)
@@ -101,14 +101,14 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
             _fail(_flag_message(error), 2)
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
     except SystemExit:  # training that was stopped, in all processes at the same step
-        distributed.part()
+        multihost.part()
         raise
     except Exception as error:
-        if distributed.count() == 1:
+        if multihost.count() == 1:
             raise
-        distributed.await_news()
+        multihost.await_news()
         traceback.print_exc()
-        distributed.leave(f"{type(error).__name__}: {error}", 1)
+        multihost.leave(f"{type(error).__name__}: {error}", 1)
         _end(1)
 
 
@@ -139,7 +139,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    distributed.leave(message, code)
+    multihost.leave(message, code)
     print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
     _end(code)
 

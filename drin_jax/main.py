@@ -13,13 +13,14 @@ and its own number, which the scripts of launch/ do:
     … --coordinator=HOST:PORT --processes=N --process=I
 """
 
-from drin_jax import command, distributed, process_flags
+from drin_jax import command
+from drin_jax.parallel import multihost, process_flags
 
 
 def main() -> None:
     """Run the experiment that the flags describe."""
     config, workdir = command.config_and_workdir()
-    distributed.join(process_flags.place(), command.flat(config))
+    multihost.join(process_flags.place(), command.flat(config))
     from drin_jax import compilation_cache
     from drin_jax.run import execute  # jax, flax and orbax load only when there is work
 

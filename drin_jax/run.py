@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from data_pipeline.loader import TrainOrder
-from data_pipeline.store import Store
-from drin_jax import command, extract, models, report, shared_folders
-from drin_jax import placement as placing
+from data_pipeline.store.reader import Store
+from drin_jax import command, extract, models, shared_folders
 from drin_jax.building import LEAK_WARNING, Setup, check, make_steps, set_up
-from drin_jax.evaluate import (
+from drin_jax.evaluation import report
+from drin_jax.evaluation.evaluate import (
     Scorer,
     SplitView,
     baseline_scores,
@@ -27,9 +27,10 @@ from drin_jax.evaluate import (
     valid_score,
 )
 from drin_jax.models.graph import RELATIONS
-from drin_jax.resident import ONE_DEVICE, DeviceTables
-from drin_jax.train import Trainer
-from drin_jax.train_step import create_state
+from drin_jax.training import placement as placing
+from drin_jax.training.device_tables import ONE_DEVICE, DeviceTables
+from drin_jax.training.loop import Trainer
+from drin_jax.training.step import create_state
 from drin_jax.types import UserError
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data_pipeline.store import Store
-from drin_jax import command, distributed, extract
+from data_pipeline.store.reader import Store
+from drin_jax import command, extract
+from drin_jax.parallel import multihost
 from drin_jax.types import UserError
 
 
@@ -16,8 +17,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     Raises:
         UserError: as there, or a process is on another file system.
     """
-    distributed.once("workdir", lambda: command.claim_workdir(workdir, config), lambda: None)
-    distributed.check_shared(workdir)
+    multihost.once("workdir", lambda: command.claim_workdir(workdir, config), lambda: None)
+    multihost.check_shared(workdir)
 
 
 def prepare(config: ConfigDict, workdir: Path, needs: Collection[str]) -> Store:
@@ -26,13 +27,13 @@ def prepare(config: ConfigDict, workdir: Path, needs: Collection[str]) -> Store:
     Raises:
         UserError, DataError: as there, or a process does not see that store.
     """
-    store = distributed.once(
+    store = multihost.once(
         "features of process 0",
         lambda: extract.prepare(config, workdir, needs=needs),
         lambda: _open(config, workdir, needs),
     )
     held = {"splits": store.splits, "sizes": store.sizes, "made from": store.made_from}
-    distributed.check_equal(f"feature store {store.path}", held)
+    multihost.check_equal(f"feature store {store.path}", held)
     return store
 
 

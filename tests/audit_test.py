@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline import sample_encoder
-from drin_jax.noise_floor import NoiseFloor, Structure, measure
+from data_pipeline.sample import tiny_bert
+from drin_jax.audit.noise_floor import NoiseFloor, Structure, measure
 from tests.commands import run
 
 
@@ -67,7 +67,7 @@ def test_the_command_writes_every_finding(tmp_path: Path) -> None:
     for name, items in (("entities", entities), ("mentions", mentions)):
         (root / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     encoder = tmp_path / "encoder"
-    sample_encoder.write(encoder, seed=0)
+    tiny_bert.write(encoder, seed=0)
     result = run(
         "drin_jax.audit",
         "--config=configs/common.py",

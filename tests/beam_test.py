@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from drin_jax import extract
-from drin_jax.extract.features import Features, encoder_settings
-from drin_jax.extract.shards import Encoders
+from drin_jax.extract.encoding import Encoders
+from drin_jax.extract.stages import Features, encoder_settings
 from drin_jax.extract.tables import shard_file
 from drin_jax.types import UserError
 from tests import commands, picture_world

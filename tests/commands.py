@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from configs import common
-from data_pipeline.store import StoreWriter
+from data_pipeline.store.reader import StoreWriter
 from drin_jax import extract
 from drin_jax.types import UserError
 from tests.fixtures import TINY_GROUPS, tiny_arrays

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from data_pipeline.schema import PADDING
-from drin_jax import dense_retrieval
-from drin_jax.dense_retrieval import by_vectors
+from drin_jax.extract import vector_retrieval
+from drin_jax.extract.vector_retrieval import by_vectors
 from drin_jax.types import UserError
 
 
@@ -24,7 +24,7 @@ def cosines(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("block", [1, 200, 16384])
 def test_top_r_is_the_sort_of_all_cosines(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense_retrieval, "QUERY_BLOCK", 16)  # several of each, the last one short
+    monkeypatch.setattr(vector_retrieval, "QUERY_BLOCK", 16)  # several of each, the last one short
     queries, keys = vectors(37, 24, seed=0), vectors(1100, 24, seed=1)
     rows, scores = by_vectors(queries, keys, 30, block=block)
     assert (rows.dtype, scores.dtype) == (np.int32, np.float32)
@@ -74,7 +74,7 @@ def test_keys_may_be_a_memory_map_and_compile_once(tmp_path: Path) -> None:
     queries, keys = vectors(9, 12, seed=10), vectors(1500, 12, seed=11)
     np.save(tmp_path / "keys.npy", keys)
     mapped = np.load(tmp_path / "keys.npy", mmap_mode="r")
-    compiled = dense_retrieval._merge._cache_size  # type: ignore[attr-defined]
+    compiled = vector_retrieval._merge._cache_size  # type: ignore[attr-defined]
     before = compiled()
     rows, scores = by_vectors(queries, mapped, 7, block=128)
     assert compiled() == before + 1  # 12 blocks, the last one short
@@ -84,13 +84,13 @@ def test_keys_may_be_a_memory_map_and_compile_once(tmp_path: Path) -> None:
 
 def test_the_device_sees_one_block_of_keys_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = set()
-    merge = dense_retrieval._merge
+    merge = vector_retrieval._merge
 
     def watched(asked: jax.Array, keys: jax.Array, *rest: object) -> object:
         shapes.add(keys.shape)
         return merge(asked, keys, *rest)
 
-    monkeypatch.setattr(dense_retrieval, "_merge", watched)
+    monkeypatch.setattr(vector_retrieval, "_merge", watched)
     by_vectors(vectors(3, 4, seed=12), vectors(2000, 4, seed=13), 5, block=300)
     assert shapes == {(384, 4)}
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline import images, sample_encoder
+from data_pipeline.pictures import images
+from data_pipeline.sample import tiny_bert
 from drin_jax import extract
 from drin_jax.encoders.detector import Detector
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
@@ -32,7 +33,7 @@ def test_vv_is_equation_11_on_what_the_detector_found(tmp_path, monkeypatch):
 
     stand_in(monkeypatch, found)
     encoders = tmp_path / "encoders"  # made here: CLIP's, which is not needed, takes seconds
-    sample_encoder.write(encoders / "text", seed=0)
+    tiny_bert.write(encoders / "text", seed=0)
     write_checkpoint(encoders / "resnet", "resnet")
     config = picture_world.config(
         world,

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from data_pipeline import images
+from data_pipeline.pictures import images
 from drin_jax import extract
 from drin_jax.encoders import detector
 from drin_jax.encoders.detector import NAMES, Detector

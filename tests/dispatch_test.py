@@ -9,13 +9,14 @@ import optax
 import pytest
 
 from configs import common
-from data_pipeline.store import Store
-from drin_jax import building, placement, resident
-from drin_jax.dispatch import HostSteps, ResidentSteps
-from drin_jax.parallel import DataParallel
-from drin_jax.resident import DeviceTables, Layout
-from drin_jax.train import Trainer
-from drin_jax.train_step import create_state
+from data_pipeline.store.reader import Store
+from drin_jax import building
+from drin_jax.parallel.data_parallel import DataParallel
+from drin_jax.training import device_tables, placement
+from drin_jax.training.batches import HostSteps, ResidentSteps
+from drin_jax.training.device_tables import DeviceTables, Layout
+from drin_jax.training.loop import Trainer
+from drin_jax.training.step import create_state
 from drin_jax.types import UserError
 from tests.fixtures import tiny_store
 
@@ -159,7 +160,7 @@ def test_tables_go_where_they_fit(store: Store, monkeypatch: pytest.MonkeyPatch)
     assert needed["bfloat16"] < needed["device"] == needed["sharded"]  # one device: no gain
 
     def with_room_for(bytes_: int) -> None:
-        monkeypatch.setattr(resident, "free_bytes", lambda: int(bytes_ / 0.8) + 1)
+        monkeypatch.setattr(device_tables, "free_bytes", lambda: int(bytes_ / 0.8) + 1)
 
     for kind in ("device", "bfloat16"):
         with_room_for(needed[kind])

@@ -8,9 +8,9 @@ from flax import nnx
 
 from benchmarks import encode_image
 from benchmarks.random_module import random_module
+from data_pipeline.progress import Progress
 from drin_jax.encoders.frozen import Frozen
 from drin_jax.encoders.resnet import ConvNorm
-from drin_jax.progress import Progress
 
 
 def small(name: str, dtype: str) -> Frozen:

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
-from drin_jax.evaluate import Scorer, SplitView, baseline_scores, evaluate_split, valid_score
+from drin_jax.evaluation.evaluate import (
+    Scorer,
+    SplitView,
+    baseline_scores,
+    evaluate_split,
+    valid_score,
+)
 from drin_jax.models.graph import RELATIONS
-from drin_jax.parallel import DataParallel
+from drin_jax.parallel.data_parallel import DataParallel
 from tests.fixtures import tiny_store
 from tests.random_graphs import split_model
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import sample, wikimel_text
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from drin_jax import extract, models
 from drin_jax.experiments import published, suites
 from drin_jax.experiments.stores import Stores

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drin_jax.experiments import comparison_tables, page, plot_forms, plots, tables
+from drin_jax.experiments import accuracy_tables, comparison_tables, page, plot_forms, plots
 from drin_jax.experiments.measures import LEAK, Spread
 from drin_jax.experiments.results import Results, Row
 from drin_jax.experiments.table_forms import Cell, Table, to_html, to_markdown
@@ -61,7 +61,7 @@ def test_spread_by_hand() -> None:
 
 def test_the_systems_table_marks_the_best_and_what_differs() -> None:
     found = results("table2")
-    table = tables.main(found)
+    table = accuracy_tables.main(found)
     assert list(table.head) == ["system", "seeds", "Top-1", "Top-3", "Top-5", "MRR"]
     rows = {row[0].text: row for row in table.rows}
     assert list(rows)[:2] == ["name matching", "raw text edge R_tt"]
@@ -80,23 +80,27 @@ def test_the_systems_table_marks_the_best_and_what_differs() -> None:
 
 
 def test_every_layout_has_its_columns() -> None:
-    layers = tables.main(results("table4"))
+    layers = accuracy_tables.main(results("table4"))
     assert list(layers.head)[2:4] == ["valid Top-1", "valid Top-3"]
     assert list(cells(layers)) == [f"L = {n}" for n in range(1, 6)]
-    stages = tables.main(results("retrieval"))
+    stages = accuracy_tables.main(results("retrieval"))
     assert list(stages.head)[2:5] == ["recall@1", "recall@5", "recall@6"]
     assert "±" not in stages.rows[0][2].text
     assert "±" in stages.rows[0][5].text
-    ablation = cells(tables.main(results("table3")))
+    ablation = cells(accuracy_tables.main(results("table3")))
     assert list(ablation)[2:] == ["Full", "w/o tt", "w/o tv", "w/o vt", "w/o vv", "Static edges"]
-    detectors = cells(tables.main(results("table5")))
+    detectors = cells(accuracy_tables.main(results("table5")))
     assert detectors["Mask R-CNN"][0].startswith("not run: the config's objects are a file")
 
 
 def test_choices_tell_nothing_of_test() -> None:
     found = results("choices")
-    whole = [tables.main(found), *tables.further(found), *comparison_tables.comparisons(found)]
-    assert tables.main(found).title == "Open choices, on valid"
+    whole = [
+        accuracy_tables.main(found),
+        *accuracy_tables.further(found),
+        *comparison_tables.comparisons(found),
+    ]
+    assert accuracy_tables.main(found).title == "Open choices, on valid"
     for table in whole:
         assert "test" not in " ".join([table.title, *table.head])
     assert [p.title for p in plots.make(found) if p.title.endswith("on test")] == []
@@ -104,7 +108,7 @@ def test_choices_tell_nothing_of_test() -> None:
 
 def test_a_leak_is_written_on_every_column_that_leaks() -> None:
     found = results("gold_slot")
-    table = tables.main(found)
+    table = accuracy_tables.main(found)
     for name in table.head[2:]:
         assert (LEAK in name) == ("never" not in name), name
     drin = cells(table)["DRIN"]
@@ -115,7 +119,7 @@ def test_a_leak_is_written_on_every_column_that_leaks() -> None:
     )
     gaps = [100 * (upstream[s] - never[s]) for s in range(3)]
     assert drin[3] == f"{np.mean(gaps):+.1f} ± {np.std(gaps, ddof=1):.1f}"
-    for further in tables.further(found):
+    for further in accuracy_tables.further(found):
         for row in further.rows:
             assert not (row[2].best and "GOLD IN GRAPH" in row[0].text)
     assert LEAK in page.leak_warning(found)
@@ -127,7 +131,7 @@ def test_published_numbers_stand_with_their_protocol() -> None:
     found = results("table2", published=[entry, entry | {"system": "unknown"}])
     table = comparison_tables.published(found)
     assert [c.text for c in table.rows[0]][3:6] == ["theirs", "theirs", "50.0"]
-    assert table.rows[0][6].text == cells(tables.main(found))["DRIN"][1]
+    assert table.rows[0][6].text == cells(accuracy_tables.main(found))["DRIN"][1]
     assert table.rows[1][6].text == "–"
     assert comparison_tables.published(results("table2")) is None
 
@@ -237,7 +241,7 @@ def test_nothing_breaks_over_one_seed_a_failed_row_and_no_kinds(suite: str, tmp_
 
 
 def test_the_main_table_on_a_terminal(capsys: pytest.CaptureFixture) -> None:
-    tables.print_main(results("table2"))
+    accuracy_tables.print_main(results("table2"))
     out = capsys.readouterr().out
     assert "GHMFC" in out
     assert "Holm-corrected" in out

@@ -10,10 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from data_pipeline.store import Store
-from drin_jax import seeds
-from drin_jax.evaluate import SplitView
-from drin_jax.experiments import results, suites
+from data_pipeline.store.reader import Store
+from drin_jax.evaluation.evaluate import SplitView
+from drin_jax.experiments import results, seeds, suites
 from drin_jax.experiments.runner import Runner, Wanted
 from drin_jax.experiments.suites import RowPlan, Suite
 from tests.commands import small_store, start, user_error

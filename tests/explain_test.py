@@ -17,12 +17,13 @@ from configs import common
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import DataError, Entity
-from drin_jax import building, finished, run
+from drin_jax import building, run
 from drin_jax.explain import __main__ as command
 from drin_jax.explain import cases, choice, errors, figure, sources, terminal
 from drin_jax.explain.sources import Sources
 from drin_jax.models.graph import edge_mask
 from drin_jax.types import GraphBatch, UserError
+from drin_jax.workdir import FinishedRun, open_run
 from tests import commands, fixtures
 
 SIZES = {"train": 16, "valid": 8, "test": 12}
@@ -70,16 +71,16 @@ def train(folder: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module")
-def drin(train: Callable[..., Path]) -> finished.FinishedRun:
-    return finished.open_run(train("drin"))
+def drin(train: Callable[..., Path]) -> FinishedRun:
+    return open_run(train("drin"))
 
 
 @pytest.fixture(scope="module")
-def bert(train: Callable[..., Path]) -> finished.FinishedRun:
-    return finished.open_run(train("bert", **{"model.name": "bert"}))
+def bert(train: Callable[..., Path]) -> FinishedRun:
+    return open_run(train("bert", **{"model.name": "bert"}))
 
 
-def test_edges_and_scores_are_those_of_the_models_own_pass(drin: finished.FinishedRun) -> None:
+def test_edges_and_scores_are_those_of_the_models_own_pass(drin: FinishedRun) -> None:
     store = drin.store
     rows = np.arange(SIZES["test"])
     batch = GraphTables(store, "test").batch(rows)
@@ -121,7 +122,7 @@ def shown(case: cases.Case, found: Sources, capsys: pytest.CaptureFixture, n: in
 
 
 def test_the_terminal_shows_span_gold_and_arrows(
-    drin: finished.FinishedRun, bert: finished.FinishedRun, capsys: pytest.CaptureFixture
+    drin: FinishedRun, bert: FinishedRun, capsys: pytest.CaptureFixture
 ) -> None:
     found = sources.read(drin)
     row = int(np.flatnonzero(np.asarray(drin.store.array("test_gold")) >= 0)[0])
@@ -145,9 +146,7 @@ def test_the_terminal_shows_span_gold_and_arrows(
     assert "→" in drin_beside
 
 
-def test_static_edges_stay_as_they_were(
-    drin: finished.FinishedRun, capsys: pytest.CaptureFixture
-) -> None:
+def test_static_edges_stay_as_they_were(drin: FinishedRun, capsys: pytest.CaptureFixture) -> None:
     config = drin.config.copy_and_resolve_references()
     config.graph.edges = "static"
     setup = building.set_up(config, drin.store)
@@ -166,7 +165,7 @@ def test_static_edges_stay_as_they_were(
     assert f"against, rank {both.candidates[0].rank}" in out
 
 
-def test_the_picture_shows_what_there_is(drin: finished.FinishedRun, tmp_path: Path) -> None:
+def test_the_picture_shows_what_there_is(drin: FinishedRun, tmp_path: Path) -> None:
     case, path = cases.explain(drin, "test", 0), tmp_path / "new" / "case.png"
     assert figure.draw(path, case, sources.read(drin), 2, None) == ""
     with Image.open(path) as file:
@@ -189,12 +188,12 @@ def test_the_picture_shows_what_there_is(drin: finished.FinishedRun, tmp_path: P
 
 
 def test_without_raw_files_names_stay(
-    drin: finished.FinishedRun, folder: Path, capsys: pytest.CaptureFixture
+    drin: FinishedRun, folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     raw, away = folder / "raw", folder / "away"
     raw.rename(away)
     try:
-        found = sources.read(finished.open_run(drin.workdir))
+        found = sources.read(open_run(drin.workdir))
         assert not raw.exists()
     finally:
         away.rename(raw)
@@ -205,7 +204,7 @@ def test_without_raw_files_names_stay(
     assert case.candidates[0].name in out
 
 
-def test_a_mention_is_chosen_by_id_or_drawn(drin: finished.FinishedRun) -> None:
+def test_a_mention_is_chosen_by_id_or_drawn(drin: FinishedRun) -> None:
     rng = np.random.default_rng(0)
     ids = choice.mention_ids(drin, "test")
     assert [choice.choose(drin, "test", name, rng) for name in ids] == list(range(len(ids)))
@@ -228,7 +227,7 @@ def test_a_mention_is_chosen_by_id_or_drawn(drin: finished.FinishedRun) -> None:
 
 
 def test_every_kind_of_error_by_hand(
-    drin: finished.FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drin: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight test mentions over entities 0 to 3; candidates are always 0, 1, 2."""
     arrays, strings = fixtures.tiny_arrays(entities=4, mentions={"test": 8}, r=3)
@@ -277,14 +276,14 @@ def test_every_kind_of_error_by_hand(
 
 
 def test_a_run_that_cannot_be_opened_says_why(
-    drin: finished.FinishedRun, bert: finished.FinishedRun, tmp_path: Path
+    drin: FinishedRun, bert: FinishedRun, tmp_path: Path
 ) -> None:
     def copy(name: str) -> Path:
         return Path(shutil.copytree(drin.workdir, tmp_path / name))
 
     def refused(workdir: Path, match: str, error: type[Exception] = UserError) -> None:
         with pytest.raises(error, match=match) as caught:
-            finished.open_run(workdir)
+            open_run(workdir)
         assert "\n" not in str(caught.value)
 
     refused(tmp_path / "nowhere", "is no folder, so it holds no finished run")
@@ -315,7 +314,7 @@ def test_a_run_that_cannot_be_opened_says_why(
 
 
 def test_errors_are_counted_shown_and_written(
-    drin: finished.FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture
+    drin: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     file = tmp_path / "new" / "errors.json"
     command.show_errors(drin, "test", 1, 0.02, file)
@@ -330,7 +329,7 @@ def test_errors_are_counted_shown_and_written(
 
 
 def test_a_mention_is_shown_and_drawn(
-    drin: finished.FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture
+    drin: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "one.svg"
     one = choice.mention_ids(drin, "test")[3]
@@ -341,7 +340,7 @@ def test_a_mention_is_shown_and_drawn(
     assert (drin.workdir / "explain" / f"{one}.png").is_file()
 
 
-def test_the_command_lists_and_refuses_in_one_line(drin: finished.FinishedRun) -> None:
+def test_the_command_lists_and_refuses_in_one_line(drin: FinishedRun) -> None:
     here = f"--workdir={drin.workdir}"
     result = commands.run("drin_jax.explain", here, "--list=3", "--split=valid")
     assert result.returncode == 0, result.stderr

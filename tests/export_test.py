@@ -17,13 +17,14 @@ from jax import export as jax_export
 
 from configs import common
 from data_pipeline.graphs import GraphTables
-from data_pipeline.store import Store
-from drin_jax import building, command, export, finished, models
-from drin_jax.checkpoint import Checkpoints
+from data_pipeline.store.reader import Store
+from drin_jax import building, command, export, models
 from drin_jax.export import __main__ as export_command
 from drin_jax.export import artefact, manifest
 from drin_jax.export.check import LIMITS, random_batch
+from drin_jax.training.checkpoint import Checkpoints
 from drin_jax.types import UserError
+from drin_jax.workdir import CHECKPOINTS, REPORT, open_run
 from tests import commands
 from tests.commands import user_error
 from tests.fixtures import refusal
@@ -62,8 +63,8 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.data.root, config.model.width, config.eval.batch = str(folder), 8, 16
     store = commands.small_store(folder / "store", mentions={"train": 4, "test": 12}, t=T, v=V)
     command.claim_workdir(folder, config)
-    (folder / finished.REPORT).write_text(json.dumps({"system": "DRIN (small)"}))
-    checkpoints = Checkpoints(folder / finished.CHECKPOINTS)
+    (folder / REPORT).write_text(json.dumps({"system": "DRIN (small)"}))
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
     checkpoints.save_best(7, random_like(building.set_up(config, Store.open(store)).params))
     checkpoints.close()
     return folder
@@ -100,7 +101,7 @@ def change(folder: Path, **fields: Any) -> None:
 def test_a_fresh_process_scores_as_evaluation_did_without_the_models(
     workdir: Path, exported: Path, tmp_path: Path
 ) -> None:
-    done = finished.open_run(workdir)
+    done = open_run(workdir)
     arrays = GraphTables(done.store, "test", needs=done.setup.needs).batch(np.arange(12))
     assert not arrays["candidate_mask"].all()
     np.savez(tmp_path / "arrays.npz", **arrays)
@@ -238,7 +239,7 @@ def test_arrays_that_are_not_as_the_export_says(exported: Path) -> None:
 def test_where_an_export_may_be_written(
     workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = finished.open_run(workdir)
+    done = open_run(workdir)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     for overwrite in (False, True):

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.shard_table import ShardTable
+from data_pipeline.store.shard_table import ShardTable
 from drin_jax import extract
-from drin_jax.extract import features, tables
+from drin_jax.extract import stages, tables
 from tests import picture_world
 
 TEXTS, PICTURES = 5, 3
@@ -19,8 +19,8 @@ TEXTS, PICTURES = 5, 3
 
 def child(world: Path, workdir: Path) -> None:
     """Extracts with shards of a few items; each is logged after it was written."""
-    tables.ROWS = features.ROWS = TEXTS
-    features.PICTURES_PER_SHARD = PICTURES
+    tables.ROWS = stages.ROWS = TEXTS
+    stages.PICTURES_PER_SHARD = PICTURES
     log = os.open(workdir / "log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     real = ShardTable.write
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from drin_jax import extract
 from tests import commands, picture_world
 

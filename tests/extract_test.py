@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline import images
+from data_pipeline.pictures import images
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from drin_jax import extract
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.resnet_encoder import ResNetEncoder

@@ -9,7 +9,7 @@ import pytest
 
 from data_pipeline import schema
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store, StoreWriter
+from data_pipeline.store.reader import Store, StoreWriter
 
 TINY_GROUPS = [schema.GROUP_CLEAN, schema.GROUP_UNSEEN, schema.GROUP_NO_SPAN]
 

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, PartitionSpec
 
-from drin_jax.losses import FORMS, margin_loss
+from drin_jax.training.losses import FORMS, margin_loss
 from drin_jax.types import GraphBatch
 from tests.random_graphs import random_graphs, small
 

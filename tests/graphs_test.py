@@ -5,7 +5,7 @@ import pytest
 
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
-from data_pipeline.store import Store, StoreWriter
+from data_pipeline.store.reader import Store, StoreWriter
 
 
 @pytest.fixture(scope="module")

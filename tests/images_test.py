@@ -13,8 +13,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from data_pipeline import images
-from data_pipeline.decoding import Decoder, Plan, Wanted, decode
+from data_pipeline.pictures import images
+from data_pipeline.pictures.decoding import Decoder, Plan, Wanted, decode
 from tests.commands import ROOT
 from tests.fixtures import refusal
 from tests.odd_pictures import KillsItsProcess, photo, write_all
@@ -151,7 +151,7 @@ def test_a_script_without_a_guard_decodes_by_itself(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from data_pipeline import images\n"
-        "from data_pipeline.decoding import Decoder, Plan, Wanted\n"
+        "from data_pipeline.pictures.decoding import Decoder, Plan, Wanted\n"
         "with Decoder(Plan({'look': images.plain(8)}), workers=2) as decoder:\n"
         f"    wanted = [Wanted({str(tmp_path / 'a.png')!r})] * 9\n"
         "    print([one.status for one in decoder.start(wanted)])\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from drin_jax import process_flags
+from drin_jax.parallel import process_flags
 from tests.commands import ROOT
 
 LAUNCH = ROOT / "launch"

@@ -9,7 +9,7 @@ from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.loader import EvalLoader, TrainLoader
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from tests.fixtures import tiny_store
 
 Batches = list[dict[str, np.ndarray]]

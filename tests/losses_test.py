@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drin_jax.losses import FORMS, margin_loss
+from drin_jax.training.losses import FORMS, margin_loss
 from drin_jax.types import GraphBatch, UserError
 from tests.random_graphs import random_graphs
 

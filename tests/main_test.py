@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drin_jax.placement import MEANING
+from drin_jax.training.placement import MEANING
 from tests.commands import (
     assert_one_clear_line,
     run,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from drin_jax.metrics import RankCounts, slot_counts, summarize, wilson_interval
+from drin_jax.evaluation.ranks import RankCounts, slot_counts, summarize, wilson_interval
 
 
 def counts_of(scores: list[list[float]], gold: list[int], real: list[list[int]]) -> RankCounts:

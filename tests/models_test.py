@@ -9,7 +9,7 @@ from flax import nnx
 from data_pipeline.schema import batch_shapes
 from drin_jax import models
 from drin_jax.models import blocks, gcn
-from drin_jax.models.bert import BertMatcher
+from drin_jax.models.bert_matcher import BertMatcher
 from drin_jax.models.drin import DRIN
 from drin_jax.models.gcn import PaperLayer
 from drin_jax.types import GraphBatch, UserError

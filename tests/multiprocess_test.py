@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from drin_jax.parallel import DataParallel
+from drin_jax.parallel.data_parallel import DataParallel
 from tests import restored_parameters
 from tests.commands import (
     ROOT,

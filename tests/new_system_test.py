@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 
 from configs import common
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from drin_jax import building, models
-from drin_jax.evaluate import Scorer
-from drin_jax.train_step import create_state
+from drin_jax.evaluation.evaluate import Scorer
+from drin_jax.training.step import create_state
 from drin_jax.types import UserError
 from tests.fixtures import tiny_store
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipeline.decoding import Wanted
+from data_pipeline.pictures.decoding import Wanted
 
 
 def photo(width: int = 40, height: int = 24, seed: int = 0) -> Image.Image:

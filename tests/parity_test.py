@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from drin_jax import interop, parity
-from drin_jax.models.bert import BertMatcher
+from drin_jax.models.bert_matcher import BertMatcher
+from drin_jax.parity import comparison, torch_weights
 from drin_jax.types import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,23 +61,23 @@ def test_a_changed_array_fails(tmp_path, capsys, of, name, index, value):
     array = the_array(name, of)
     array[index] += value
     path = altered(tmp_path / "changed.npz", of, **{name.replace("/", "__"): array})
-    assert parity.main([str(path)]) == 1
+    assert comparison.main([str(path)]) == 1
     assert "FAIL" in capsys.readouterr().out
 
 
 def test_a_missing_gradient_of_ours_or_a_wrong_shape_fails(tmp_path, capsys):
     extra = altered(tmp_path / "extra.npz", **{"grad__gcn_layers.7.w_h.weight": np.ones((2, 2))})
     short = altered(tmp_path / "short.npz", out__score=the_array("out/score")[:, :-1])
-    assert parity.main([str(extra)]) == 1
-    assert parity.main([str(short)]) == 1
+    assert comparison.main([str(extra)]) == 1
+    assert comparison.main([str(short)]) == 1
     assert capsys.readouterr().out.count("FAIL") == 2
 
 
 @pytest.mark.parametrize("system", ["melhi", "ghmfc"])
 def test_parameters_come_back_in_pytorchs_layout(system):
-    arrays, meta = parity.read(GOLDEN / f"{system}_wikidiverse.npz")
+    arrays, meta = comparison.read(GOLDEN / f"{system}_wikidiverse.npz")
     theirs = {n.removeprefix("w/"): a for n, a in arrays.items() if n.startswith("w/")}
-    back = interop.to_torch(nnx.state(parity.build(arrays, meta), nnx.Param))
+    back = torch_weights.to_torch(nnx.state(comparison.build(arrays, meta), nnx.Param))
     assert back.keys() == theirs.keys()
     for name, array in theirs.items():
         np.testing.assert_array_equal(back[name], array)
@@ -86,7 +86,7 @@ def test_parameters_come_back_in_pytorchs_layout(system):
 def test_a_system_without_a_counterpart_says_so():
     model = BertMatcher(4, width=4, rngs=nnx.Rngs(0))
     with pytest.raises(UserError, match=r"no counterpart .* are drin .*, mel_hi and ghmfc"):
-        interop.from_torch(model, {})
+        torch_weights.from_torch(model, {})
 
 
 def truncated(path: Path) -> None:
@@ -138,7 +138,7 @@ def with_another_parameter(path: Path) -> None:
 def test_a_bad_file_is_one_clear_line(tmp_path, capsys, damage, words):
     path = tmp_path / "bad.npz"
     damage(path)
-    assert parity.main([str(path)]) == 1
+    assert comparison.main([str(path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -148,7 +148,7 @@ def test_a_bad_file_is_one_clear_line(tmp_path, capsys, damage, words):
 
 def test_a_bad_file_beside_a_good_one_fails_but_both_are_told(tmp_path, capsys):
     shutil.copy(ONE, tmp_path / "good.npz")
-    assert parity.main([str(tmp_path / "good.npz"), str(tmp_path / "none.npz")]) == 1
+    assert comparison.main([str(tmp_path / "good.npz"), str(tmp_path / "none.npz")]) == 1
     out, error = capsys.readouterr()
     assert "ok" in out
     assert "none.npz: no such file" in error
@@ -169,4 +169,4 @@ def test_files_of_another_implementation_pass_at_other_shapes(tmp_path, capsys, 
     from tests.torch_references import make_reference
 
     path = make_reference(tmp_path / "made.npz", **fields)
-    assert parity.main([str(path)]) == 0, capsys.readouterr()
+    assert comparison.main([str(path)]) == 0, capsys.readouterr()

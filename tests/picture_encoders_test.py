@@ -13,7 +13,7 @@ from flax import nnx
 
 from drin_jax.encoders.clip import load_clip
 from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.pictures import Normalisation, picture_batches
+from drin_jax.encoders.pixels import Normalisation, picture_batches
 from drin_jax.encoders.resnet import load_resnet
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
 from drin_jax.types import UserError

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline import precomputed
+from data_pipeline.pictures import precomputed
 from data_pipeline.schema import DataError
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from drin_jax import models
-from drin_jax.losses import margin_loss
+from drin_jax.training.losses import margin_loss
 from drin_jax.types import GraphBatch
 from tests.random_graphs import holes, random_graphs
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline import images
-from data_pipeline.store import Store
+from data_pipeline.pictures import images
+from data_pipeline.store.reader import Store
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
 from tests import commands, tiny_encoders

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from data_pipeline import retrieval_recall
+from data_pipeline.retrieval import recall
 from data_pipeline.schema import NIL, OUTSIDE_KB, PADDING, Corpus, DataError, Entity, Mention
-from drin_jax import recall as command
+from drin_jax.recall import __main__ as command
 from drin_jax.types import UserError
 from tests.commands import assert_one_clear_line, run
 
@@ -20,21 +20,21 @@ ROWS = np.array([[3, 1, 2], [1, 3, PADDING], [2, 1, 0], [0, PADDING, PADDING], [
 
 def test_recall_counts_misses_and_leaves_nil_out() -> None:
     """Golds at rank 0, at rank 1, not found, NIL, and outside the knowledge base."""
-    found = retrieval_recall.recall(ROWS, np.array([3, 3, 3, NIL, OUTSIDE_KB]), (1, 2, 3))
+    found = recall.recall(ROWS, np.array([3, 3, 3, NIL, OUTSIDE_KB]), (1, 2, 3))
     assert (found.asked, found.outside, found.nil) == (4, 1, 1)
     assert found.share == {1: 1 / 4, 2: 2 / 4, 3: 2 / 4}
 
 
 def test_padding_is_nobodys_gold() -> None:
-    found = retrieval_recall.recall(ROWS[[1, 3]], np.array([OUTSIDE_KB, 2]), (3,))
+    found = recall.recall(ROWS[[1, 3]], np.array([OUTSIDE_KB, 2]), (3,))
     assert found.share == {3: 0}
 
 
 def test_recall_refuses_what_it_cannot_tell() -> None:
     with pytest.raises(DataError, match="recall@4 cannot be told from 3 candidates"):
-        retrieval_recall.recall(ROWS, np.zeros(5, int), (1, 4))
+        recall.recall(ROWS, np.zeros(5, int), (1, 4))
     with pytest.raises(DataError, match="none has a gold"):
-        retrieval_recall.recall(ROWS, np.full(5, NIL), (1,))
+        recall.recall(ROWS, np.full(5, NIL), (1,))
 
 
 def corpus() -> Corpus:
@@ -54,15 +54,15 @@ def corpus() -> Corpus:
 def test_the_table_has_valid_test_and_clean_test() -> None:
     rows = np.arange(9, dtype=np.int32)[:, None]
     rows[6] = 0
-    found = retrieval_recall.table(corpus(), rows, (1,))
+    found = recall.table(corpus(), rows, (1,))
     assert {name: (r.asked, r.nil, r.share[1]) for name, r in found.items()} == {
         "valid": (1, 1, 1),
         "test": (7, 0, 6 / 7),
-        retrieval_recall.CLEAN: (6, 0, 5 / 6),
+        recall.CLEAN: (6, 0, 5 / 6),
     }
     only_test = [m for m in corpus().mentions if m.split == "test"]
     less = dataclasses.replace(corpus(), mentions=only_test)
-    assert list(retrieval_recall.table(less, rows[:7], (1,))) == ["test", retrieval_recall.CLEAN]
+    assert list(recall.table(less, rows[:7], (1,))) == ["test", recall.CLEAN]
 
 
 def measure(*methods: str, of: Corpus | None = None) -> dict[str, Any]:

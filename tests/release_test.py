@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline import release, release_tables, schema
+from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
+from data_pipeline.release import convert, vertices
 from data_pipeline.schema import SPLITS
-from data_pipeline.store import Store, StoreWriter
-from drin_jax import interop
+from data_pipeline.store.reader import Store, StoreWriter
+from drin_jax.parity import torch_weights
 from tests import release_fixtures as fixtures
 from tests.fixtures import refusal
 from tests.release_fixtures import Arrays, golden_files, make_release, meaning, save_release
@@ -23,7 +24,7 @@ VERTICES = {"mt": "mention_text", "mv": "mention_image", "et": "entity_text", "e
 
 
 def imported(root: Path, path: Path) -> Store:
-    release.write(root, StoreWriter(path, {"release": release.fingerprint(root)}), name="test")
+    convert.write(root, StoreWriter(path, {"release": convert.fingerprint(root)}), name="test")
     store = Store.open(path)
     store.verify()
     return store
@@ -129,7 +130,7 @@ def test_the_reference_arrays_become_the_same_graphs(tmp_path, dataset):
         save_release(tmp_path / "release", golden_files(inputs, dataset)), tmp_path / "s"
     )
     ours = graphs(store, "test", gold_slot=True)
-    theirs = interop.from_release(inputs, dataset)
+    theirs = torch_weights.from_release(inputs, dataset)
     for name in ("mention_text", "mention_image", "entity_text", "entity_image", "edges", "gold"):
         np.testing.assert_allclose(ours[name], getattr(theirs, name), rtol=0, atol=1e-6)
 
@@ -174,9 +175,9 @@ def damaged(tmp_path: Path, dataset: str, **changes: np.ndarray | None) -> Path:
 
 def refused(root: Path, tmp_path: Path) -> str:
     writer = StoreWriter(tmp_path / "store", {})
-    told = refusal(lambda: release.write(root, writer, name="test"))
+    told = refusal(lambda: convert.write(root, writer, name="test"))
     writer.close()
-    assert told.startswith(release.check(root)[0])
+    assert told.startswith(convert.check(root)[0])
     return told
 
 
@@ -213,7 +214,7 @@ def test_wrong_arrays_are_named(tmp_path, dataset, name, array, told):
     root = damaged(tmp_path, dataset, **{name: array})
     if array.dtype.kind == "f" and not np.isfinite(array).all():  # found while reading
         writer = StoreWriter(tmp_path / "store", {})
-        assert told in refusal(lambda: release.write(root, writer, name="test"))
+        assert told in refusal(lambda: convert.write(root, writer, name="test"))
         return
     line = refused(root, tmp_path)
     assert told in line
@@ -234,20 +235,20 @@ def test_cut_files_are_named(tmp_path, left):
 def test_all_problems_are_told_at_once(tmp_path):
     root = damaged(tmp_path, "wikidiverse", answer_test=None, start_pos_train=np.ones(4, int))
     (root / "end-pos_valid.npy").write_text("<html>")
-    problems = release.check(root)
+    problems = convert.check(root)
     assert len(problems) == 3
     assert "(and 2 more problems)" in refused(root, tmp_path)
     assert all("\n" not in problem for problem in problems)
 
 
 def test_the_folder_is_found_or_asked_for(tmp_path):
-    assert "no array of the authors' release" in release.check(tmp_path)[0]
-    assert "is not a folder" in release.check(tmp_path / "nowhere")[0]
+    assert "no array of the authors' release" in convert.check(tmp_path)[0]
+    assert "is not a folder" in convert.check(tmp_path / "nowhere")[0]
     for dataset in DATASETS:
         save_release(tmp_path / dataset, make_release(dataset))
-        assert release.check(tmp_path / dataset) == []
-    assert "both wikidiverse and wikimel" in release.check(tmp_path)[0]
-    one, two = (release.fingerprint(tmp_path / dataset) for dataset in DATASETS)
+        assert convert.check(tmp_path / dataset) == []
+    assert "both wikidiverse and wikimel" in convert.check(tmp_path)[0]
+    one, two = (convert.fingerprint(tmp_path / dataset) for dataset in DATASETS)
     assert one != two
 
 
@@ -257,7 +258,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from data_pipeline import release, release_tables
-from data_pipeline.shard_table import ShardTable
+from data_pipeline.store.shard_table import ShardTable
 from data_pipeline.store import StoreWriter
 release_tables.ROWS_PER_SHARD = 2
 write, left = ShardTable.write, int(sys.argv[3])
@@ -273,21 +274,21 @@ release.write(Path(sys.argv[1]), StoreWriter(sys.argv[2], {}), name="test")
 
 
 def test_a_killed_import_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(release_tables, "ROWS_PER_SHARD", 2)
+    monkeypatch.setattr(vertices, "ROWS_PER_SHARD", 2)
     root = save_release(tmp_path / "release", make_release("wikidiverse"))
     whole = imported(root, tmp_path / "whole")
     shards = -(-whole.sizes["entities"] // 2) * 3 + 3  # all of the entities', one of the mentions'
     command = [sys.executable, "-c", KILLED, str(root), str(tmp_path / "store"), str(shards)]
     assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == -9
     reduced = []
-    keep = release_tables._reduced
-    monkeypatch.setattr(release_tables, "_reduced", lambda *a: reduced.append(a) or keep(*a))
+    keep = vertices._reduced
+    monkeypatch.setattr(vertices, "_reduced", lambda *a: reduced.append(a) or keep(*a))
     writer = StoreWriter(tmp_path / "store", {})
     assert writer.has("entity_objects")
     assert not (tmp_path / "store").exists()
     told = refusal(lambda: StoreWriter(tmp_path / "store", {}))
     assert "another process is writing it" in told
-    release.write(root, writer, name="test")
+    convert.write(root, writer, name="test")
     assert min(begin for _, split, begin, _ in reduced if split == "train") == 2
     one, two = (json.loads((tmp_path / s / "store.json").read_text()) for s in ("whole", "store"))
     assert one["arrays"] == two["arrays"]  # checksums of everything

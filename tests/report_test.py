@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drin_jax import report
-from drin_jax.evaluate import SplitView, evaluate_split
+from drin_jax.evaluation import report
+from drin_jax.evaluation.evaluate import SplitView, evaluate_split
 from drin_jax.types import UserError
 
 

@@ -9,9 +9,9 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
-from drin_jax import resident
-from drin_jax.resident import DeviceTables
+from data_pipeline.store.reader import Store
+from drin_jax.training import device_tables
+from drin_jax.training.device_tables import DeviceTables
 from drin_jax.types import UserError
 from tests.fixtures import tiny_store
 
@@ -75,13 +75,13 @@ def test_splits_share_entities_and_mentions(store: Store) -> None:
 
 
 def test_tables_that_do_not_fit_are_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resident.free_bytes() > 1 << 20
+    assert device_tables.free_bytes() > 1 << 20
     needed = DeviceTables.bytes(store, ["train"])
-    monkeypatch.setattr(resident, "free_bytes", lambda: needed)
+    monkeypatch.setattr(device_tables, "free_bytes", lambda: needed)
     with pytest.raises(UserError, match=r"tables take .* GB free.*; lower retrieval\.r") as caught:
         DeviceTables.of(store, "train")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(resident, "free_bytes", lambda: 2 * needed)
+    monkeypatch.setattr(device_tables, "free_bytes", lambda: 2 * needed)
     assert DeviceTables.of(store, "train").mentions == 13
 
 

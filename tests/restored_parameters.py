@@ -15,11 +15,11 @@ import jax
 import numpy as np
 import optax
 
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from drin_jax import building
-from drin_jax.checkpoint import Checkpoints
-from drin_jax.finished import read_config
-from drin_jax.train_step import create_state
+from drin_jax.training.checkpoint import Checkpoints
+from drin_jax.training.step import create_state
+from drin_jax.workdir import read_config
 
 
 def copies(state: jax.Array) -> list[str]:

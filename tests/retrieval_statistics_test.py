@@ -12,8 +12,10 @@ import pytest
 from rapidfuzz import fuzz
 from rapidfuzz.utils import default_process
 
-from data_pipeline import readers, retrieval_statistics, retrieval_words
-from data_pipeline.retrieval_statistics import Votes, Weights, by_statistics
+from data_pipeline import readers
+from data_pipeline.retrieval import statistics as stage
+from data_pipeline.retrieval import words as bm25
+from data_pipeline.retrieval.statistics import Votes, Weights, by_statistics
 from data_pipeline.schema import PADDING, Corpus, DataError, Entity, Mention
 
 WIKIMEL = Path(__file__).parents[2] / "shared" / "data" / "wikimel"
@@ -52,7 +54,7 @@ def scores_by_definition(corpus: Corpus, weights: Weights) -> np.ndarray:
     holders = Counter(word for own in have for word in own)
     total, mean = len(have), sum(map(len, have)) / len(have)
     idf = {w: math.log(1 + (total - n + 0.5) / (n + 0.5)) for w, n in holders.items()}
-    k, b = retrieval_words.SATURATION, retrieval_words.LENGTH
+    k, b = bm25.SATURATION, bm25.LENGTH
     out = np.zeros((len(corpus.mentions), total))
     for i, m in enumerate(corpus.mentions):
         votes = Counter(
@@ -92,8 +94,8 @@ def test_the_order_is_that_of_the_documented_sum(
     np.testing.assert_allclose(scores, np.take_along_axis(expected, rows, 1), atol=1e-6)
     falls, rises = scores[:, :-1] > scores[:, 1:], rows[:, :-1] < rows[:, 1:]
     assert (falls | ((scores[:, :-1] == scores[:, 1:]) & rises)).all()
-    monkeypatch.setattr(retrieval_statistics, "CHUNK_PAIRS", 700)  # blocks of a few mentions
-    monkeypatch.setattr(retrieval_words, "PRODUCTS", 30)
+    monkeypatch.setattr(stage, "CHUNK_PAIRS", 700)  # blocks of a few mentions
+    monkeypatch.setattr(bm25, "PRODUCTS", 30)
     for ours, small in zip((rows, scores), by_statistics(corpus, 25, weights=weights), strict=True):
         np.testing.assert_array_equal(ours, small)
 
@@ -221,7 +223,7 @@ def test_long_work_says_what_it_does(
 ) -> None:
     by_statistics(world(), 3)
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(retrieval_statistics, "QUIET_MENTIONS", 0)
+    monkeypatch.setattr(stage, "QUIET_MENTIONS", 0)
     by_statistics(world(), 3)
     out, err = capsys.readouterr()
     assert out == ""

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from data_pipeline import boxes, images, retrieval, sample, sample_encoder
-from data_pipeline import sample_words as words
+from data_pipeline.pictures import boxes, images
 from data_pipeline.readers import read
-from data_pipeline.sample_pictures import draw
-from data_pipeline.sample_world import KINDS, make_entities, make_mentions
+from data_pipeline.retrieval.names import by_name
+from data_pipeline.sample import lexicon as words
+from data_pipeline.sample import tiny_bert, world
+from data_pipeline.sample.drawing import draw
+from data_pipeline.sample.people import KINDS, make_entities, make_mentions
 from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
@@ -25,7 +27,7 @@ SMALL: dict[str, Any] = {"names": 24, "sizes": (150, 60, 120)}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample.generate(tmp_path_factory.mktemp("world") / "sample", seed=3, **SMALL)
+    return world.generate(tmp_path_factory.mktemp("world") / "sample", seed=3, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -42,27 +44,27 @@ def _content(root: Path) -> dict[str, bytes]:
 
 
 def test_the_seed_decides_everything(root: Path, tmp_path: Path) -> None:
-    again = sample.generate(tmp_path / "again", seed=3, **SMALL)
+    again = world.generate(tmp_path / "again", seed=3, **SMALL)
     assert _content(again) == _content(root)
-    another = sample.generate(tmp_path / "another", seed=4, **SMALL)
+    another = world.generate(tmp_path / "another", seed=4, **SMALL)
     assert _content(another)["mentions.jsonl"] != _content(root)["mentions.jsonl"]
 
 
 def test_making_it_twice_does_nothing_and_foreign_folders_are_kept(tmp_path: Path) -> None:
     small: dict[str, Any] = {"names": 4, "sizes": (6, 3, 3)}
-    root = sample.generate(tmp_path / "sample", **small)
+    root = world.generate(tmp_path / "sample", **small)
     (root / "mine").touch()
-    sample.generate(root, **small)
+    world.generate(root, **small)
     assert (root / "mine").exists()
-    sample.generate(root, seed=1, **small)  # another world takes its place
+    world.generate(root, seed=1, **small)  # another world takes its place
     assert not (root / "mine").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["sample"]
     with pytest.raises(DataError, match="not the sample"):
-        sample.generate(tmp_path, **small)
+        world.generate(tmp_path, **small)
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "sample"):
         with pytest.raises(DataError, match=r"data\.root") as error:
-            sample.generate(place, **small)
+            world.generate(place, **small)
         assert "\n" not in str(error.value)
 
 
@@ -70,9 +72,9 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sample_encoder, "write", fail)
+    monkeypatch.setattr(tiny_bert, "write", fail)
     with pytest.raises(KeyboardInterrupt):
-        sample.generate(tmp_path / "sample", names=4, sizes=(6, 3, 3))
+        world.generate(tmp_path / "sample", names=4, sizes=(6, 3, 3))
     assert not list(tmp_path.iterdir())
 
 
@@ -169,7 +171,7 @@ def test_names_find_the_gold_and_do_not_rank_it(tmp_path: Path) -> None:
     entities = make_entities(rng, 60)
     mentions = make_mentions(rng, entities, {"train": 1500, "valid": 10, "test": 1500})
     names = [entity.name for entity in entities]
-    found, _ = retrieval.by_name(
+    found, _ = by_name(
         names, [names[m.gold] for m in mentions], 10, scorer="WRatio", cache_dir=tmp_path
     )
     gold = np.array([m.gold for m in mentions])
@@ -199,10 +201,10 @@ def test_what_a_kind_shows_singles_its_entity_out(kind: str, decides: list[str])
 
 def test_the_encoders_are_small_and_the_same_in_every_world(root: Path) -> None:
     """Kept with the package, under 2 MB, not made from the seed of a world."""
-    files = [path for path in sample.WEIGHTS.rglob("*") if path.is_file()]
+    files = [path for path in world.WEIGHTS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 2_000_000
     for path in files:
-        assert (root / path.relative_to(sample.WEIGHTS)).read_bytes() == path.read_bytes()
+        assert (root / path.relative_to(world.WEIGHTS)).read_bytes() == path.read_bytes()
 
 
 def test_clip_reads_scenes_shapes_and_patterns_and_not_heraldry(root: Path) -> None:
@@ -273,7 +275,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 def test_the_encoder_is_a_tokenizer_and_weights_that_fit(root: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(root / "encoder")
     config = json.loads((root / "encoder" / "config.json").read_text())
-    assert len(tokenizer) == config["vocab_size"] == len(sample_encoder.vocabulary())
+    assert len(tokenizer) == config["vocab_size"] == len(tiny_bert.vocabulary())
     assert tokenizer.tokenize("Alder by the sea, 7") == ["alder", "by", "the", "sea", ",", "7"]
     assert "[UNK]" not in tokenizer.tokenize("An unheard-of word: Zyzzyva!")
     assert tokenizer("a")["input_ids"] == tokenizer.convert_tokens_to_ids(["[CLS]", "a", "[SEP]"])

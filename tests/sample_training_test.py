@@ -15,20 +15,22 @@ import pytest
 from absl import flags
 from flax import nnx
 
-from data_pipeline import images, sample, sample_encoder, sample_lessons, sample_vocabulary
-from data_pipeline import sample_words as words
-from data_pipeline.sample_lessons import CONCEPTS, FACETS, UNTOLD, Captions, Lessons
-from drin_jax import sample_training as training
+from data_pipeline.pictures import images
+from data_pipeline.sample import lexicon as words
+from data_pipeline.sample import tiny_bert, world
 from drin_jax.encoders.clip import load_clip
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
 from drin_jax.encoders.tokenizers import load_tokenizer
 from drin_jax.types import UserError
+from tests.golden.make_sample import byte_pairs, training
+from tests.golden.make_sample import lessons as lesson_maker
+from tests.golden.make_sample.lessons import CONCEPTS, FACETS, UNTOLD, Captions, Lessons
 
 
 @pytest.fixture(scope="module")
 def lessons() -> Lessons:
-    return sample_lessons.make(5, 300)
+    return lesson_maker.make(5, 300)
 
 
 def test_cosine_loss_weighs_pairs_with_and_without_something_in_common_alike() -> None:
@@ -95,15 +97,15 @@ def test_captions_name_their_concepts_and_no_other(lessons: Lessons) -> None:
     for text, row in zip(texts, named, strict=True):
         used = set(text.split())
         assert [bool(used & says[concept]) for concept in CONCEPTS] == row.tolist()
-        assert not used & sample_vocabulary.spelled_out()
+        assert not used & byte_pairs.spelled_out()
 
 
 def test_the_tokenizer_knows_whole_words_and_spells_the_rest(tmp_path: Path) -> None:
-    size = sample_vocabulary.write(tmp_path)
+    size = byte_pairs.write(tmp_path)
     tokenizer = load_tokenizer(tmp_path, size)
-    whole = sorted(sample_encoder.known_words() - sample_vocabulary.spelled_out())
+    whole = sorted(tiny_bert.known_words() - byte_pairs.spelled_out())
     assert {len(tokenizer.tokenize(word)) for word in whole} == {1}
-    spelled = [len(tokenizer.tokenize(word)) for word in sample_vocabulary.spelled_out()]
+    spelled = [len(tokenizer.tokenize(word)) for word in byte_pairs.spelled_out()]
     assert min(spelled) > 1
     for text in ("Gules, on AZURE!", "émigré 7", "蜂"):
         assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"][1:-1]
@@ -164,7 +166,7 @@ def test_training_lowers_the_loss_it_is_given(lessons: Lessons) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"), [({}, "--out"), ({"out": "x", "seed": sample.SEED}, "the world's own")]
+    ("values", "told"), [({}, "--out"), ({"out": "x", "seed": world.SEED}, "the world's own")]
 )
 def test_a_missing_folder_and_the_worlds_own_seed_are_refused(
     values: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch

@@ -9,11 +9,13 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import common
-from data_pipeline.store import Store
-from drin_jax import building, resident, run, seeds, seeds_program
-from drin_jax.evaluate import Scorer
-from drin_jax.seeds import SeedRun, score_seeds, train_seeds
-from drin_jax.seeds_checkpoint import SeedsCheckpoint
+from data_pipeline.store.reader import Store
+from drin_jax import building, run
+from drin_jax.evaluation.evaluate import Scorer
+from drin_jax.experiments import seeds, seeds_program
+from drin_jax.experiments.seeds import SeedRun, score_seeds, train_seeds
+from drin_jax.experiments.seeds_checkpoint import SeedsCheckpoint
+from drin_jax.training import device_tables
 from drin_jax.types import UserError
 from tests.commands import small_store, step_lines
 
@@ -178,9 +180,9 @@ def test_groups_shrink_to_what_fits(store: Store, monkeypatch: pytest.MonkeyPatc
     program = seeds_program.SeedsProgram(tiny_config(store), store)
     assert program.fitting(2) == 2
     for free, fits in ((program.bytes(2), 2), (program.bytes(2) - 1, 1)):
-        monkeypatch.setattr(resident, "free_bytes", lambda free=free: free)
+        monkeypatch.setattr(device_tables, "free_bytes", lambda free=free: free)
         assert program.fitting(2) == fits
-    monkeypatch.setattr(resident, "free_bytes", lambda: program.bytes(1) - 1)
+    monkeypatch.setattr(device_tables, "free_bytes", lambda: program.bytes(1) - 1)
     with pytest.raises(UserError, match=r"lower train\.batch or model\.width"):
         program.fitting(2)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from drin_jax.experiments.statistics import (
+from drin_jax.experiments.significance import (
     PERMUTATIONS,
     Comparison,
     bootstrap_interval,

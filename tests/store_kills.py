@@ -19,8 +19,8 @@ import numpy as np
 
 from data_pipeline import schema
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store, StoreWriter
-from data_pipeline.store_extension import StoreExtension
+from data_pipeline.store.extension import StoreExtension
+from data_pipeline.store.reader import Store, StoreWriter
 from tests.fixtures import TINY_GROUPS, tiny_arrays, tiny_store
 
 SETTINGS = {"who": "store_kills"}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline import store_layout
-from data_pipeline.store import Store, StoreWriter
+from data_pipeline.store import layout
+from data_pipeline.store.reader import Store, StoreWriter
 from tests.fixtures import TINY_GROUPS, refusal, tiny_arrays, tiny_store
 
 
@@ -74,7 +74,7 @@ def test_strings_are_a_sequence(whole: Path) -> None:
 
 def test_a_finished_store_holds_nothing_but_the_store(whole: Path) -> None:
     files = {file.name for file in whole.iterdir()}
-    arrays = store_layout.TEMPLATES.keys() - store_layout.OPTIONAL
+    arrays = layout.TEMPLATES.keys() - layout.OPTIONAL
     assert files == {"store.json", *(f"{name}.npy" for name in arrays)}
     assert [file.name for file in whole.parent.iterdir()] == ["store"]
 

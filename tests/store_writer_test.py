@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline.store import Store, StoreWriter
+from data_pipeline.store.reader import Store, StoreWriter
 from tests.fixtures import TINY_GROUPS, refusal, tiny_arrays, tiny_store
 
 ROOT = Path(__file__).parent.parent

@@ -8,10 +8,10 @@ import numpy as np
 from configs import sample
 from data_pipeline import schema
 from drin_jax.command import flat
-from drin_jax.evaluate import Protocol, SplitView, baseline_scores, evaluate_split
+from drin_jax.evaluation.evaluate import Protocol, SplitView, baseline_scores, evaluate_split
 from drin_jax.experiments import suites
 from drin_jax.experiments.results import Results, Row, Run
-from drin_jax.experiments.statistics import compare
+from drin_jax.experiments.significance import compare
 
 KINDS = ("text", "scene", "both")
 KS = (1, 3, 5)

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline import schema, store_files
+from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.loader import EvalLoader
-from data_pipeline.shard_table import ShardTable
-from data_pipeline.store import Store
+from data_pipeline.store.arrays import read_header
+from data_pipeline.store.reader import Store
+from data_pipeline.store.shard_table import ShardTable
 from data_pipeline.system_features import characters
 from drin_jax import extract
 from drin_jax.extract import additions
-from drin_jax.extract.shards import Encoders
+from drin_jax.extract.encoding import Encoders
 from drin_jax.types import UserError
 from tests import picture_world, release_fixtures
 from tests.fixtures import refusal, tiny_store
@@ -204,7 +205,7 @@ def test_a_release_has_tokens_and_regions_too(dataset: str, tmp_path: Path) -> N
             if picture >= 0:
                 np.testing.assert_array_equal(store.array("mention_regions")[picture], regions[i])
             at += 1
-    assert store_files.read_header(store.path / "mention_span.npy")[0] == (at, 2)
+    assert read_header(store.path / "mention_span.npy")[0] == (at, 2)
 
 
 def test_a_release_that_is_gone_is_one_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from drin_jax.encoders.bert import load_bert
 from drin_jax.encoders.buckets import LENGTHS, plan
-from drin_jax.encoders.text import POOLINGS, TextEncoder, token_span
+from drin_jax.encoders.text_encoder import POOLINGS, TextEncoder, token_span
 from drin_jax.types import UserError
 from tests.bert_test import golden_weights, minilm, write_checkpoint
 
@@ -259,7 +259,7 @@ def test_two_devices_give_what_one_gives(folder, encoder, tmp_path):
     texts = [f"{text} {'the ' * (i % 7)}" for i, text in enumerate(texts)]
     code = (
         "import json, sys, jax, numpy as np\n"
-        "from drin_jax.encoders.text import TextEncoder\n"
+        "from drin_jax.encoders.text_encoder import TextEncoder\n"
         "assert len(jax.local_devices()) == 2\n"
         "encoder = TextEncoder(sys.argv[1], batch_tokens=32)\n"
         "out = encoder.encode(json.loads(sys.argv[2]), None, ['mean'])\n"

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from data_pipeline import sample, sample_encoder
+from data_pipeline.sample import tiny_bert, world
 
 SIDE = 64  # pixels of both encoders' inputs
 VECTOR = 48  # width of CLIP's vectors
@@ -14,9 +14,9 @@ def write(folder: Path) -> dict[str, str]:
     """Writes `text/`, `clip/` and `resnet/` where they are not yet; config overrides that name
     them."""
     if not (folder / "resnet").exists():
-        sample_encoder.write(folder / "text", seed=0)
+        tiny_bert.write(folder / "text", seed=0)
         for name in ("clip", "resnet"):
-            shutil.copytree(sample.WEIGHTS / name, folder / name)
+            shutil.copytree(world.WEIGHTS / name, folder / name)
     return {
         "encoders.text": str(folder / "text"),
         "encoders.clip": str(folder / "clip"),

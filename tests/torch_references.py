@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.torch_drin import TorchDRIN, upstream_loss
-from drin_jax import interop
+from drin_jax.parity import torch_weights
 
 Arrays = dict[str, np.ndarray]
 DIMS = {"bert": 10, "resnet": 12, "gcn": 8}
@@ -152,6 +152,6 @@ def torch_model(arrays: Arrays, meta: dict[str, Any], each_edge: bool = False) -
 def golden_graph(arrays: Arrays, meta: dict[str, Any]) -> dict[str, torch.Tensor]:
     """A golden file's inputs as the PyTorch model takes them."""
     inputs = {n.removeprefix("in/"): a for n, a in arrays.items() if n.startswith("in/")}
-    batch = interop.from_release(inputs, meta["dataset"])
+    batch = torch_weights.from_release(inputs, meta["dataset"])
     names = ("mention_text", "mention_image", "entity_text", "entity_image", "edges")
     return {name: torch.from_numpy(np.array(getattr(batch, name))) for name in names}

@@ -8,8 +8,8 @@ from flax import nnx
 
 from benchmarks import report
 from benchmarks.hlo_dots import count_multiply_adds
-from drin_jax import parity
 from drin_jax.models.drin import DRIN
+from drin_jax.parity import comparison
 from tests.parity_test import FILES
 from tests.random_graphs import random_graphs
 
@@ -24,7 +24,7 @@ def test_the_peer_agrees_with_the_golden_arrays(path, each_edge):
     from benchmarks.torch_drin import upstream_loss
     from tests.torch_references import golden_graph, torch_model
 
-    arrays, meta = parity.read(path)
+    arrays, meta = comparison.read(path)
     model = torch_model(arrays, meta, each_edge)
     r = meta["num_candidates"]
     scores = model(golden_graph(arrays, meta), tuple(meta.get("enabled", (1, 1, 1, 1))))

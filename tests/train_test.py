@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from data_pipeline.loader import TrainLoader
-from drin_jax.parallel import DataParallel
-from drin_jax.train_step import NEVER, create_state, make_train_step
+from drin_jax.parallel.data_parallel import DataParallel
+from drin_jax.training.step import NEVER, create_state, make_train_step
 from tests.fixtures import tiny_store
 from tests.random_graphs import split_model
 

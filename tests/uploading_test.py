@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drin_jax import uploading
-from drin_jax.uploading import aligned, copy_rows
+from drin_jax.training import uploading
+from drin_jax.training.uploading import aligned, copy_rows
 
 
 @pytest.fixture

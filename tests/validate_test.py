@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from data_pipeline import release, validate, validation
+from data_pipeline.release import convert
+from data_pipeline.validate import __main__ as validate
+from data_pipeline.validate import examination
 from tests.commands import assert_one_clear_line, run
 from tests.readers_test import ENTITIES, MENTION, write_corpus
 
@@ -152,10 +154,10 @@ def test_on_a_terminal_it_draws_tables(
 def test_release_asks_its_own_module(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "check", lambda root: [f"{root / 'a.npy'} is cut"])
+    monkeypatch.setattr(convert, "check", lambda root: [f"{root / 'a.npy'} is cut"])
     code, out, _ = code_of(["--format=release", str(tmp_path)], capsys)
     assert (code, out.splitlines()[0]) == (1, f"error: {tmp_path / 'a.npy'} is cut")
-    monkeypatch.setattr(release, "check", lambda root: [])
+    monkeypatch.setattr(convert, "check", lambda root: [])
     assert code_of(["--format=release", str(tmp_path)], capsys)[0] == 0
     monkeypatch.undo()
     assert code_of(["--format=release", str(tmp_path / "no")], capsys)[0] == 1
@@ -179,4 +181,4 @@ def test_examine_needs_no_files(tmp_path: Path) -> None:
     corpus = validate.readers.load("jsonl", write_corpus(tmp_path, CLEAN), name="x")
     for path in tmp_path.iterdir():
         path.unlink()
-    assert validation.examine(corpus).counts["entities"] == 2
+    assert examination.examine(corpus).counts["entities"] == 2

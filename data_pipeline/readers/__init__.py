@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from data_pipeline import splits
 from data_pipeline.readers import (
-    candidates,
+    described_candidates,
     files,
     jsonl,
     kgmel,
@@ -30,7 +30,7 @@ READERS: dict[str, Callable[[Path, str], Corpus]] = {
     "richpedia": richpedia.read,
     "mimic": mimic.read,
     "kgmel": kgmel.read,
-    "candidates": candidates.read,
+    "candidates": described_candidates.read,
 }
 
 

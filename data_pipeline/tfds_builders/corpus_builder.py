@@ -156,7 +156,7 @@ def _entity() -> tfds.features.FeaturesDict:
 
 
 def _picture() -> tfds.features.Tensor:
-    """The file's bytes, as `data_pipeline.images` decodes them. Not `tfds.features.Image`, which
+    """The file's bytes, as `pictures.images` decodes them. Not `tfds.features.Image`, which
     without TensorFlow has no missing picture, stops at a damaged one and misreads palettes."""
     return tfds.features.Tensor(shape=(), dtype=np.object_, doc="Bytes of the file; empty: none.")
 

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from drin_jax.encoders import hf
-from drin_jax.encoders.configs import check_activation, check_heads, from_fields
+from drin_jax.encoders.config_fields import check_activation, check_heads, from_fields
 from drin_jax.encoders.layers import ACTIVATIONS, attention, layer_norm
 from drin_jax.types import UserError
 

@@ -11,19 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from drin_jax.encoders import hf, pictures
+from data_pipeline.progress import Progress
+from drin_jax.encoders import hf
 from drin_jax.encoders.buckets import plan
 from drin_jax.encoders.clip import Clip, load_clip
 from drin_jax.encoders.clip_config import LEGACY_EOS
 from drin_jax.encoders.frozen import Batch, Frozen
+from drin_jax.encoders.pixels import FILES as PICTURE_FILES
+from drin_jax.encoders.pixels import (
+    PROCESSOR,
+    Normalisation,
+    check_arguments,
+    check_pixels,
+    picture_batches,
+    read_preprocessor,
+)
 from drin_jax.encoders.tokenizers import load_tokenizer, whole_characters
-from drin_jax.progress import Progress
 from drin_jax.types import UserError
 
-FILES = (*pictures.FILES, "tokenizer.json|vocab.json")
+FILES = (*PICTURE_FILES, "tokenizer.json|vocab.json")
 OPTIONAL = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", pictures.PROCESSOR),
+    *("vocab.json", "merges.txt", PROCESSOR),
 )
 
 
@@ -50,10 +59,10 @@ class ClipEncoder:
         dtype: str = "float32",
         devices: Sequence[jax.Device] | None = None,
     ):
-        pictures.check_arguments(dtype, batch)
+        check_arguments(dtype, batch)
         self.folder = hf.resolve(name_or_folder, FILES, OPTIONAL)
-        self.preprocessor, where = pictures.read_preprocessor(self.folder)
-        self._normalise = pictures.Normalisation.of(self.preprocessor, where)
+        self.preprocessor, where = read_preprocessor(self.folder)
+        self._normalise = Normalisation.of(self.preprocessor, where)
         model = load_clip(self.folder, dtype)
         self.width = model.config.projection_dim
         self.image_size = model.config.vision.image_size
@@ -96,9 +105,9 @@ class ClipEncoder:
         Raises:
             UserError: pixels of another type or size.
         """
-        pictures.check_pixels(pixels, self.image_size)
+        check_pixels(pixels, self.image_size)
         out = np.zeros((len(pixels), self.width), np.float32)
-        batches = pictures.picture_batches(pixels, self.batch, len(self._frozen.devices))
+        batches = picture_batches(pixels, self.batch, len(self._frozen.devices))
         for members, vectors in self._frozen.run("pictures", batches):
             out[members] = vectors
         return out

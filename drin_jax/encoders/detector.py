@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from drin_jax.encoders import pictures
+from drin_jax.encoders.pixels import check_pixels
 from drin_jax.types import UserError
 
 # ResNet-50 with a feature pyramid, both: Ren et al. 2015, He et al. 2017.
@@ -80,7 +80,7 @@ class Detector:
             raise UserError(f"a detector was asked for {k} objects; ask for at least 1")
         found = []
         for picture in some:
-            pictures.check_pixels(picture[None])
+            check_pixels(picture[None])
             boxes, scores = (np.asarray(part, np.float32) for part in self._model(picture))
             order = np.argsort(-scores, kind="stable")
             best = order[scores[order] > 0][:k]

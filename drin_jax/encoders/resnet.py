@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from drin_jax.encoders import hf
-from drin_jax.encoders.configs import check_activation, from_fields
+from drin_jax.encoders.config_fields import check_activation, from_fields
 from drin_jax.encoders.layers import ACTIVATIONS
 from drin_jax.types import UserError
 

@@ -8,8 +8,17 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from drin_jax.encoders import hf, pictures
+from drin_jax.encoders import hf
 from drin_jax.encoders.frozen import Frozen
+from drin_jax.encoders.pixels import (
+    FILES,
+    PROCESSOR,
+    Normalisation,
+    check_arguments,
+    check_pixels,
+    picture_batches,
+    read_preprocessor,
+)
 from drin_jax.encoders.resnet import ResNet, load_resnet
 from drin_jax.types import UserError
 
@@ -28,10 +37,10 @@ class ResNetEncoder:
         dtype: str = "float32",
         devices: Sequence[jax.Device] | None = None,
     ):
-        pictures.check_arguments(dtype, batch)
-        self.folder = hf.resolve(name_or_folder, pictures.FILES, (pictures.PROCESSOR,))
-        self.preprocessor, where = pictures.read_preprocessor(self.folder)
-        self._normalise = pictures.Normalisation.of(self.preprocessor, where)
+        check_arguments(dtype, batch)
+        self.folder = hf.resolve(name_or_folder, FILES, (PROCESSOR,))
+        self.preprocessor, where = read_preprocessor(self.folder)
+        self._normalise = Normalisation.of(self.preprocessor, where)
         model = load_resnet(self.folder, dtype)
         if model.config.num_channels != 3:
             raise UserError(
@@ -57,13 +66,13 @@ class ResNetEncoder:
         Raises:
             UserError: pixels of another type or shape.
         """
-        pictures.check_pixels(pixels)
+        check_pixels(pixels)
         out: dict[str, np.ndarray] = {}
         if not len(pixels):
             one = np.zeros((1, *pixels.shape[1:]), np.uint8)
             shapes = self._frozen.shapes(regions, one)
             return {name: np.zeros((0, *x.shape[1:]), x.dtype) for name, x in shapes.items()}
-        batches = pictures.picture_batches(pixels, self.batch, len(self._frozen.devices))
+        batches = picture_batches(pixels, self.batch, len(self._frozen.devices))
         for members, values in self._frozen.run(regions, batches):
             for name, rows in values.items():
                 if name not in out:

@@ -1,10 +1,10 @@
 """Tables of what is held against something: rows against one row, and published numbers."""
 
 from drin_jax.experiments import measures
+from drin_jax.experiments.accuracy_tables import NOTHING, title_of
 from drin_jax.experiments.results import Results
-from drin_jax.experiments.statistics import METHOD, Comparison
+from drin_jax.experiments.significance import METHOD, Comparison
 from drin_jax.experiments.table_forms import Cell, Table
-from drin_jax.experiments.tables import NOTHING, title_of
 
 
 def comparisons(results: Results) -> list[Table]:

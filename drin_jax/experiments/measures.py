@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from drin_jax.experiments.results import Results, Row
-from drin_jax.experiments.statistics import mean_and_deviation
+from drin_jax.experiments.significance import mean_and_deviation
 
 SCOPES = {"end_to_end": "end to end", "answerable": "answerable"}
 TOLD = 0.005  # of Top-1, by which two readings of ties must differ for both to be shown
@@ -35,7 +35,7 @@ class Spread:
 
 
 def hits(k: int) -> str:
-    """The metric's key, as in `drin_jax.metrics.summarize`."""
+    """The metric's key, as in `drin_jax.evaluation.ranks.summarize`."""
     return f"hits@{k}"
 
 

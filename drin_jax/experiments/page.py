@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from drin_jax.experiments import comparison_tables, measures, plot_forms, plots, tables
+from drin_jax.experiments import accuracy_tables, comparison_tables, measures, plot_forms, plots
 from drin_jax.experiments.measures import LEAK
 from drin_jax.experiments.results import RUN_JSON, Results
 from drin_jax.experiments.table_forms import Cell, Table, markdown_text, to_html, to_markdown
@@ -54,7 +54,7 @@ def summary(results: Results) -> str:
     )
     k = results.ks[0]
     scored = [
-        (value, tables.title_of(row))
+        (value, accuracy_tables.title_of(row))
         for row in rows
         if not measures.leaks(row) and (value := measures.spread(row, measures.hits(k), split))
     ]
@@ -92,12 +92,14 @@ def _finished(results: Results) -> str:
 
 def not_run(results: Results) -> list[str]:
     """Rows without all their runs, and why."""
-    return [f"{tables.title_of(r)}: {measures.why_not(r)}" for r in results.rows if r.why_not]
+    return [
+        f"{accuracy_tables.title_of(r)}: {measures.why_not(r)}" for r in results.rows if r.why_not
+    ]
 
 
 def leak_warning(results: Results) -> str:
     """What has to stand over results with leaking rows; empty where no row leaks."""
-    titles = [tables.title_of(row) for row in results.rows if measures.leaks(row)]
+    titles = [accuracy_tables.title_of(row) for row in results.rows if measures.leaks(row)]
     return f"{LEAK}. Rows: {'; '.join(titles)}." if titles else ""
 
 
@@ -131,7 +133,10 @@ def settings(results: Results) -> list[Table]:
     out = []
     if changed:
         rows = [
-            [Cell(tables.title_of(r)), *(Cell(_shown(measures.setting(r, f))) for f in changed)]
+            [
+                Cell(accuracy_tables.title_of(r)),
+                *(Cell(_shown(measures.setting(r, f))) for f in changed),
+            ]
             for r in measures.trained(results)
         ]
         head = ["row", *changed]
@@ -188,10 +193,12 @@ def _sections(results: Results, drawn: Sequence[tuple[plot_forms.Plot, str]]) ->
     found = "".join(f"<li>{html.escape(f['message'])}</li>" for f in results.audit)
     kept = "".join(_folded(table, opened=table.slug == "config-own") for table in settings(results))
     return {
-        "Results": to_html(tables.main(results)) + (to_html(published) if published else ""),
+        "Results": to_html(accuracy_tables.main(results))
+        + (to_html(published) if published else ""),
         "Plots": f'<div class="grid">{"".join(shown)}</div>' if drawn else "",
         "Significance": "".join(map(to_html, against[:1])) + "".join(map(_folded, against[1:])),
-        "Further tables": f"<p>{_TIES}</p>" + "".join(map(_folded, tables.further(results))),
+        "Further tables": f"<p>{_TIES}</p>"
+        + "".join(map(_folded, accuracy_tables.further(results))),
         "Audit of the data": found and f'<ul class="findings">{found}</ul>',
         "Configuration": f'<div class="config">{kept}</div>',
         "Environment": to_html(_pairs("machine", "Where it ran", results.environment))
@@ -231,12 +238,12 @@ def as_markdown(results: Results, drawn: Sequence[plot_forms.Plot]) -> str:
     lines += [f"* {name}: {markdown_text(text)}" for name, text in facts(results).items()]
     found = comparison_tables.published(results)
     against = comparison_tables.comparisons(results)
-    for table in [tables.main(results), *([found] if found else []), *against[:1]]:
+    for table in [accuracy_tables.main(results), *([found] if found else []), *against[:1]]:
         lines += ["", f"## {markdown_text(table.title)}", "", to_markdown(table)]
     for plot in drawn:
         lines += ["", f"## {markdown_text(plot.title)}", ""]
         lines += [f"![{markdown_text(plot.alt)}](plots/{plot.slug}.svg)", "", plot.note]
-    for table in [*tables.further(results), *against[1:]]:
+    for table in [*accuracy_tables.further(results), *against[1:]]:
         lines += ["", f"### {markdown_text(table.title)}", "", to_markdown(table)]
     if results.audit:
         lines += ["", "## Audit of the data", ""]

@@ -11,13 +11,13 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from data_pipeline.store import Store
-from drin_jax import building, command, seeds
-from drin_jax.evaluate import SplitView, evaluate_split
-from drin_jax.experiments import edges
+from data_pipeline.store.reader import Store
+from drin_jax import building, command
+from drin_jax.evaluation.evaluate import SplitView, evaluate_split
+from drin_jax.evaluation.ranks import slot_counts
+from drin_jax.experiments import edge_weights, seeds
 from drin_jax.experiments.results import RUN_JSON
-from drin_jax.metrics import slot_counts
-from drin_jax.seeds import SeedRun
+from drin_jax.experiments.seeds import SeedRun
 from drin_jax.types import UserError
 
 
@@ -80,18 +80,20 @@ class Recorder:
             },
         }
 
-    def _mean_edges(self, params: Sequence[Any]) -> list[edges.Means]:
+    def _mean_edges(self, params: Sequence[Any]) -> list[edge_weights.Means]:
         """Of each run; empty for a system without edges."""
         if self._config.model.name != "drin":
             return []
         setup = self._setup
-        step = edges.sums_of(setup.graphdef, tuple(self._config.graph.relations), setup.gold_slot)
+        step = edge_weights.sums_of(
+            setup.graphdef, tuple(self._config.graph.relations), setup.gold_slot
+        )
         found = []
         for pure in params:
             state = nnx.clone(setup.params)
             nnx.replace_by_pure_dict(state, pure)
             found.append(
-                edges.mean_edges(
+                edge_weights.mean_edges(
                     step,
                     state,
                     self._store,

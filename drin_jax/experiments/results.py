@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from drin_jax.experiments.statistics import Comparison, compare
+from drin_jax.experiments.significance import Comparison, compare
 from drin_jax.types import UserError
 
 SUITE_JSON = "suite.json"

@@ -17,9 +17,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
-from drin_jax import building, command, seeds
-from drin_jax.experiments import surroundings
+from data_pipeline.store.reader import Store
+from drin_jax import building, command
+from drin_jax.experiments import seeds, surroundings
 from drin_jax.experiments.records import Recorder
 from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_folders
 from drin_jax.experiments.stores import Stores
@@ -41,7 +41,7 @@ class Wanted:
     Args:
         rows: slugs of the rows to run; empty: all.
         against: the row to test the others against; empty: the suite's own.
-        together: runs in one program, as in `drin_jax.seeds.train_seeds`.
+        together: runs in one program, as in `drin_jax.experiments.seeds.train_seeds`.
         published: rows as `published.read` gives them; None: those given before.
         command: the command line, told in the report.
     """

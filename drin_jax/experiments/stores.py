@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
+from data_pipeline.store.reader import Store
 from drin_jax import extract, models
 from drin_jax.experiments.suites import has_pictures
 from drin_jax.types import UserError

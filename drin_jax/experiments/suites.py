@@ -146,7 +146,8 @@ def _shares(config: ConfigDict) -> list[RowPlan]:
 
 def _choices(config: ConfigDict) -> list[RowPlan]:
     """The config as it is, then every other value of one field at a time."""
-    from drin_jax import losses, models  # --help lists the suites and needs no models
+    from drin_jax import models
+    from drin_jax.training import losses  # --help lists the suites and needs no models
 
     rows = [RowPlan("as_configured", "As configured", {"model.name": "drin"})]
     fields = {f"model.{name}": models.CHOICES[name] for name in ("form", *PAPER_CHOICES)}

@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from data_pipeline import schema
 from data_pipeline.schema import DataError
-from data_pipeline.store import Store
-from drin_jax import audit, extract
-from drin_jax.evaluate import SplitView, baseline_scores, evaluate_split
+from data_pipeline.store.reader import Store
+from drin_jax import extract
+from drin_jax.audit.findings import knowledge_base, overlap, retrieval, statistics
+from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.extract.preparation import RELEASE
 from drin_jax.types import UserError
 
@@ -57,13 +58,13 @@ def findings(config: ConfigDict, store: Store) -> list[dict[str, Any]]:
     if config.data.reader != RELEASE:
         try:
             corpus = extract.read_corpus(config)
-            found = [audit.statistics(corpus, split) for split in schema.SPLITS]
-            found += [audit.overlap(corpus), audit.knowledge_base(corpus)]
+            found = [statistics(corpus, split) for split in schema.SPLITS]
+            found += [overlap(corpus), knowledge_base(corpus)]
         except (UserError, DataError) as error:
             found = [{"finding": "raw files", "message": f"the raw files are not read: {error}"}]
     for split in schema.SPLITS:
         if store.splits[split]:
-            found += audit.retrieval(store, split, config.graph.r)
+            found += retrieval(store, split, config.graph.r)
     return found
 
 

@@ -21,7 +21,7 @@ from drin_jax import command
 from drin_jax.types import UserError
 
 if TYPE_CHECKING:  # jax loads only when there is work
-    from drin_jax.finished import FinishedRun
+    from drin_jax.workdir import FinishedRun
 
 FLAGS = flags.FLAGS
 FORMATS = (".png", ".pdf", ".svg")
@@ -64,13 +64,13 @@ def main() -> None:
     values = FLAGS.flag_values_dict()
     mode = check(values, [name for name in values if FLAGS[name].present])
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    from drin_jax import compilation_cache, finished
+    from drin_jax import compilation_cache, workdir
 
     compilation_cache.switch_on()
-    run = finished.open_run(Path(FLAGS.workdir))
+    run = workdir.open_run(Path(FLAGS.workdir))
     run.store.check_split(FLAGS.split)
     if mode == "mention":
-        against = finished.open_run(Path(FLAGS.against)) if FLAGS.against else None
+        against = workdir.open_run(Path(FLAGS.against)) if FLAGS.against else None
         out = Path(FLAGS.out) if FLAGS.out else None
         show_mention(run, FLAGS.split, FLAGS.mention, FLAGS.candidates, against, out)
     elif mode == "errors":
@@ -116,7 +116,7 @@ def show_errors(
     run: "FinishedRun", split: str, examples: int, near: float, file: Path | None
 ) -> None:
     """The kinds of errors on the terminal, and every wrong mention in a JSON file."""
-    from data_pipeline.store_files import write_json
+    from data_pipeline.store.arrays import write_json
     from drin_jax.explain import choice, errors, sources, terminal
 
     found, raw = choice.outcome(run, split), sources.read(run)

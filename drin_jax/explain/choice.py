@@ -7,10 +7,10 @@ from rapidfuzz import process
 
 from data_pipeline.schema import SPLITS
 from drin_jax import extract
-from drin_jax.evaluate import SplitView
-from drin_jax.finished import FinishedRun
-from drin_jax.metrics import slot_counts
+from drin_jax.evaluation.evaluate import SplitView
+from drin_jax.evaluation.ranks import slot_counts
 from drin_jax.types import UserError
+from drin_jax.workdir import FinishedRun
 
 RANDOM, RANDOM_WRONG = "random", "random-wrong"
 NEAREST = 4  # ids offered for an unknown one

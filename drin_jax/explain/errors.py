@@ -7,8 +7,8 @@ import numpy as np
 
 from drin_jax.explain.choice import Outcome, mention_ids
 from drin_jax.explain.sources import Sources
-from drin_jax.finished import FinishedRun
 from drin_jax.types import UserError
+from drin_jax.workdir import FinishedRun
 
 # In the order in which they are asked: a mention's first kind is the first that applies. What no
 # ranker could mend comes first, then what the mention or its gold lacks, then what is left to the

@@ -8,7 +8,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 
 from data_pipeline.schema import RELATIONS, Entity, Mention
 from drin_jax.explain.cases import Candidate, Case, two_decimals
-from drin_jax.explain.page import GREY, INK, Page, Piece
+from drin_jax.explain.sheet import GREY, INK, Page, Piece
 from drin_jax.explain.sources import Sources
 
 MARGIN, LEFT, GAP = 0.4, 3.7, 0.45  # inches, as everything here

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_pipeline.images import STATUSES, open_picture
+from data_pipeline.pictures.images import STATUSES, open_picture
 from data_pipeline.schema import DataError, Entity, Mention
 from drin_jax import extract
-from drin_jax.finished import FinishedRun
 from drin_jax.types import UserError
+from drin_jax.workdir import FinishedRun
 
 Picture = Image.Image | None
 

@@ -16,7 +16,7 @@ from drin_jax.explain.cases import Candidate, Case, two_decimals
 from drin_jax.explain.choice import Outcome, mention_ids
 from drin_jax.explain.errors import Wrong
 from drin_jax.explain.sources import Sources
-from drin_jax.finished import FinishedRun
+from drin_jax.workdir import FinishedRun
 
 WIDTH = 150  # columns where stdout is no terminal
 DESCRIPTION = 60  # characters shown of one

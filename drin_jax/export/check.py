@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from drin_jax import building, finished
+from drin_jax import building, workdir
 from drin_jax.export.artefact import score_function
 from drin_jax.export.scorer import load
 
@@ -25,7 +25,7 @@ def check(folder: Path) -> tuple[float, float, int]:
     """
     scorer = load(folder)
     content = scorer.manifest
-    config = finished.read_config(folder)
+    config = workdir.read_config(folder)
     widths = {name: content["widths"][name] for name in ("text_width", "image_width")}
     model = jax.jit(
         score_function(lambda: building.build_model(config, **widths), content["gold_slot"])

@@ -19,7 +19,7 @@ Params = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-    """Scores candidates as `drin_jax.evaluate` did; from `drin_jax.export.load`.
+    """Scores candidates as `drin_jax.evaluation.evaluate` did; from `drin_jax.export.load`.
 
     `manifest` is what `export.json` holds: the inputs with their shapes, the axis of `edges`, the
     protocol, the versions.

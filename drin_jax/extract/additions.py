@@ -8,16 +8,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline import schema
+from data_pipeline.progress import Progress
 from data_pipeline.schema import Corpus, DataError
-from data_pipeline.store import Store
-from data_pipeline.store_extension import StoreExtension, offsets_of, same_mentions
+from data_pipeline.store.extension import StoreExtension, offsets_of, same_mentions
+from data_pipeline.store.reader import Store
 from data_pipeline.system_features import FLAGS
 from drin_jax.extract.corpus import RELEASE, WEIGHTS, read_corpus
-from drin_jax.extract.features import encoder_settings
-from drin_jax.extract.shards import Encoders
+from drin_jax.extract.encoding import Encoders
+from drin_jax.extract.stages import encoder_settings
 from drin_jax.extract.tables import ROWS
 from drin_jax.extract.texts import Span, mention_text
-from drin_jax.progress import Progress
 from drin_jax.types import UserError
 
 TOKENS_PER_SHARD = 1 << 15
@@ -32,15 +32,15 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         UserError, DataError: one line where raw files or encoders are gone or changed.
     """
     if config.data.reader == RELEASE:
-        from data_pipeline import release, release_sequences
+        from data_pipeline.release import convert, sequences
 
         root = Path(config.data.root)
         try:
-            made_from = {"release": release.fingerprint(root)}
+            made_from = {"release": convert.fingerprint(root)}
         except DataError as error:
             raise _unable(store, needs, error) from None
         extension = StoreExtension(store, made_from)
-        release_sequences.write(root, extension, needs)
+        sequences.write(root, extension, needs)
         return extension.add({})
     try:
         corpus = read_corpus(config)

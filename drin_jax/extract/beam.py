@@ -25,8 +25,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils import shared
 
 from drin_jax import command
+from drin_jax.extract.encoding import Encoders, EncoderSettings, items_from_plain, plain_items
 from drin_jax.extract.place import place as shards_place
-from drin_jax.extract.shards import Encoders, EncoderSettings, items_from_plain, plain_items
 from drin_jax.extract.tables import STAMP, Stage, shard_file
 from drin_jax.types import UserError
 
@@ -97,8 +97,8 @@ def run(
 def main() -> None:
     """Run the pipeline that the flags describe."""
     config, _ = command.config_and_workdir()
-    from drin_jax.extract.features import Features, encoder_settings
     from drin_jax.extract.preparation import read_corpus
+    from drin_jax.extract.stages import Features, encoder_settings
 
     place = shards_place()
     if not place:

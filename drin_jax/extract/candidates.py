@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline import retrieval
-from data_pipeline.retrieval_statistics import Weights, by_statistics
+from data_pipeline.retrieval import names
+from data_pipeline.retrieval.statistics import Weights, by_statistics
 from data_pipeline.schema import Corpus
-from data_pipeline.store_writer import StoreWriter
+from data_pipeline.store.writer import StoreWriter
 from drin_jax.types import UserError
 
 # retrieval.vectors -> tables of the mention and the entity side.
@@ -45,7 +45,7 @@ def retrieve(
     fields = config.retrieval
     if fields.method != "dense":
         return untrained(fields.method, config, corpus, fields.r, workdir / "cache")
-    from drin_jax.dense_retrieval import by_vectors
+    from drin_jax.extract.vector_retrieval import by_vectors
 
     queries, keys = (writer.array(name) for name in VECTORS[fields.vectors])
     return *by_vectors(queries, keys, fields.r), {}
@@ -61,7 +61,7 @@ def untrained(
     """
     fields = config.retrieval
     if method == "given":
-        return retrieval.given(corpus, r)
+        return names.given(corpus, r)
     if method == "statistics":
         weights = Weights(fields.name_weight, fields.prior_weight, fields.word_weight)
         found = by_statistics(
@@ -74,7 +74,7 @@ def untrained(
             cache_dir=cache,
         )
     else:
-        found = retrieval.by_name(
+        found = names.by_name(
             [entity.name for entity in corpus.entities],
             [mention.name for mention in corpus.mentions],
             r,

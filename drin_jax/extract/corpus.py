@@ -32,9 +32,9 @@ def fetch(config: ConfigDict) -> None:
     if data.source and not data.root:
         raise UserError("data.source is set, but data.root, the folder to download to, is not")
     if data.reader == "sample":
-        from data_pipeline import sample
+        from data_pipeline.sample import world
 
-        sample.generate(Path(data.root))
+        world.generate(Path(data.root))
     elif data.source:
         from data_pipeline import hub
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_pipeline import split_arrays
+from data_pipeline.store import split_arrays
 
 PAIRS = 1 << 14  # mention-candidate pairs at once: 270 MB of the widest tables
 

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline import schema, split_arrays
-from data_pipeline.store import Store
-from data_pipeline.store_writer import StoreWriter
-from drin_jax import distributed
+from data_pipeline import schema
+from data_pipeline.store import split_arrays
+from data_pipeline.store.reader import Store
+from data_pipeline.store.writer import StoreWriter
 from drin_jax.extract import additions
 from drin_jax.extract.candidates import check as check_candidates
 from drin_jax.extract.candidates import retrieve
 from drin_jax.extract.corpus import RELEASE, WEIGHTS, fetch, read_corpus
 from drin_jax.extract.edges import edges
-from drin_jax.extract.features import Features, encoder_settings
-from drin_jax.extract.shards import Encoders
+from drin_jax.extract.encoding import Encoders
+from drin_jax.extract.stages import Features, encoder_settings
+from drin_jax.parallel import multihost
 from drin_jax.types import UserError
 
 SOURCES = "data files"
@@ -94,14 +95,14 @@ def _prepare(config: ConfigDict, workdir: Path, made: Path | None) -> Store:
 
 def _import(config: ConfigDict, path: Path) -> Store:
     """The store of the authors' preprocessed release: reduced and deduplicated, nothing encoded."""
-    from data_pipeline import release
+    from data_pipeline.release import convert
 
     fetch(config)
     root = Path(config.data.root)
     if not root.is_dir():
         raise UserError(f"data.root = {root} is not a folder. {config.data.hint}".rstrip())
-    writer = StoreWriter(path, settings(config) | {SOURCES: {RELEASE: release.fingerprint(root)}})
-    release.write(root, writer, name=config.data.name)
+    writer = StoreWriter(path, settings(config) | {SOURCES: {RELEASE: convert.fingerprint(root)}})
+    convert.write(root, writer, name=config.data.name)
     return Store.open(path)
 
 
@@ -112,9 +113,9 @@ def _open(config: ConfigDict, path: Path) -> Store:
     root = Path(config.data.root)
     now: Mapping[str, str]
     if config.data.reader == RELEASE:
-        from data_pipeline import release
+        from data_pipeline.release import convert
 
-        now = {RELEASE: release.fingerprint(root)} if root.is_dir() else made_from.get(SOURCES, {})
+        now = {RELEASE: convert.fingerprint(root)} if root.is_dir() else made_from.get(SOURCES, {})
     else:
         now = {
             name: _digest(root / name) or digest
@@ -187,5 +188,5 @@ def describe(store: Store) -> str:
 
 def say(message: str) -> None:
     """A line of what is going on, on stderr of process 0."""
-    if distributed.lead():
+    if multihost.lead():
         print(message, file=sys.stderr, flush=True)

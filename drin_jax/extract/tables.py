@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.shard_table import ShardTable
-from data_pipeline.store_writer import StoreWriter
-from drin_jax.extract.shards import Arrays, Encoders
-from drin_jax.progress import Progress
+from data_pipeline.progress import Progress
+from data_pipeline.store.shard_table import ShardTable
+from data_pipeline.store.writer import StoreWriter
+from drin_jax.extract.encoding import Arrays, Encoders
 from drin_jax.types import UserError
 
 STAMP = "made_from"  # key of `Encoders.stamp` in a shard made elsewhere

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from drin_jax.models.bert import BertMatcher
+from drin_jax.models.bert_matcher import BertMatcher
 from drin_jax.models.drin import DRIN
 from drin_jax.models.dzmned import DZMNED
 from drin_jax.models.ghmfc import GHMFC

@@ -1,0 +1,190 @@
+"""Pictures decoded in parallel processes, in the order they were asked for.
+
+The processes import this module and Pillow only. One that dies on a picture (a decoder's crash, no
+memory) takes nothing with it: that picture is masked, the others are decoded again.
+"""
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+
+import numpy as np
+
+from data_pipeline.pictures import images
+from data_pipeline.pictures.images import Recipe
+
+CHUNK = 8  # pictures a task, so that passing them around costs little
+FEW = 512  # fewer are decoded here: starting processes takes longer
+
+_log = logging.getLogger(__name__)
+SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
+DAMAGED = images.STATUSES.index("masked: cut or damaged")
+TOO_LARGE = images.STATUSES.index("masked: too many pixels")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """A picture, and the regions wanted of it: [k, 4] boxes in its own upright pixels."""
+
+    path: str
+    boxes: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is made of every picture.
+
+    Attributes:
+        looks: name -> recipe of an encoder's input.
+        crop: recipe of the regions; None where none are wanted.
+        full: whether the whole picture is handed over too, for a detector.
+    """
+
+    looks: Mapping[str, Recipe]
+    crop: Recipe | None = None
+    full: bool = False
+    max_pixels: int = images.MAX_PIXELS
+    min_side: int = images.MIN_SIDE
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decoded:
+    """One picture: its status in `images.STATUSES` and, where it was read, its pixels (uint8).
+
+    `crops` [k, h, w, 3] belong to the boxes numbered in `kept` [k]; a box outside the picture has
+    none. `full` is [height, width, 3].
+    """
+
+    status: int
+    looks: dict[str, np.ndarray]
+    crops: np.ndarray | None = None
+    kept: np.ndarray | None = None
+    full: np.ndarray | None = None
+
+
+def decode(plan: Plan, wanted: Wanted) -> Decoded:
+    """One picture, in this process."""
+    image, status = images.open_picture(
+        wanted.path, max_pixels=plan.max_pixels, min_side=plan.min_side
+    )
+    if image is None:
+        return Decoded(status, {})
+    for recipe in plan.looks.values():  # a thin strip grows when its short side is scaled up
+        width, height = recipe.scaled(*image.size)
+        if width * height > plan.max_pixels:
+            return Decoded(TOO_LARGE, {})
+    looks = {name: recipe(image) for name, recipe in plan.looks.items()}
+    crops = kept = None
+    if plan.crop is not None and wanted.boxes is not None:
+        boxes, there = images.clipped(wanted.boxes, image.size)
+        kept = np.flatnonzero(there)
+        crops = images.crops(image, boxes[kept], plan.crop)
+    return Decoded(status, looks, crops, kept, np.asarray(image) if plan.full else None)
+
+
+def _decode_all(plan: Plan, some: Sequence[Wanted]) -> list[Decoded]:
+    return [decode(plan, wanted) for wanted in some]
+
+
+class Decoder:
+    """Decodes lists of pictures; a context manager that ends its processes.
+
+    Args:
+        plan: what is made of each picture.
+        workers: processes; 0 takes one a core.
+        total: pictures there will be, to tell whether processes are worth starting.
+    """
+
+    def __init__(self, plan: Plan, workers: int = 0, total: int = FEW):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        self._plan = plan
+        self._workers = workers or cores or os.cpu_count() or 1
+        self._pool: ProcessPoolExecutor | None = None
+        if workers > 1 or (total >= FEW and not workers):
+            self._pool = self._new_pool()
+            try:
+                self._pool.submit(int).result()
+            except BrokenProcessPool:  # a script that is not under `if __name__ == "__main__"`
+                _log.warning("no process could be started to decode pictures: decoding them here")
+                self.close()
+                self._pool = None
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._workers, mp_context=SPAWN)
+
+    def start(self, wanted: Sequence[Wanted]) -> "Batch":
+        """Begins to decode; iterate the result for the pictures in order."""
+        chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
+        return Batch(self, [(chunk, self._submit(chunk)) for chunk in chunks])
+
+    def _submit(self, chunk: Sequence[Wanted]) -> "Future[list[Decoded]] | None":
+        if self._pool is None:
+            return None
+        try:
+            return self._pool.submit(_decode_all, self._plan, chunk)
+        except BrokenProcessPool:  # an earlier picture's doing
+            self._restart()
+            return self._pool.submit(_decode_all, self._plan, chunk)
+
+    def _restart(self) -> None:
+        assert self._pool is not None
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = self._new_pool()
+
+    def collect(
+        self, chunk: Sequence[Wanted], future: "Future[list[Decoded]] | None"
+    ) -> list[Decoded]:
+        """The pictures of one chunk; each by itself where their process died."""
+        if future is None:
+            return _decode_all(self._plan, chunk)
+        try:
+            return future.result()
+        except (BrokenProcessPool, MemoryError):
+            return self._one_by_one(chunk)
+
+    def _one_by_one(self, chunk: Sequence[Wanted]) -> list[Decoded]:
+        """Decodes a chunk again, in a process of its own that only the picture at work can end."""
+        out = []
+        pool = None
+        for wanted in chunk:
+            pool = pool or ProcessPoolExecutor(1, mp_context=SPAWN)
+            try:
+                out.append(pool.submit(partial(decode, self._plan), wanted).result())
+            except (BrokenProcessPool, MemoryError):
+                out.append(Decoded(DAMAGED, {}))
+                pool.shutdown()
+                pool = None
+        if pool:
+            pool.shutdown()
+        return out
+
+    def close(self) -> None:
+        """Ends the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> "Decoder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Batch:
+    """Pictures being decoded; iterated once, in order."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        chunks: "list[tuple[Sequence[Wanted], Future[list[Decoded]] | None]]",
+    ):
+        self._decoder, self._chunks = decoder, chunks
+
+    def __iter__(self) -> Iterator[Decoded]:
+        for chunk, future in self._chunks:
+            yield from self._decoder.collect(chunk, future)

@@ -1,0 +1,164 @@
+"""Precomputed picture features: what a user's own ResNet, detector and CLIP made of the pictures.
+
+One `.npz` file beside the data set's JSONL files, P pictures and T texts:
+
+    path          [P] str       picture, as in the JSONL files (relative to the folder of the .npz)
+    pooled        [P, v]        pooled vector of the picture: the image vertex, [4] and [5]
+    objects       [P, k, v']    features of its k best objects
+    object_score  [P, k]        their detector scores, at least 0; 0: no such object
+    clip_image    [P, c]        CLIP's projected image vector
+    text          [T] str       a mention's sentence or an entity's description, to the letter
+    clip_text     [T, c]        CLIP's projected text vector
+
+A picture that is not listed is a missing one; an edge whose vector is missing is 0.
+"""
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.schema import DataError
+
+# name -> number of axes
+ARRAYS = {"pooled": 2, "objects": 3, "object_score": 2, "clip_image": 2, "clip_text": 2}
+KEYS = ("path", "text")
+EPS = 1e-8  # norms are at least this (MATH: cosines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Precomputed:
+    """Checked features, float32, and look-ups of the pictures and texts they belong to."""
+
+    path: list[str]
+    pooled: np.ndarray
+    objects: np.ndarray
+    object_score: np.ndarray
+    clip_image: np.ndarray
+    text: list[str]
+    clip_text: np.ndarray
+
+    @cached_property
+    def _path_row(self) -> dict[str, int]:
+        return {path: row for row, path in enumerate(self.path)}
+
+    @cached_property
+    def _text_row(self) -> dict[str, int]:
+        return {text: row for row, text in enumerate(self.text)}
+
+    def image_rows(self, paths: Sequence[str | None]) -> np.ndarray:
+        """Rows [n] int64 of these pictures, -1 for None and for one without features."""
+        return _rows(self._path_row, [None if p is None else os.path.normpath(p) for p in paths])
+
+    def text_rows(self, texts: Sequence[str | None]) -> np.ndarray:
+        """Rows [n] int64 of these texts, -1 for None and for one without a vector."""
+        return _rows(self._text_row, texts)
+
+    @cached_property
+    def unit_clip_image(self) -> np.ndarray:
+        """CLIP's image vectors [P, c] at unit length."""
+        return _unit(self.clip_image)
+
+    @cached_property
+    def unit_clip_text(self) -> np.ndarray:
+        """CLIP's text vectors [T, c] at unit length."""
+        return _unit(self.clip_text)
+
+    @cached_property
+    def objects_mean(self) -> np.ndarray:
+        """Score-weighted mean of the objects' unit vectors [P, v']: [11] is a product of two."""
+        total = np.einsum("pk,pkv->pv", self.object_score, _unit(self.objects))
+        weight = self.object_score.sum(1, keepdims=True)
+        return total / np.where(weight > 0, weight, 1)
+
+
+def load(path: str | Path) -> Precomputed:
+    """Reads and checks a file of the form above.
+
+    Raises:
+        DataError: no such file or no .npz; or, with the array's name, an array that is missing, has
+            the wrong axes, type or length, is not finite, or a key that is given twice.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in (*KEYS, *ARRAYS)}
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; encoders.pictures names the .npz file") from None
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path}: not a whole .npz file of plain arrays ({error})") from None
+    for name in (*KEYS, *ARRAYS):
+        if name not in arrays:
+            raise DataError(
+                f"{path}: array {name!r} is missing; see data_pipeline/pictures/precomputed.py"
+            )
+    strings = {name: _strings(arrays[name], name, path) for name in KEYS}
+    numbers = {name: _numbers(arrays[name], name, path) for name in ARRAYS}
+    for name, array in numbers.items():
+        key = "text" if name == "clip_text" else "path"
+        if len(array) != len(strings[key]):
+            raise DataError(
+                f"{path}: array {name!r} has {len(array)} rows, but {key!r} has {len(strings[key])}"
+            )
+    if numbers["objects"].shape[1] != numbers["object_score"].shape[1]:
+        raise DataError(
+            f"{path}: arrays 'objects' and 'object_score' differ in their number of objects"
+        )
+    if numbers["clip_image"].shape[1] != numbers["clip_text"].shape[1]:
+        raise DataError(f"{path}: arrays 'clip_image' and 'clip_text' differ in width")
+    if (numbers["object_score"] < 0).any():
+        raise DataError(f"{path}: array 'object_score' has values below 0")
+    strings["path"] = [os.path.normpath(path.parent / one) for one in strings["path"]]
+    for name, values in strings.items():
+        if len(set(values)) < len(values):
+            twice = next(value for value in values if values.count(value) > 1)
+            raise DataError(f"{path}: array {name!r} holds {twice!r} twice")
+    return Precomputed(path=strings["path"], text=strings["text"], **numbers)
+
+
+def save(file: Path, *, paths: Sequence[str], texts: Sequence[str], **arrays: np.ndarray) -> None:
+    """Writes the form above, all rows sorted by their key; the file appears whole or not at all."""
+    strings = {"path": np.array(paths), "text": np.array(texts)}
+    order = {key: np.argsort(values) for key, values in strings.items()}
+    sorted_arrays = {
+        name: arrays[name][order["text" if name == "clip_text" else "path"]] for name in ARRAYS
+    }
+    partial = file.with_name(file.name + ".partial.npz")
+    np.savez(
+        partial, allow_pickle=False, **{k: v[order[k]] for k, v in strings.items()}, **sorted_arrays
+    )
+    os.replace(partial, file)
+
+
+def _strings(array: np.ndarray, name: str, path: Path) -> list[str]:
+    if array.ndim != 1 or array.dtype.kind != "U":
+        raise DataError(f"{path}: array {name!r} must be one axis of str, not {_form(array)}")
+    return array.tolist()
+
+
+def _numbers(array: np.ndarray, name: str, path: Path) -> np.ndarray:
+    if array.ndim != ARRAYS[name] or array.dtype.kind != "f":
+        raise DataError(
+            f"{path}: array {name!r} must be {ARRAYS[name]} axes of floats, not {_form(array)}"
+        )
+    array = np.ascontiguousarray(array, np.float32)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
+    if len(bad):
+        raise DataError(f"{path}: array {name!r} is not finite in row {bad[0]}")
+    return array
+
+
+def _form(array: np.ndarray) -> str:
+    return f"{list(array.shape)} {array.dtype}"
+
+
+def _rows(table: dict[str, int], keys: Sequence[str | None]) -> np.ndarray:
+    return np.array([-1 if key is None else table.get(key, -1) for key in keys], np.int64)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), EPS)

@@ -1,0 +1,91 @@
+"""Tokens and regions of the mentions from the authors' release, streamed into a store."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline import schema
+from data_pipeline.release import inventory, vertices
+from data_pipeline.release.inventory import Release
+from data_pipeline.store.arrays import watch
+from data_pipeline.store.extension import StoreExtension, offsets_of
+
+ROWS = 64  # mentions read at once
+
+
+def write(root: str | Path, extension: StoreExtension, needs: Collection[str]) -> None:
+    """Writes the arrays of `needs`, "tokens" and "regions", of the release at `root`.
+
+    Padding behind a text is left out; a span that the release lost is CLS.
+    """
+    release, _ = inventory.inspect(*inventory.find(root))
+    if "tokens" in needs:
+        _tokens(release, extension)
+    if "regions" in needs:
+        _regions(release, extension)
+
+
+def _of_splits(release: Release, name: str) -> np.ndarray:
+    return np.concatenate([release.rows(f"{name}_{split}") for split in schema.SPLITS])
+
+
+def _tokens(release: Release, extension: StoreExtension) -> None:
+    sizes = release.sizes
+    counts = [
+        np.asarray(release.mapped(f"mention-text-mask_{split}")).astype(bool).sum(1)
+        for split in schema.SPLITS
+    ]
+    kept = np.clip(np.concatenate(counts), 1, schema.MAX_TOKENS)
+    offsets = offsets_of(kept)
+    # Stored without CLS, which comes first (MATH.md, section 1).
+    span = np.stack([_of_splits(release, f"{end}-pos") for end in ("start", "end")], 1) + 1
+    lost = (span[:, 0] < 1) | (span[:, 0] >= span[:, 1]) | (span[:, 1] > kept)
+    span[lost] = 0, 1
+    extension.write("mention_token_offsets", offsets)
+    extension.write("mention_span", span.astype(np.int32))
+    table = extension.shards("mention_tokens", (int(offsets[-1]), sizes["t"]), "float32", ROWS * 64)
+    names = [f"mention-text-feature_{split}" for split in schema.SPLITS]
+    firsts = vertices.begins(release)
+    mapped = {split: release.mapped(f"mention-text-feature_{split}") for split in schema.SPLITS}
+
+    def rows(mention: int) -> np.ndarray:
+        split = max((s for s in schema.SPLITS if firsts[s] <= mention), key=firsts.__getitem__)
+        return np.asarray(mapped[split][mention - firsts[split], : kept[mention]], np.float32)
+
+    with watch("reading the mentions' tokens", release.nbytes(*names)) as advance:
+        for shard in table.missing():
+            low, high = shard * ROWS * 64, min((shard + 1) * ROWS * 64, int(offsets[-1]))
+            first = int(np.searchsorted(offsets, low, "right")) - 1
+            last = int(np.searchsorted(offsets, high, "left"))
+            joined = np.concatenate([rows(mention) for mention in range(first, last)])
+            begin = low - int(offsets[first])
+            table.write(shard, joined[begin : begin + high - low])
+            advance(joined.nbytes)
+    table.finish()
+
+
+def _regions(release: Release, extension: StoreExtension) -> None:
+    has = np.asarray(extension.store.array("mention_has_image"))
+    extension.write(
+        "mention_region_row",
+        np.where(has, np.cumsum(has) - 1, schema.PADDING).astype(np.int32),
+    )
+    names = [f"mention-image-feature_{split}" for split in schema.SPLITS]
+    shape = release.headers[names[0]].shape[1:]
+    table = extension.shards("mention_regions", (int(has.sum()), *shape), "float32", ROWS)
+    firsts = vertices.begins(release)
+    where = [
+        (split, row)
+        for split in schema.SPLITS
+        for row in range(release.sizes[f"N_{split}"])
+        if has[firsts[split] + row]
+    ]
+    with watch("reading the mentions' regions", release.nbytes(*names)) as advance:
+        for shard in table.missing():
+            own = where[shard * ROWS : (shard + 1) * ROWS]
+            mapped = [release.mapped(f"mention-image-feature_{split}")[row] for split, row in own]
+            joined = np.stack(mapped).astype(np.float32)
+            table.write(shard, joined)
+            advance(joined.nbytes)
+    table.finish()

@@ -1,0 +1,87 @@
+"""What some systems need, added to a finished store; resumable, and whole or not at all.
+
+New arrays grow in the sibling folder `STORE.adding`, move into the store one by one, and count
+from the moment store.json names them, which is replaced last. A kill before that leaves the store
+as it was.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipeline import schema
+from data_pipeline.schema import STORE_JSON, DataError
+from data_pipeline.store import layout
+from data_pipeline.store.arrays import plain, read_header, sync_folder, write_json
+from data_pipeline.store.reader import Store
+from data_pipeline.store.writer import StoreWriter
+
+
+class StoreExtension(StoreWriter):
+    """Adds optional arrays (`schema.NEEDED_ARRAYS`) to `store`.
+
+    Args:
+        store: the open store.
+        made_from: JSON of what decides the new arrays. A leftover of something else is discarded.
+
+    Raises:
+        DataError: another process adds to it, or the place cannot be written.
+    """
+
+    SUFFIX = ".adding"
+
+    def __init__(self, store: Store, made_from: Mapping[str, Any]):
+        self.store = store
+        super().__init__(store.path, {"store": store.made_from, "adds": dict(made_from)})
+
+    def _refuse_existing(self) -> None:
+        """The store is there, and has to be."""
+
+    def finish(self, name: str, groups: Sequence[str], report: Mapping[str, Any]) -> None:
+        """Check the new arrays and let them appear; `report` joins the store's own."""
+        found = {
+            array: read_header(self._file(array)) for array in layout.TEMPLATES if self.has(array)
+        }
+        old = {array: (spec.shape, spec.dtype) for array, spec in self.store.specs.items()}
+        layout.resolve(old | found, str(self.folder))
+        for need, arrays in schema.NEEDED_ARRAYS.items():
+            if all(array in found for array in arrays):
+                layout.check_needed(need, self.array, str(self.folder))
+        entries = dict(self._summed(found))
+        meta = json.loads((self.path / STORE_JSON).read_text("utf-8"))
+        meta["arrays"] |= entries
+        meta["report"] |= plain(dict(report))
+        for array in found:
+            os.replace(self._file(array), self.path / self._file(array).name)
+        sync_folder(self.path)
+        write_json(self.path / STORE_JSON, meta)
+        # A killed run may have left plans of shards and the like.
+        for leftover in self.folder.iterdir():
+            leftover.unlink(missing_ok=True)
+        self.close()
+        with contextlib.suppress(OSError):  # another process has taken the folder over
+            self.folder.rmdir()
+
+    def add(self, report: Mapping[str, Any]) -> Store:
+        """`finish`, and the store opened anew."""
+        self.finish(self.store.name, self.store.groups, report)
+        return Store.open(self.path)
+
+
+def same_mentions(store: Store, ids: Sequence[str]) -> None:
+    """DataError unless `ids` are the store's mentions in its order."""
+    table = store.strings("mention_id")
+    if len(table) != len(ids) or any(a != b for a, b in zip(table, ids, strict=True)):
+        raise DataError(
+            f"{store.path}: its mentions are not those of the raw files any more; nothing can be "
+            "added to it; make it anew with another --workdir or data.store"
+        )
+
+
+def offsets_of(counts: np.ndarray) -> np.ndarray:
+    """[n+1] int64: where each of n runs of rows begins, and the end."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

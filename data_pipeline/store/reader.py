@@ -1,0 +1,215 @@
+"""The feature store, read: one folder of memory-mapped arrays, whole and as expected or refused.
+
+    STORE/store.json      schema version, name, sizes, arrays, groups, splits, made_from, report
+    STORE/NAME.npy        one file an array, names and shapes as in `schema`
+
+`store_writer` writes it.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from data_pipeline import schema
+from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, DataError
+from data_pipeline.store import arrays, layout
+from data_pipeline.store.writer import StoreWriter
+
+__all__ = ["Store", "StoreWriter", "Strings"]
+
+SHOWN_DIFFERENCES = 4
+
+
+class Strings(Sequence[str]):
+    """A table of strings, decoded one at a time."""
+
+    def __init__(self, offsets: np.ndarray, content: np.ndarray, where: str):
+        self._offsets, self._content, self._where = offsets, content, where
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        piece = self._content[int(self._offsets[row]) : int(self._offsets[row + 1])]
+        try:
+            return piece.tobytes().decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{self._where}: string {row} is damaged") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+
+class Store:
+    """An open store. `Store.open` makes one.
+
+    Attributes:
+        name: of the data set.
+        sizes: `entities`, `mentions`, `r`, `text_width`, `image_width`, `object_width` and
+            `clip_width` (the last three 0 where there are none).
+        splits: split -> number of its mentions.
+        groups: names of the bits of the `groups` arrays.
+        made_from: the settings that it was made with.
+        report: what was counted while it was made.
+    """
+
+    def __init__(self, path: Path, meta: Mapping[str, Any], specs: Mapping[str, arrays.Spec]):
+        self.path = path
+        self.specs = dict(specs)
+        self.name: str = meta["name"]
+        self.groups: list[str] = meta["groups"]
+        self.made_from: dict[str, Any] = meta["made_from"]
+        self.report: dict[str, Any] = meta["report"]
+        shapes = {name: (spec.shape, spec.dtype) for name, spec in self.specs.items()}
+        self.sizes, self.splits = layout.resolve(shapes, str(path / STORE_JSON))
+        self._arrays: dict[str, np.memmap] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, made_from: Mapping[str, Any] | None = None) -> "Store":
+        """The store in folder `path`. Reads store.json and each file's length and header.
+
+        Args:
+            made_from: the settings that the caller counts on; None takes any.
+
+        Raises:
+            DataError: there is no store; it was made with other settings (which); a file is
+                missing, cut, foreign, or not as store.json says. Damage inside a file is
+                `verify`'s to find.
+        """
+        path = Path(path)
+        meta = _read_meta(path)
+        if made_from is not None:
+            _compare(meta["made_from"], arrays.plain(dict(made_from)), path)
+        store = cls(path, meta, _specs(path, meta))
+        for name, spec in store.specs.items():
+            arrays.check(path / f"{name}.npy", spec)
+        return store
+
+    def array(self, name: str) -> np.memmap:
+        """The array of this name, read-only; shapes as in `schema`."""
+        name = name if name in self.specs else layout.SAME_AS.get(name, name)
+        if name not in self.specs:
+            raise DataError(f"{self.path}: has no array {name!r}")
+        if name not in self._arrays:
+            self._arrays[name] = arrays.open_array(self.path / f"{name}.npy")
+        return self._arrays[name]
+
+    def lacks(self, needs: Collection[str]) -> list[str]:
+        """Which of these needs (`schema.NEEDS`) the store cannot feed."""
+        return [
+            need
+            for need in needs
+            if any(name not in self.specs for name in schema.NEEDED_ARRAYS[need])
+        ]
+
+    def strings(self, name: str) -> Strings:
+        """One of `schema.STRING_TABLES`."""
+        if name not in STRING_TABLES:
+            raise DataError(f"{self.path}: has no table of strings {name!r}")
+        offsets, content = self.array(f"{name}_offsets"), self.array(f"{name}_bytes")
+        return Strings(offsets, content, f"{self.path / name}_bytes.npy")
+
+    def check_split(self, split: str) -> int:
+        """Number of mentions of `split`; DataError if there is none."""
+        if split not in SPLITS:
+            raise DataError(f"{split!r} is no split; known are {', '.join(SPLITS)}")
+        if not self.splits[split]:
+            raise DataError(f"{self.path}: the {split} split is empty")
+        return self.splits[split]
+
+    def verify(self) -> None:
+        """Reads every byte and holds it against its checksum.
+
+        Raises:
+            DataError: names every damaged file.
+        """
+        damaged = []
+        total = sum(spec.content for spec in self.specs.values())
+        with arrays.watch(f"verifying {self.path}", total) as advance:
+            for name, spec in self.specs.items():
+                path = self.path / f"{name}.npy"
+                arrays.check(path, spec)
+                if arrays.checksum(path, spec.shape, spec.dtype, advance)[0] != spec.crc32:
+                    damaged.append(path.name)
+        if damaged:
+            raise DataError(
+                f"{self.path}: damaged since it was written: {', '.join(damaged)}; delete "
+                f"{self.path} and run again to make it anew"
+            )
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    file = path / STORE_JSON
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no feature store")
+    try:
+        meta = json.loads(file.read_text("utf-8"))
+        if not isinstance(meta, dict) or "schema" not in meta:
+            raise ValueError("no schema version")
+    except FileNotFoundError:
+        raise DataError(f"{file}: is missing, so {path} is no whole feature store") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{file}: cannot be read ({error}); delete {path} to make it anew"
+        ) from None
+    if meta["schema"] != SCHEMA_VERSION:
+        raise DataError(
+            f"{file}: schema version {meta['schema']}, but this program reads {SCHEMA_VERSION}; "
+            f"delete {path} to make it anew, or give another data.store"
+        )
+    kinds = {"name": str, "arrays": dict, "groups": list, "made_from": dict, "report": dict}
+    for key, kind in kinds.items():
+        if not isinstance(meta.get(key), kind):
+            raise DataError(f"{file}: {key!r} is missing or odd; delete {path} to make it anew")
+    return meta
+
+
+def _specs(path: Path, meta: Mapping[str, Any]) -> dict[str, arrays.Spec]:
+    specs = {}
+    for name, fields in meta["arrays"].items():
+        try:
+            shape = tuple(int(n) for n in fields["shape"])
+            crc32, size = int(fields["crc32"]), int(fields["bytes"])
+            specs[name] = arrays.Spec(shape, str(fields["dtype"]), size, crc32)
+        except (KeyError, TypeError, ValueError):
+            raise DataError(
+                f"{path / STORE_JSON}: its entry {name!r} is odd; delete {path} to make it anew"
+            ) from None
+    return specs
+
+
+def _compare(stored: Any, wanted: Any, path: Path) -> None:
+    if stored == wanted:
+        return
+    there, here = _flat(stored), _flat(wanted)
+    changed = [name for name in sorted(there | here) if there.get(name) != here.get(name)]
+    shown = "; ".join(
+        f"{name} was {there.get(name, 'not set')}, is {here.get(name, 'not set')}"
+        for name in changed[:SHOWN_DIFFERENCES]
+    )
+    more = len(changed) - SHOWN_DIFFERENCES
+    raise DataError(
+        f"{path}: made with other settings ({shown}{f'; and {more} more' if more > 0 else ''}); "
+        "delete it to make it anew, or give another data.store"
+    )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Leaves by their dotted names, as JSON."""
+    if not isinstance(tree, dict) or not tree:
+        return {prefix.removesuffix(".") or "made_from": json.dumps(tree, ensure_ascii=False)}
+    return {
+        key: leaf
+        for name, value in tree.items()
+        for key, leaf in _flat(value, f"{prefix}{name}.").items()
+    }

@@ -1,0 +1,113 @@
+"""One long array of a store, written shard by shard, resumable after a kill at any moment."""
+
+import io
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.schema import DataError
+from data_pipeline.store import arrays
+
+
+class ShardTable:
+    """An array that grows shard by shard in place; `StoreWriter.shards` makes one.
+
+    Shard i holds the rows from `i * rows_per_shard` on; the last one may be shorter.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, shape: tuple[int, ...], dtype: str, rows_per_shard: int
+    ):
+        self._target = folder / f"{name}.npy"
+        self._growing = folder / f"{name}.npy.shards"
+        self._plan = folder / f"{name}.shards.json"
+        self._shape, self._dtype, self._step = shape, np.dtype(dtype), rows_per_shard
+        self._header = arrays.header(shape, dtype)
+        self._bytes = len(self._header) + math.prod(shape) * self._dtype.itemsize
+        self.count = -(-shape[0] // rows_per_shard)
+        if self._target.exists():
+            if arrays.read_header(self._target) == (shape, dtype):
+                self._done = set(range(self.count))
+                return
+            self._target.unlink()
+        self._done = self._resume()
+
+    def _settings(self) -> dict[str, Any]:
+        return {"shape": list(self._shape), "dtype": self._dtype.name, "rows": self._step}
+
+    def _resume(self) -> set[int]:
+        try:
+            plan = json.loads(self._plan.read_text())
+            if plan["settings"] == self._settings() and self._intact():
+                return set(plan["done"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        self._plan.unlink(missing_ok=True)  # first: a list without its array would lie
+
+        def whole_length(file: io.BufferedWriter) -> None:
+            file.write(self._header)
+            file.truncate(self._bytes)
+
+        arrays.write_whole(self._growing, whole_length)
+        self._write_plan(set())
+        return set()
+
+    def _intact(self) -> bool:
+        with self._growing.open("rb") as file:
+            same = file.read(len(self._header)) == self._header
+        return same and self._growing.stat().st_size == self._bytes
+
+    def _write_plan(self, done: set[int]) -> None:
+        arrays.write_json(self._plan, {"settings": self._settings(), "done": sorted(done)})
+
+    def array(self) -> np.memmap:
+        """The whole array, read-only, once it is finished."""
+        return arrays.open_array(self._target)
+
+    def missing(self) -> list[int]:
+        """Shards that are still to be written."""
+        return [index for index in range(self.count) if index not in self._done]
+
+    def write(self, index: int, rows: np.ndarray) -> None:
+        """Write a shard; one that is finished is left as it is.
+
+        Raises:
+            DataError: other rows than the shard's, another dtype, or a full disk.
+        """
+        begin = index * self._step
+        shape = (min(self._step, self._shape[0] - begin), *self._shape[1:])
+        if not 0 <= index < self.count or rows.shape != shape or rows.dtype != self._dtype:
+            raise DataError(
+                f"{self._target}: shard {index} of {self.count} is {rows.dtype} "
+                f"{list(rows.shape)}, but must be {self._dtype} {list(shape)}"
+            )
+        if index in self._done:
+            return
+        row_bytes = math.prod(self._shape[1:]) * self._dtype.itemsize
+        try:
+            with self._growing.open("r+b") as file:
+                file.seek(len(self._header) + begin * row_bytes)
+                file.write(rows.tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"{self._growing}: cannot be written ({reason})") from error
+        self._write_plan(self._done | {index})
+        self._done.add(index)
+
+    def finish(self) -> None:
+        """The array is whole from here on. DataError if a shard is missing."""
+        if self._target.exists():
+            return
+        if missing := self.missing():
+            raise DataError(
+                f"{self._target}: {len(missing)} of {self.count} shards are missing, "
+                f"the first is {missing[0]}"
+            )
+        os.replace(self._growing, self._target)
+        self._plan.unlink(missing_ok=True)

@@ -1,0 +1,231 @@
+"""The feature store, written: array by array, resumable after a kill at any moment.
+
+Everything grows in the sibling folder `STORE.partial`, which becomes `STORE` by one rename when it
+is whole and checked. Inside it, too, every file appears under its name only when it is finished:
+
+    made_from.json          the settings: a leftover of others is discarded
+    lock                    held (flock) by the one process that writes
+    NAME.npy                a finished array
+    NAME.npy.shards         an array that grows (`shard_table`), its finished shards listed in
+    NAME.shards.json
+    scratch_NAME.*          an array that is only needed on the way
+"""
+
+import fcntl
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.schema import SCHEMA_VERSION, STORE_JSON, STRING_TABLES, DataError
+from data_pipeline.store import arrays, layout
+from data_pipeline.store.arrays import plain, write_json
+from data_pipeline.store.shard_table import ShardTable
+
+MADE_FROM = "made_from.json"
+LOCK = "lock"
+
+
+class StoreWriter:
+    """Makes the store `path`, going on with what a killed writer of the same settings left.
+
+    Args:
+        path: folder of the store to be; it must not exist.
+        made_from: JSON of the settings that decide what the store holds (encoders, templates,
+            poolings, retrieval, hashes of the sources). A leftover of others is discarded.
+
+    Raises:
+        DataError: `path` exists, another process writes it, or the place cannot be written.
+    """
+
+    SUFFIX = ".partial"
+
+    def __init__(self, path: str | Path, made_from: Mapping[str, Any]):
+        self.path = Path(path)
+        self.folder = self.path.with_name(self.path.name + self.SUFFIX)
+        self._made_from = plain(dict(made_from))
+        self._refuse_existing()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+        except OSError as error:
+            raise DataError(f"{self.folder}: {error.strerror or error}") from error
+        try:
+            self._refuse_existing()  # another process may have finished it meanwhile
+            self._adopt()
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_existing(self) -> None:
+        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            raise DataError(f"{self.path}: exists already; delete it or give another data.store")
+
+    def _take_lock(self) -> io.TextIOWrapper:
+        name = self.folder / LOCK
+        file = name.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The winner renames the folder at the end: a lock on a lost name does not count.
+            held = os.path.samestat(os.fstat(file.fileno()), os.stat(name))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        except BaseException:
+            file.close()
+            raise
+        if not held:
+            file.close()
+            raise DataError(
+                f"{self.path}: another process is writing it; wait or give another data.store"
+            )
+        return file
+
+    def _adopt(self) -> None:
+        """Keep the leftover in the folder if it was made with these settings, else discard it."""
+        settings = {"schema": SCHEMA_VERSION, "made_from": self._made_from}
+        marker = self.folder / MADE_FROM
+        others = [file for file in self.folder.iterdir() if file.name not in (LOCK, MADE_FROM)]
+        ours = marker.exists()
+        for file in others:
+            if file.is_dir() or not (ours or file.suffix == ".tmp"):
+                raise DataError(
+                    f"{file}: no writer of a store left it, but its folder is needed; move it away"
+                )
+        same = _read_json(marker) == settings
+        if ours and not same:
+            note = f"{self.folder}: left over from other settings, discarded"
+            print(note, file=sys.stderr, flush=True)
+        for file in others:
+            if not same or file.suffix == ".tmp" or file.name == STORE_JSON:
+                file.unlink()
+        if not same:
+            write_json(marker, settings)
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+
+    def has(self, name: str) -> bool:
+        """Whether this array, or this table of strings, is finished."""
+        if name in STRING_TABLES:
+            return self.has(f"{name}_offsets") and self.has(f"{name}_bytes")
+        return self._file(name).exists()
+
+    def array(self, name: str) -> np.memmap:
+        """A finished array, read-only."""
+        if not self.has(name):
+            name = layout.SAME_AS.get(name, name)
+        if not self.has(name):
+            raise DataError(f"{self._file(name)}: is not written yet")
+        return arrays.open_array(self._file(name))
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        """Write a whole array, over an older one of this name.
+
+        Raises:
+            DataError: unknown name, or another dtype or rank than `schema` says.
+        """
+        layout.check_one(name, array.shape, array.dtype.name, str(self.folder))
+        arrays.save(self._file(name), array)
+
+    def write_strings(self, name: str, strings: Sequence[str]) -> None:
+        """Write one of `schema.STRING_TABLES`."""
+        pieces = []
+        for row, string in enumerate(strings):
+            try:
+                pieces.append(string.encode())
+            except UnicodeEncodeError:
+                raise DataError(f"{name} {row}: {string!r} is not valid Unicode") from None
+        offsets = np.zeros(len(pieces) + 1, np.int64)
+        np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
+        self.write(f"{name}_bytes", np.frombuffer(b"".join(pieces), np.uint8))
+        self.write(f"{name}_offsets", offsets)
+
+    def shards(
+        self, name: str, shape: Sequence[int], dtype: str, rows_per_shard: int
+    ) -> ShardTable:
+        """An array to be written shard by shard; finished shards of this layout are kept."""
+        layout.check_one(name, shape, dtype, str(self.folder))
+        if rows_per_shard < 1:
+            raise DataError(f"{name}: {rows_per_shard} rows a shard; at least 1 is needed")
+        return ShardTable(self.folder, name, tuple(map(int, shape)), dtype, rows_per_shard)
+
+    def scratch(
+        self, name: str, shape: Sequence[int], dtype: str, rows_per_shard: int
+    ) -> ShardTable:
+        """An array that helps to make others and is no part of the store; gone when it is whole."""
+        return ShardTable(
+            self.folder, f"scratch_{name}", tuple(map(int, shape)), dtype, rows_per_shard
+        )
+
+    def finish(self, name: str, groups: Sequence[str], report: Mapping[str, Any]) -> None:
+        """Check everything, write store.json, and let the store appear.
+
+        Args:
+            name: of the data set.
+            groups: names of the bits of the `groups` arrays.
+            report: JSON of what was counted.
+
+        Raises:
+            DataError: an array is missing, disagrees with the schema or another, points outside its
+                table, or holds a float that is not finite.
+        """
+        where = str(self.folder)
+        found = {
+            array: arrays.read_header(self._file(array))
+            for array in layout.TEMPLATES
+            if self.has(array)
+        }
+        sizes, splits = layout.resolve(found, where)
+        layout.check_content(self.array, sizes, groups, where)
+        entries = dict(self._summed(found))
+        kept = {MADE_FROM, LOCK, *(f"{array}.npy" for array in found)}
+        for file in self.folder.iterdir():
+            if file.name not in kept:
+                file.unlink()
+        meta = {
+            "schema": SCHEMA_VERSION,
+            "name": name,
+            "sizes": sizes,
+            "splits": splits,
+            "groups": list(groups),
+            "made_from": self._made_from,
+            "report": plain(dict(report)),
+            "arrays": entries,
+        }
+        write_json(self.folder / STORE_JSON, meta)
+        arrays.sync_folder(self.folder)
+        os.rename(self.folder, self.path)
+        arrays.sync_folder(self.path.parent)
+        for leftover in (MADE_FROM, LOCK):
+            (self.path / leftover).unlink(missing_ok=True)
+        self.close()
+
+    def _summed(
+        self, found: Mapping[str, tuple[tuple[int, ...], str]]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        total = sum(self._file(name).stat().st_size for name in found)
+        with arrays.watch("checking the features", total) as advance:
+            for name, (shape, dtype) in found.items():
+                crc32, bad = arrays.checksum(self._file(name), shape, dtype, advance)
+                if bad is not None:
+                    raise DataError(
+                        f"{self._file(name)}: row {bad} holds a value that is not finite"
+                    )
+                size = self._file(name).stat().st_size
+                yield name, {"shape": shape, "dtype": dtype, "bytes": size, "crc32": crc32}
+
+    def close(self) -> None:
+        """Let another writer go on; what is finished stays."""
+        self._lock.close()
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,140 @@
+"""Looks a data set over before it is used: what is there, what is missing, what is odd.
+
+    python -m data_pipeline.validate --format=wikidiverse DIR [--json] [--strict]
+
+Exit code 0: usable; 1: unusable, one line or an "error" row says why; 2: wrong flags; 3, with
+--strict only: usable with warnings.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data_pipeline import readers
+from data_pipeline.schema import DataError
+from data_pipeline.validate import examination
+from data_pipeline.validate.examination import Finding, Result
+
+RELEASE = "release"  # the authors' preprocessed arrays: no reader, checked by their own module
+FORMATS = (*(name for name in readers.READERS if name != "sample"), RELEASE)
+UNUSABLE, WARNED = 1, 3
+
+
+class Flags(argparse.ArgumentParser):
+    """Ends in the house's one line on wrong flags."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}; see --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def flags() -> Flags:
+    """The command's flags."""
+    parser = Flags(prog="python -m data_pipeline.validate", description=__doc__.splitlines()[0])
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what DIR holds")
+    parser.add_argument("--name", default="", help="the data set, where DIR holds several")
+    parser.add_argument("--images", type=_count, default=200, help="pictures to open (200)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--strict", action="store_true", help="exit 3 where there are warnings")
+    parser.add_argument("dir", metavar="DIR", help="folder of the data set")
+    return parser
+
+
+def validate(form: str, root: str | Path, *, name: str = "", images: int = 200) -> Result:
+    """What `validation.examine` finds in the data set; for "release" its problems as errors.
+
+    Raises:
+        DataError: it cannot be read at all.
+    """
+    if form != RELEASE:
+        return examination.examine(readers.load(form, root, name=name or form), images)
+    from data_pipeline.release import convert  # here, as nothing else of this command needs it
+
+    return Result({}, {}, [Finding("error", problem) for problem in convert.check(Path(root))])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    given = flags().parse_args(arguments)
+    try:
+        result = validate(given.format, given.dir, name=given.name, images=given.images)
+    except DataError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return UNUSABLE
+    if given.json:
+        told = {"format": given.format, "dir": given.dir, **dataclasses.asdict(result)}
+        print(json.dumps(told, ensure_ascii=False, indent=1))
+    else:
+        show(result)
+    levels = {finding.level for finding in result.findings}
+    if "error" in levels:
+        return UNUSABLE
+    return WARNED if levels and given.strict else 0
+
+
+def show(result: Result) -> None:
+    """The result on stdout: tables on a terminal, else plain lines."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        print("\n".join(_lines(result)))
+        return
+    if result.splits:
+        names = next(iter(result.splits.values()))
+        rows = [[name, *(own[name] for own in result.splits.values())] for name in names]
+        console.print(_table(["", *result.splits], rows))
+    if result.counts:
+        console.print(_table(["whole data set", ""], list(map(list, result.counts.items()))))
+    if result.findings:
+        rows = [
+            [f.level, f.name, "" if f.count is None else f.count, ", ".join(f.examples)]
+            for f in result.findings
+        ]
+        console.print(_table(["", "found", "", "such as"], rows))
+    console.print(_verdict(result))
+
+
+def _lines(result: Result) -> list[str]:
+    lines = [
+        f"{split}: {name}: {count}"
+        for split, own in result.splits.items()
+        for name, count in own.items()
+    ]
+    lines += [f"{name}: {count}" for name, count in result.counts.items()]
+    for found in result.findings:
+        such_as = f", such as {', '.join(found.examples)}" if found.examples else ""
+        many = "" if found.count is None else f": {found.count}"
+        lines.append(f"{found.level}: {found.name}{many}{such_as}")
+    return [*lines, _verdict(result)]
+
+
+def _verdict(result: Result) -> str:
+    errors = sum(found.level == "error" for found in result.findings)
+    state = "unusable" if errors else "usable"
+    return f"{state}: {errors} errors, {len(result.findings) - errors} warnings"
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> Table:
+    table = Table()
+    for column in head:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    return table
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""What a data set and its graphs are worth before anything is trained on them.
+
+    python -m drin_jax.audit --config=configs/sample.py --workdir=runs/sample
+
+Prints a line a finding and writes them all to WORKDIR/audit.json: size and text statistics (the
+paper's Table 1), overlap between splits, retrieval recall, missing text and pictures, duplicate
+candidates, and the noise floor: what a model scores when every feature is noise.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from data_pipeline import schema
+from data_pipeline.schema import Corpus
+from data_pipeline.store.reader import Store
+from drin_jax import command
+
+Finding = dict[str, Any]
+
+
+def _finding(name: str, message: str, **values: Any) -> Finding:
+    return {"finding": name, "message": message, **values}
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "none"
+
+
+def statistics(corpus: Corpus, split: str) -> Finding:
+    """The rows of the paper's Table 1 for one split: samples, mentions, text length, entities."""
+    mentions = [m for m in corpus.mentions if m.split == split]
+    samples = {m.sample: m.text for m in mentions}
+    words = [len(text.split()) for text in samples.values()]
+    values = {
+        "samples": len(samples),
+        "mentions": len(mentions),
+        "mentions_per_sample": len(mentions) / max(len(samples), 1),
+        "words_per_text": float(np.mean(words)) if words else 0.0,
+        "gold_entities": len({m.gold for m in mentions if m.gold is not None}),
+        "mentions_with_picture": sum(m.image is not None for m in mentions),
+        "nil": sum(m.gold is None for m in mentions),
+        "span_not_found": sum(m.start is None for m in mentions),
+    }
+    message = (
+        f"{split}: {values['samples']} samples, {values['mentions']} mentions "
+        f"({values['mentions_per_sample']:.2f} a sample), {values['words_per_text']:.1f} words a "
+        f"text, {values['gold_entities']} gold entities, NIL {values['nil']}, with picture "
+        f"{values['mentions_with_picture']}, not in their text {values['span_not_found']}"
+    )
+    return _finding(f"statistics/{split}", message, **values)
+
+
+def overlap(corpus: Corpus) -> Finding:
+    """What the test mentions share with training."""
+    by_split = {split: [m for m in corpus.mentions if m.split == split] for split in schema.SPLITS}
+    test, train = by_split["test"], by_split["train"] + by_split["valid"]
+
+    def shared(key: Any) -> int:
+        seen = {key(m) for m in train} - {None}
+        return sum(key(m) in seen for m in test)
+
+    values = {
+        "test": len(test),
+        "same_sample": shared(lambda m: m.sample),
+        "same_text": shared(lambda m: m.text),
+        "same_picture": shared(lambda m: m.image),
+        "same_gold": shared(lambda m: m.gold),
+        "clean": sum(m.clean for m in test),
+    }
+    message = (
+        f"of {len(test)} test mentions {values['same_sample']} share their sample, "
+        f"{values['same_text']} their text and {values['same_picture']} their picture with train "
+        f"or valid as used here; {values['clean']} ({_percent(values['clean'], len(test))}) share "
+        "none with any other published mention (the clean subset); the gold of "
+        f"{_percent(values['same_gold'], len(test))} is a training gold"
+    )
+    return _finding("overlap", message, **values)
+
+
+def knowledge_base(corpus: Corpus) -> Finding:
+    """Missing descriptions and pictures, names and texts that several entities share."""
+    entities = corpus.entities
+    names = Counter(e.name for e in entities)
+    texts = Counter((e.name, e.description) for e in entities)
+    values = {
+        "entities": len(entities),
+        "without_description": sum(not e.description.strip() for e in entities),
+        "without_picture": sum(e.image is None for e in entities),
+        "sharing_name": sum(n for n in names.values() if n > 1),
+        "sharing_name_and_description": sum(n for n in texts.values() if n > 1),
+    }
+    message = (
+        f"knowledge base: {values['entities']} entities; without description "
+        f"{values['without_description']}, without picture {values['without_picture']}; "
+        f"{values['sharing_name']} share their name, {values['sharing_name_and_description']} name "
+        "and description (no text can tell those apart)"
+    )
+    return _finding("knowledge_base", message, **values)
+
+
+def retrieval(store: Store, split: str, r: int) -> list[Finding]:
+    """Recall of a split and its duplicate candidates."""
+    from drin_jax.evaluation.evaluate import SplitView
+
+    view = SplitView.of(store, split, r)
+    recall, counts = view.recall(), view.counts()
+    shown = ", ".join(f"@{name.split('@')[1]} {100 * v:.1f}" for name, v in recall.items())
+    candidates = np.asarray(store.array(f"{split}_candidates"))[:, : r or None]
+    ordered = np.sort(candidates, 1)
+    repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != schema.PADDING)
+    own, gold = view.retrieval_score, np.maximum(view.gold, 0)[:, None]
+    tied = (own == np.take_along_axis(own, gold, 1)) & view.candidates
+    in_ties = int(np.sum((tied.sum(1) > 1) & (view.gold >= 0)))
+    return [
+        _finding(
+            f"retrieval/{split}",
+            f"{split}: retrieval recall {shown}; gold not retrieved {counts['gold not retrieved']},"
+            f" outside the knowledge base {counts['gold outside the knowledge base']}, NIL "
+            f"{counts['NIL']}; the gold's name score is tied in {in_ties} of "
+            f"{counts['answerable']} answerable",
+            recall=recall,
+            tied_golds=in_ties,
+            **counts,
+        ),
+        _finding(
+            f"duplicates/{split}",
+            f"{split}: {int(repeated.any(1).sum())} mentions have one candidate twice",
+            mentions=int(repeated.any(1).sum()),
+        ),
+    ]
+
+
+def noise_floor(store: Store, config: ConfigDict) -> Finding:
+    """Held-out accuracy of a model of this config on noise, against chance."""
+    from drin_jax.audit.noise_floor import Structure, measure
+
+    def structure(splits: Sequence[str]) -> Structure:
+        return Structure(*map(np.concatenate, zip(*map(graphs, splits), strict=True)))
+
+    def graphs(split: str) -> tuple[np.ndarray, ...]:
+        r = config.graph.r or store.sizes["r"]
+        candidates = np.asarray(store.array(f"{split}_candidates"))[:, :r]
+        real, rows = candidates != schema.PADDING, np.maximum(candidates, 0)
+        gold = np.asarray(store.array(f"{split}_gold"))
+        return (
+            real,
+            np.asarray(store.array("entity_has_text"))[rows] & real,
+            np.asarray(store.array("entity_has_image"))[rows] & real,
+            np.asarray(store.array("mention_has_image"))[store.array(f"{split}_mention")],
+            np.where(gold < r, gold, schema.NOT_RETRIEVED),
+        )
+
+    floor = measure(
+        structure(("train",)),
+        structure(("valid", "test")),
+        gold_slot=config.graph.gold_slot == "upstream",
+        loss_form=config.loss.form,
+        margin=config.loss.margin,
+        seed=config.seed,
+        relations=tuple(config.graph.relations),
+        dynamic=config.graph.edges == "dynamic",
+        adjacency=config.graph.adjacency,
+        **config.model,
+    )
+    inside = "inside" if floor.at_chance else "OUTSIDE"
+    protocol = "gold in graph" if floor.gold_slot else "gold never in graph unless retrieved"
+    message = (
+        f"noise floor ({protocol}): on pure noise {100 * floor.accuracy:.1f} % of {floor.trials} "
+        f"held-out mentions are right (95 % interval {100 * floor.low:.1f} to "
+        f"{100 * floor.high:.1f}); chance {100 * floor.chance:.1f} % is {inside}"
+        + ("" if floor.at_chance else ": the graph itself gives the gold away")
+    )
+    return _finding(
+        "noise_floor",
+        message,
+        accuracy=floor.accuracy,
+        low=floor.low,
+        high=floor.high,
+        chance=floor.chance,
+        trials=floor.trials,
+        steps=floor.steps,
+        at_chance=floor.at_chance,
+        gold_slot=config.graph.gold_slot,
+    )
+
+
+def audit(config: ConfigDict, workdir: Path) -> list[Finding]:
+    """All findings, in the order they are printed."""
+    from drin_jax import extract
+
+    store = extract.prepare(config, workdir)
+    corpus = extract.read_corpus(config)
+    findings = [statistics(corpus, split) for split in schema.SPLITS]
+    findings += [overlap(corpus), knowledge_base(corpus)]
+    for split in schema.SPLITS:
+        findings += retrieval(store, split, config.graph.r)
+    findings += [
+        _finding(f"counts/{name}", f"{name}: {n}", count=n)
+        for name, n in store.report.get("counts", {}).items()
+    ]
+    return [*findings, noise_floor(store, config)]
+
+
+def main() -> None:
+    """Audit the config's data and write WORKDIR/audit.json."""
+    config, workdir = command.config_and_workdir()
+    from drin_jax import building, compilation_cache
+
+    compilation_cache.switch_on()
+    building.check(config)
+    command.claim_workdir(workdir, config)
+    findings = audit(config, workdir)
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        console.print(finding["message"])
+    path = workdir / "audit.json"
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(findings, indent=1) + "\n")
+    partial.replace(path)
+    console.print(f"audit: {path}")

@@ -1,0 +1,309 @@
+"""Texts to vectors: a frozen BERT over unique texts in length buckets, pooled on the device."""
+
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from data_pipeline.progress import Progress
+from drin_jax.encoders import hf
+from drin_jax.encoders.bert import load_bert
+from drin_jax.encoders.buckets import plan
+from drin_jax.encoders.tokenizers import load_tokenizer, whole_characters
+from drin_jax.types import UserError
+
+POOLINGS = ("span", "cls", "mean", "inner", "pooler")
+FILES = ("config.json", hf.WEIGHTS, "tokenizer.json|vocab.txt", "tokenizer_config.json")
+OPTIONAL = ("special_tokens_map.json", "added_tokens.json", "vocab.txt")
+
+_IN_FLIGHT = 3  # batches the device may be behind
+
+Span = tuple[int, int] | None
+Window = tuple[int, int, int, int, int]  # text, first and last+1 token kept, token span in them
+
+
+class TextEncoder:
+    """A BERT checkpoint as a function from texts to vectors.
+
+    Rows depend on their own text and span only: batch mates, order and sharding of a call change a
+    vector by no more than the rounding of another padded length (1e-5 in float32, about 2e-2 in
+    bfloat16), and not at all between equal (text, span) of one call.
+
+    Args:
+        name_or_folder: a Hugging Face id or a folder with its files.
+        dtype: "float32" (true float32 products, on accelerators too) or "bfloat16".
+        max_length: tokens, CLS and SEP included; the model's own limit holds where it is lower.
+        batch_tokens: padded tokens of a batch on one device.
+        devices: all local devices by default; batches are split over them.
+
+    Raises:
+        UserError: no such checkpoint, another kind of model, a damaged or unfitting file.
+    """
+
+    def __init__(
+        self,
+        name_or_folder: str | Path,
+        *,
+        dtype: str = "float32",
+        max_length: int = 512,
+        batch_tokens: int = 4096,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        if dtype not in ("float32", "bfloat16"):
+            raise UserError(f"encoders.dtype is {dtype!r}; use 'float32' or 'bfloat16'")
+        if max_length < 3 or batch_tokens < 1:
+            raise UserError(
+                f"encoders.max_length is {max_length} and batch_tokens {batch_tokens}; "
+                "use at least 3 and 1"
+            )
+        self.folder = hf.resolve(name_or_folder, FILES, OPTIONAL)
+        model = load_bert(self.folder, dtype)
+        self.width = model.config.hidden_size
+        self.has_pooler = model.pooler is not None
+        self.max_length = min(max_length, model.config.max_position_embeddings)
+        self.batch_tokens = batch_tokens
+        self._tokenizer = _tokenizer(self.folder, model.config.vocab_size)
+        self._devices = list(devices or jax.local_devices())
+        mesh = Mesh(np.asarray(self._devices), ("data",))
+        self._rows = NamedSharding(mesh, PartitionSpec("data"))
+        graph, state = nnx.split(model)
+        self._state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+        self._forward = jax.jit(partial(_forward, graph), static_argnums=0)
+        self._hidden = jax.jit(partial(_hidden, graph))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the checkpoint's config, weights and tokenizer files."""
+        return hf.fingerprint(self.folder)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Span] | None,
+        poolings: Sequence[str],
+        *,
+        progress: str | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Vectors [N, t] float32 of N texts, one array a pooling.
+
+        * "span": mean over the tokens that overlap the mention's characters (MATH.md [2]); CLS
+          where the span is None or covers no token (blanks)
+        * "cls": the first token
+        * "mean": mean over all tokens, CLS and SEP included
+        * "inner": the same without CLS and SEP; CLS where nothing is left
+        * "pooler": tanh(W h_CLS + b) of the checkpoint
+
+        A text over the limit is cut to a window with the mention in its middle, or, without a
+        span, to its head. Tokens and offsets come from the checkpoint's own tokenizer.
+
+        Args:
+            spans: of the mention in each text, in characters, end exclusive; or None.
+            progress: title of a progress bar; None for none.
+
+        Raises:
+            UserError: an unknown pooling, "pooler" without one, a span outside its text.
+        """
+        self._check(texts, spans, poolings)
+        kinds = tuple(name for name in POOLINGS if name in poolings)
+        ids, windows = self._windows(texts, spans, keep_span="span" in kinds)
+        unique: dict[Window, int] = {}
+        rows = np.asarray([unique.setdefault(w, len(unique)) for w in windows], np.int64)
+        jobs = list(unique)
+        out = {kind: np.zeros((len(jobs), self.width), np.float32) for kind in kinds}
+        lengths = np.asarray([high - low + 2 for _, low, high, _, _ in jobs], np.int64)
+        batches = plan(lengths, self.max_length, self.batch_tokens, len(self._devices))
+        waiting: deque[tuple[np.ndarray, dict[str, jax.Array]]] = deque()
+        bar = Progress(progress, len(jobs), unit="texts") if progress else None
+
+        def collect() -> None:
+            members, vectors = waiting.popleft()
+            for kind, values in vectors.items():
+                out[kind][members] = np.asarray(values)[: len(members)]
+            if bar:
+                bar.advance(len(members))
+
+        with bar or contextlib.nullcontext():
+            for members, length, size in batches:
+                arrays = self._batch(ids, [jobs[i] for i in members], length, size)
+                waiting.append((members, self._forward(kinds, self._state, *arrays)))
+                if len(waiting) > _IN_FLIGHT:
+                    collect()
+            while waiting:
+                collect()
+        return {kind: values[rows] for kind, values in out.items()}
+
+    def token_counts(
+        self, texts: Sequence[str], spans: Sequence[Span], limit: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `encode_tokens` will give: tokens of each text [N], CLS and SEP included, and the
+        mention's first and last+1 of them [N, 2]; CLS where the span covers no token."""
+        _, windows = self._token_windows(texts, spans, limit)
+        counts = np.array([high - low + 2 for _, low, high, _, _ in windows], np.int64)
+        ends = [(first + 1, last + 1) if last else (0, 1) for *_, first, last in windows]
+        return counts, np.array(ends, np.int32).reshape(-1, 2)
+
+    def encode_tokens(self, texts: Sequence[str], spans: Sequence[Span], limit: int) -> np.ndarray:
+        """The last layer's vectors [T, t] float32 of all tokens of N texts, one text after another.
+
+        Args:
+            spans: of the mention in each text, as in `encode`.
+            limit: tokens, CLS and SEP included; a longer text is cut around the mention.
+        """
+        ids, windows = self._token_windows(texts, spans, limit)
+        lengths = np.asarray([high - low + 2 for _, low, high, _, _ in windows], np.int64)
+        begins = np.cumsum(lengths) - lengths
+        out = np.zeros((int(lengths.sum()), self.width), np.float32)
+        for members, length, size in plan(
+            lengths, self.max_length, self.batch_tokens, len(self._devices)
+        ):
+            tokens, counts, *_ = self._batch(ids, [windows[i] for i in members], length, size)
+            hidden = np.asarray(self._hidden(self._state, tokens, counts))
+            for row, i in enumerate(members):
+                out[begins[i] : begins[i] + lengths[i]] = hidden[row, : lengths[i]]
+        return out
+
+    def _token_windows(
+        self, texts: Sequence[str], spans: Sequence[Span], limit: int
+    ) -> tuple[list[np.ndarray], list[Window]]:
+        self._check(texts, spans, ())
+        return self._windows(texts, spans, keep_span=True, limit=limit)
+
+    def _check(
+        self, texts: Sequence[str], spans: Sequence[Span] | None, poolings: Sequence[str]
+    ) -> None:
+        for name in poolings:
+            if name not in POOLINGS:
+                raise UserError(f"pooling {name!r} is unknown; use one of {', '.join(POOLINGS)}")
+        if "pooler" in poolings and not self.has_pooler:
+            raise UserError(f"{self.folder}: has no pooler weights; use another pooling")
+        if spans is None:
+            return
+        if len(spans) != len(texts):
+            raise UserError(f"{len(texts)} texts came with {len(spans)} spans; give one a text")
+        for i, (text, span) in enumerate(zip(texts, spans, strict=True)):
+            if span and not 0 <= span[0] < span[1] <= len(text):
+                raise UserError(
+                    f"text {i} ({text[:40]!r}): span {span} is empty or outside its "
+                    f"{len(text)} characters; correct its start and end"
+                )
+
+    def _windows(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Span] | None,
+        keep_span: bool,
+        limit: int | None = None,
+    ) -> tuple[list[np.ndarray], list[Window]]:
+        """Token ids of each unique text, and the window of each text of the call."""
+        number: dict[str, int] = {}
+        which = [number.setdefault(text, len(number)) for text in texts]
+        if not which:
+            return [], []
+        tokens = self._tokenizer(
+            [whole_characters(text) for text in number],
+            add_special_tokens=False,
+            return_offsets_mapping=spans is not None,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        ids = [np.asarray(one, np.int32) for one in tokens["input_ids"]]
+        budget = min(self.max_length, limit or self.max_length) - 2
+        windows: list[Window] = []
+        for k, span in zip(which, spans or [None] * len(which), strict=True):
+            first = last = 0
+            if span:
+                first, last = token_span(tokens["offset_mapping"][k], span)
+            low = max(min((first + last - budget) // 2, first, len(ids[k]) - budget), 0)
+            high = min(low + budget, len(ids[k]))
+            first, last = (first - low, min(last, high) - low) if keep_span and last else (0, 0)
+            windows.append((k, low, high, first, last))
+        return ids, windows
+
+    def _batch(
+        self, ids: list[np.ndarray], jobs: list[Window], length: int, size: int
+    ) -> list[jax.Array]:
+        """Token ids [size, length], and [size] lengths and span ends, counted with CLS."""
+        tokens = np.zeros((size, length), np.int32)
+        counts = np.ones((3, size), np.int32)  # rows without a text are a lone CLS
+        tokens[:, 0] = self._tokenizer.cls_token_id
+        for row, (k, low, high, first, last) in enumerate(jobs):
+            n = high - low
+            tokens[row, 1 : n + 1] = ids[k][low:high]
+            tokens[row, n + 1] = self._tokenizer.sep_token_id
+            counts[:, row] = (n + 2, first + 1, last + 1) if last else (n + 2, 0, 1)
+        return jax.device_put([tokens, *counts], self._rows)
+
+
+def token_span(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
+    """First and last+1 token that overlap characters `span`; (0, 0) where none does."""
+    hit = [i for i, (a, b) in enumerate(offsets) if a < b and a < span[1] and b > span[0]]
+    return (hit[0], hit[-1] + 1) if hit else (0, 0)
+
+
+def _forward(
+    graph: nnx.GraphDef,
+    kinds: tuple[str, ...],
+    state: nnx.State,
+    ids: Int[Array, "b s"],
+    length: Int[Array, " b"],
+    start: Int[Array, " b"],
+    end: Int[Array, " b"],
+) -> dict[str, Float[Array, "b t"]]:
+    """One batch: BERT and every pooling of `kinds`, so that only vectors leave the device."""
+    at = jnp.arange(ids.shape[1])
+    hidden, pooled = _run(graph, state, ids, length, set(kinds) <= {"cls", "pooler"})
+
+    def mean(low: Int[Array, " b"], high: Int[Array, " b"]) -> Float[Array, "b t"]:
+        high = jnp.where(high > low, high, 1)  # no token: CLS
+        low = jnp.where(high > low, low, 0)
+        weights = ((at >= low[:, None]) & (at < high[:, None])) / (high - low)[:, None]
+        return jnp.einsum("bs,bsd->bd", weights, hidden, precision="highest")
+
+    make = {
+        "span": lambda: mean(start, end),
+        "cls": lambda: hidden[:, 0],
+        "mean": lambda: mean(jnp.zeros_like(length), length),
+        "inner": lambda: mean(jnp.ones_like(length), length - 1),
+        "pooler": lambda: jnp.asarray(pooled, jnp.float32),
+    }
+    return {kind: make[kind]() for kind in kinds}
+
+
+def _run(
+    graph: nnx.GraphDef,
+    state: nnx.State,
+    ids: Int[Array, "b s"],
+    length: Int[Array, " b"],
+    first_only: bool,
+) -> tuple[Float[Array, "b q t"], Array | None]:
+    """BERT's last layer in float32, and its pooled vector."""
+    model = nnx.merge(graph, state)
+    there = jnp.arange(ids.shape[1]) < length[:, None]
+    # Accelerators multiply float32 with fewer digits unless told not to.
+    precision = "highest" if model.dtype == jnp.float32 else "default"
+    with jax.default_matmul_precision(precision):
+        hidden, pooled = model(ids, there, first_only=first_only)
+    return hidden.astype(jnp.float32), pooled
+
+
+def _hidden(
+    graph: nnx.GraphDef, state: nnx.State, ids: Int[Array, "b s"], length: Int[Array, " b"]
+) -> Float[Array, "b s t"]:
+    return _run(graph, state, ids, length, False)[0]
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> Any:
+    tokenizer = load_tokenizer(folder, vocab_size)
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        raise UserError(f"{folder}: its tokenizer has no CLS or no SEP; pass a BERT checkpoint")
+    return tokenizer

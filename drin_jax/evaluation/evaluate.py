@@ -1,0 +1,234 @@
+"""Evaluation of a split: every mention is counted, every table names its protocol."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float
+
+from data_pipeline import schema
+from data_pipeline.loader import EvalLoader
+from data_pipeline.store.reader import Store
+from drin_jax.evaluation.ranks import TIES, RankCounts, slot_counts, summarize
+from drin_jax.parallel.data_parallel import AXIS, DataParallel
+from drin_jax.training.device_tables import ONE_DEVICE, DeviceTables, Layout
+from drin_jax.types import GraphBatch
+
+RECALL_AT = (1, 5, 10, 20, 50, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What a score has to be read with: how many candidates, from where, and the leak switch."""
+
+    candidates: str
+    r: int
+    gold_slot: str
+
+    def label(self) -> str:
+        honest = self.gold_slot == "never"
+        gold = "only where retrieved" if honest else "ALWAYS (published protocol, leaks)"
+        return f"candidates: {self.candidates}, r = {self.r}; gold in graph: {gold}"
+
+
+class Scorer:
+    """Scores splits of a store with a model over all devices; compiles once for a split's size.
+
+    Args:
+        batch: mentions scored at once, over all devices.
+        r, gold_slot, needs: as in `data_pipeline.graphs.GraphTables`.
+        tables: of any split, whose features are then read on the devices; else from the store.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        parallel: DataParallel,
+        *,
+        batch: int,
+        r: int,
+        gold_slot: bool,
+        needs: Sequence[str] = (),
+        tables: DeviceTables | None = None,
+        layout: Layout = ONE_DEVICE,
+    ):
+        def step(params: Any, arrays: Any) -> Float[Array, "b r"]:
+            return nnx.merge(graphdef, params)(GraphBatch.from_host(arrays, gold_slot))[0]
+
+        self._parallel, self._batch = parallel, batch
+        self._options: dict[str, Any] = {"r": r, "gold_slot": gold_slot, "needs": needs}
+        self._tables, self._layout = tables, layout
+        if tables is None:
+            self._step = parallel.eval_step(step)
+        else:
+            self._step = parallel.eval_step(
+                lambda params, tables, rows: step(params, tables.batch(rows)), tables.specs()
+            )
+        self._split = functools.lru_cache(maxsize=2)(self._own_tables)
+
+    def scores(self, params: Any, store: Store, split: str) -> np.ndarray:
+        """Scores [n, r] of the split's mentions in file order, on every process."""
+        scored = self._from_store if self._tables is None else self._from_tables
+        parts = zip(*scored(params, store, split), strict=True)
+        rows, scores = (np.concatenate(part) for part in parts)
+        return _gather(rows[rows >= 0], scores[rows >= 0], store.splits[split])
+
+    def _from_store(self, params: Any, store: Store, split: str) -> Iterator[tuple]:
+        """Rows of the split, -1 at padding, and this process's scores of each batch."""
+        loader = EvalLoader(
+            store,
+            split,
+            batch=self._batch,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            **self._options,
+        )
+        for rows, arrays in loader:
+            yield rows, self._parallel.local(self._step(params, self._parallel.shard(arrays)))
+
+    def _from_tables(self, params: Any, store: Store, split: str) -> list[tuple]:
+        """The same; every batch is started before the first is waited for."""
+        tables = self._split(store, split)
+        rows = np.full(-(-tables.mentions // self._batch) * self._batch, -1, np.int32)
+        rows[: tables.mentions] = np.arange(tables.mentions)
+        share = self._batch // jax.process_count()
+        own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        batches = rows.reshape(-1, self._batch)
+        out = [
+            self._step(params, tables, self._parallel.put(batch, PartitionSpec(AXIS)))
+            for batch in batches
+        ]
+        return [
+            (batch[own], self._parallel.local(x)) for batch, x in zip(batches, out, strict=True)
+        ]
+
+    def _own_tables(self, store: Store, split: str) -> DeviceTables:
+        like, layout = self._tables, self._layout
+        return DeviceTables.of(store, split, like=like, layout=layout, **self._options)
+
+
+def _gather(rows: np.ndarray, scores: np.ndarray, n: int) -> np.ndarray:
+    """Scores of all processes, in file order."""
+    out = np.zeros((n, scores.shape[1]), np.float32)
+    out[rows] = scores
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        # Each row is written by one process and zero on the others.
+        out = np.asarray(multihost_utils.process_allgather(jnp.asarray(out))).sum(0)
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitView:
+    """What a ranking of a split is held against. `gold` counts only the graph's r slots."""
+
+    split: str
+    candidates: np.ndarray  # [n, r] bool: the slot holds a candidate
+    retrieval_score: np.ndarray  # [n, r]
+    text_edge: np.ndarray  # [n, r], R_tt
+    gold: np.ndarray  # [n]
+    gold_any: np.ndarray  # [n], slot among everything retrieved
+    retrieved: int  # candidates retrieved for a mention, at least r
+    gold_entity: np.ndarray  # [n]
+    groups: dict[str, np.ndarray]  # name -> [n] bool
+
+    @classmethod
+    def of(cls, store: Store, split: str, r: int = 0) -> "SplitView":
+        """The view of a split with the first `r` candidates (0: all)."""
+
+        def array(name: str) -> np.ndarray:
+            return np.asarray(store.array(f"{split}_{name}"))
+
+        r = r or store.sizes["r"]
+        gold_any, bits = array("gold"), array("groups")
+        return cls(
+            split=split,
+            candidates=array("candidates")[:, :r] != schema.PADDING,
+            retrieval_score=array("retrieval_score")[:, :r],
+            text_edge=array("edges")[:, 0, :r],
+            gold=np.where(gold_any < r, gold_any, schema.NOT_RETRIEVED),
+            gold_any=gold_any,
+            retrieved=store.sizes["r"],
+            gold_entity=array("gold_entity"),
+            groups={name: (bits >> i) & 1 == 1 for i, name in enumerate(store.groups)},
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Mentions by what can become of them; the four kinds add up to `mentions`."""
+        in_kb = self.gold_entity >= 0
+        return {
+            "mentions": len(self.gold),
+            "answerable": int(np.sum(self.gold >= 0)),
+            "gold not retrieved": int(np.sum(in_kb & (self.gold < 0))),
+            "gold outside the knowledge base": int(np.sum(self.gold_entity == schema.OUTSIDE_KB)),
+            "NIL": int(np.sum(self.gold_entity == schema.NIL)),
+        }
+
+    def recall(self) -> dict[str, float]:
+        """Retrieval recall@k: share of the mentions that are not NIL whose gold is among the first
+        k retrieved, up to all that were retrieved, whatever the graph takes of them."""
+        known = max(int(np.sum(self.gold_entity != schema.NIL)), 1)
+        found = {
+            k: int(np.sum((self.gold_any >= 0) & (self.gold_any < k)))
+            for k in sorted({*(k for k in RECALL_AT if k < self.retrieved), self.retrieved})
+        }
+        return {f"recall@{k}": n / known for k, n in found.items()}
+
+
+def evaluate_split(
+    view: SplitView, systems: Mapping[str, np.ndarray], ks: Sequence[int]
+) -> dict[str, Any]:
+    """The whole result of a split as JSON: counts, recall, and every system on every subset.
+
+    Args:
+        systems: name -> scores [n, r], higher is better.
+    Returns:
+        `subsets[subset][scope][system][ties]` with scope "answerable" (the gold is among the
+        candidates) or "end_to_end" (every mention of the subset; what was not ranked is a miss).
+    """
+    counts = {name: slot_counts(s, view.gold, view.candidates) for name, s in systems.items()}
+    subsets = {"all": np.ones(len(view.gold), bool)} | {
+        name: chosen for name, chosen in view.groups.items() if chosen.any()
+    }
+    return {
+        "split": view.split,
+        "counts": view.counts(),
+        "group_sizes": {name: int(chosen.sum()) for name, chosen in view.groups.items()},
+        "retrieval": view.recall(),
+        "subsets": {
+            name: {
+                scope: {system: _by_ties(c, chosen & within, ks) for system, c in counts.items()}
+                for scope, within in (
+                    ("answerable", view.gold >= 0),
+                    ("end_to_end", np.ones(len(view.gold), bool)),
+                )
+            }
+            for name, chosen in subsets.items()
+        },
+    }
+
+
+def _by_ties(counts: RankCounts, chosen: np.ndarray, ks: Sequence[int]) -> dict[str, Any]:
+    return {ties: summarize(counts.ranks(ties)[chosen], ks) for ties in TIES}
+
+
+def baseline_scores(view: SplitView, has_text_edges: bool = True) -> dict[str, np.ndarray]:
+    """Systems that need no training: retrieval itself, and the raw text edge R_tt."""
+    systems = {"name matching": view.retrieval_score}
+    if has_text_edges:
+        systems["raw text edge R_tt"] = view.text_edge
+    return systems
+
+
+def valid_score(view: SplitView, scores: np.ndarray, select_by: str) -> float:
+    """The tie-aware score over answerable mentions that picks the best checkpoint."""
+    ranks = slot_counts(scores, view.gold, view.candidates).ranks("mean")[view.gold >= 0]
+    k = int(select_by.removeprefix("hits@")) if select_by.startswith("hits@") else 1
+    return summarize(ranks, (k,))["mrr" if select_by == "mrr" else f"hits@{k}"]

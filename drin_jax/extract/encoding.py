@@ -1,0 +1,344 @@
+"""One shard of the data through the frozen encoders: the unit of work, here and on other machines.
+
+`Encoders.encode` is a function of a shard's items alone, so that shards can be made in any order,
+again after a kill, or by a Beam worker elsewhere (`drin_jax.extract.beam`).
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_pipeline.pictures import decoding, images
+from data_pipeline.pictures.decoding import Decoder, Wanted
+from drin_jax.encoders.pixels import read_preprocessor
+from drin_jax.types import UserError
+
+Arrays = dict[str, np.ndarray]
+SIDES = ("mention", "entity")
+DETECTORS = ("fasterrcnn", "maskrcnn")
+SPEED = ("batch_tokens", "batch_images", "workers")  # settings that change no number
+GROUP, DETECTED = 128, 8  # pictures encoded at once; the same where a detector sees them whole
+EPS = 1e-8  # norms are at least this (MATH: cosines)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Picture:
+    """One unique picture. `boxes` [k, 4] and `scores` [k] where they were found elsewhere; `keep`
+    is how many of them any side of the graph looks at."""
+
+    path: str
+    keep: int
+    boxes: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+    def plain(self) -> list[Any]:
+        """As JSON has it; `Picture.from_plain` is the way back."""
+        boxes = None if self.boxes is None else self.boxes.tolist()
+        scores = None if self.scores is None else self.scores.tolist()
+        return [self.path, self.keep, boxes, scores]
+
+    @classmethod
+    def from_plain(cls, row: Sequence[Any]) -> "Picture":
+        path, keep, boxes, scores = row
+        if boxes is None:
+            return cls(path, keep)
+        found = np.array(boxes, np.float32).reshape(-1, 4)
+        return cls(path, keep, found, np.array(scores, np.float32))
+
+
+def plain_items(items: Sequence[Any]) -> list[Any]:
+    """A shard's items as JSON has them."""
+    return [item.plain() if isinstance(item, Picture) else item for item in items]
+
+
+def items_from_plain(kind: str, rows: Sequence[Any]) -> list[Any]:
+    """The way back."""
+    if kind == "pictures":
+        return [Picture.from_plain(row) for row in rows]
+    if kind == "clip_texts":
+        return list(rows)
+    return [(text, tuple(span) if span else None) for text, span in rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSettings:
+    """The config's `encoders` and `image` fields, plain, names already resolved to folders or ids.
+
+    Attributes:
+        poolings: table of the store -> pooling of the text encoder.
+        keep: side -> objects of a picture, the best ones.
+    """
+
+    text: str
+    clip: str
+    image: str
+    objects: str
+    poolings: Mapping[str, str]
+    keep: Mapping[str, int]
+    detector_weights: str = ""
+    dtype: str = "float32"
+    max_length: int = 512
+    batch_tokens: int = 4096
+    batch_images: int = 32
+    preprocess: str = "paper"
+    max_pixels: int = images.MAX_PIXELS
+    min_side: int = images.MIN_SIDE
+    workers: int = 0
+
+
+class Encoders:
+    """The frozen encoders of a config, each loaded when it is first needed.
+
+    Raises:
+        UserError, DataError: one line on a checkpoint that is missing, damaged or foreign.
+    """
+
+    def __init__(self, settings: EncoderSettings):
+        self.settings = settings
+
+    @cached_property
+    def text(self) -> Any:
+        from drin_jax.encoders.text_encoder import (
+            TextEncoder,  # transformers takes seconds to import
+        )
+
+        s = self.settings
+        return TextEncoder(
+            s.text, dtype=s.dtype, max_length=s.max_length, batch_tokens=s.batch_tokens
+        )
+
+    @cached_property
+    def clip(self) -> Any:
+        from drin_jax.encoders.clip_encoder import ClipEncoder
+
+        s = self.settings
+        return ClipEncoder(s.clip, dtype=s.dtype, batch=s.batch_images)
+
+    @cached_property
+    def image(self) -> Any:
+        from drin_jax.encoders.resnet_encoder import ResNetEncoder
+
+        s = self.settings
+        return ResNetEncoder(s.image, dtype=s.dtype, batch=s.batch_images)
+
+    @cached_property
+    def detector(self) -> Any:
+        from drin_jax.encoders.detector import Detector  # extra "detector": torch, torchvision
+
+        return Detector(self.settings.objects, weights=self.settings.detector_weights or None)
+
+    @property
+    def detects(self) -> bool:
+        """Whether boxes come from a detector that runs here."""
+        return self.settings.objects in DETECTORS
+
+    def weights(self) -> dict[str, str]:
+        """Encoder -> SHA-256 of its files: what a store was made with. Loads them all."""
+        names = [name for name in ("text", "clip", "image") if getattr(self.settings, name)]
+        found = {name: str(getattr(self, name).fingerprint) for name in names}
+        if self.detects:
+            found["detector"] = str(self.detector.fingerprint)
+        return found
+
+    def stamp(self, kind: str, items: Sequence[Any]) -> str:
+        """SHA-256 of all that a shard of this kind is made from: items, settings, weights."""
+        which = {"pictures": ("image", "clip", "detector"), "clip_texts": ("clip",)}
+        names = [
+            name
+            for name in which.get(kind, ("text",))
+            if (self.detects if name == "detector" else getattr(self.settings, name))
+        ]
+        fields = dataclasses.asdict(self.settings)
+        # Folders differ between machines, speeds and the other encoders' names do not matter.
+        for name in ("text", "clip", "image", *SPEED):
+            del fields[name]
+        weights = [getattr(self, name).fingerprint for name in names]
+        content = json.dumps([kind, weights, fields, plain_items(items)], sort_keys=True)
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @cached_property
+    def plan(self) -> decoding.Plan:
+        """What is made of a picture's pixels."""
+        s = self.settings
+        own = images.processor(*_processor(self.image))
+        looks = {"image": images.plain(own.height) if s.preprocess == "paper" else own}
+        if s.clip:
+            settings, where = _processor(self.clip)
+            looks["clip"] = images.processor(settings, where)
+            if (side := looks["clip"].height) != self.clip.image_size:
+                raise UserError(
+                    f"{where}: makes pictures of {side} pixels, but config.json's image_size is "
+                    f"{self.clip.image_size}; use a matching pair"
+                )
+        return decoding.Plan(
+            looks,
+            crop=images.plain(own.height) if s.objects else None,
+            full=self.detects,
+            max_pixels=s.max_pixels,
+            min_side=s.min_side,
+        )
+
+    def encode(
+        self, kind: str, shards: Iterable[Sequence[Any]], total: int = 0
+    ) -> Iterator[Arrays]:
+        """The tables of each shard, in order. `total` items tell whether processes are worth it.
+
+        Kinds, with what a shard's items are and the tables [n, …] float32 they give:
+
+        * "mention_texts", "entity_texts": (text, span) -> the tables of `settings.poolings`
+        * "clip_texts": str -> `clip_text`, unit length
+        * "pictures": Picture -> `status` uint8 (`data_pipeline.pictures.images.STATUSES`), `image`,
+          `clip_image` (unit length) and `objects_K` for each number K of objects that a side
+          keeps (the score-weighted mean of their unit vectors), zeros where masked
+        """
+        if kind == "pictures":
+            yield from self._pictures(shards, total)
+            return
+        for items in shards:
+            if kind == "clip_texts":
+                yield {"clip_text": _unit(self.clip.encode_texts(list(items)))}
+            else:
+                yield self._texts(kind.removesuffix("_texts"), items)
+
+    def _texts(self, side: str, items: Sequence[tuple[str, tuple[int, int] | None]]) -> Arrays:
+        poolings = {k: v for k, v in self.settings.poolings.items() if k.startswith(side)}
+        encoded = self.text.encode(
+            [text for text, _ in items],
+            [span for _, span in items],
+            tuple(dict.fromkeys(poolings.values())),
+        )
+        return {table: encoded[pooling] for table, pooling in poolings.items()}
+
+    def _pictures(self, shards: Iterable[Sequence[Picture]], total: int) -> Iterator[Arrays]:
+        """Decodes one shard ahead of the encoders."""
+        with Decoder(self.plan, self.settings.workers, total) as decoder:
+            ahead: tuple[Sequence[Picture], decoding.Batch] | None = None
+            for items in shards:
+                begun = items, decoder.start([Wanted(p.path, p.boxes) for p in items])
+                if ahead:
+                    yield self._shard(*ahead)
+                ahead = begun
+            if ahead:
+                yield self._shard(*ahead)
+
+    def regions(self, shards: Iterable[Sequence[str]], total: int) -> Iterator[np.ndarray]:
+        """The image encoder's last map [n, q, v] float32 of each shard of pictures (paths).
+
+        Raises:
+            UserError: a picture that cannot be read.
+        """
+        plan = dataclasses.replace(
+            self.plan, looks={"image": self.plan.looks["image"]}, crop=None, full=False
+        )
+        with Decoder(plan, self.settings.workers, total) as decoder:
+            for paths in shards:
+                pixels = []
+                for path, one in zip(paths, decoder.start([Wanted(p) for p in paths]), strict=True):
+                    if one.status >= images.READ:
+                        raise UserError(
+                            f"{path}: {images.STATUSES[one.status]}, but it could be read when the "
+                            "store was made; put it back, or make the store anew"
+                        )
+                    pixels.append(one.looks["image"])
+                yield self.image.encode(np.stack(pixels), regions=True)["regions"]
+
+    def _shard(self, items: Sequence[Picture], batch: decoding.Batch) -> Arrays:
+        # Few at a time: whole pictures for a detector are large.
+        size = DETECTED if self.detects else GROUP
+        decoded = iter(batch)
+        parts = []
+        for begin in range(0, len(items), size):
+            some = items[begin : begin + size]
+            parts.append(self._group(some, [next(decoded) for _ in some]))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _group(self, items: Sequence[Picture], decoded: Sequence[decoding.Decoded]) -> Arrays:
+        status = np.array([one.status for one in decoded], np.uint8)
+        rows = np.flatnonzero(status < images.READ).tolist()
+        out = {"status": status}
+        look = {name: [decoded[i].looks[name] for i in rows] for name in self.plan.looks}
+        pooled = self.image.encode(np.stack(look["image"]))["pooled"] if len(rows) else None
+        out["image"] = _spread(pooled, rows, len(items), self.image.width)
+        if self.settings.clip:
+            vectors = self.clip.encode_pictures(np.stack(look["clip"])) if len(rows) else None
+            out["clip_image"] = _unit(_spread(vectors, rows, len(items), self.clip.width))
+        if self.settings.objects:
+            out |= self._objects(items, decoded, rows)
+        return out
+
+    def _objects(
+        self, items: Sequence[Picture], decoded: Sequence[decoding.Decoded], rows: list[int]
+    ) -> Arrays:
+        crops: list[np.ndarray] = []
+        owner: list[int] = []
+        rank: list[int] = []
+        score: list[float] = []
+        for i, (regions, scores) in zip(rows, self._regions(items, decoded, rows), strict=True):
+            crops += list(regions)
+            owner += [i] * len(regions)
+            rank += range(len(regions))
+            score += scores.tolist()
+        width = self.image.width
+        kept_of = {objects_table(keep): keep for keep in self.settings.keep.values()}
+        means = {name: np.zeros((len(items), width), np.float32) for name in kept_of}
+        if crops:
+            features = _unit(self.image.encode(np.stack(crops))["pooled"])
+            owners, weights = np.array(owner), np.array(score, np.float32)
+            for name, keep in kept_of.items():
+                kept = np.where(np.array(rank) < keep, weights, 0)
+                total = np.bincount(owners, kept, len(items)).astype(np.float32)
+                np.add.at(means[name], owners, kept[:, None] * features)
+                means[name] /= np.where(total > 0, total, 1)[:, None]
+        return means
+
+    def _regions(
+        self, items: Sequence[Picture], decoded: Sequence[decoding.Decoded], rows: list[int]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of each picture that was read: its best objects' pixels and scores."""
+        crop = self.plan.crop
+        assert crop is not None
+        if self.detects:
+            keep = max(self.settings.keep.values())
+            found = self.detector.find([decoded[i].full for i in rows], keep)
+            for i, (boxes, scores) in zip(rows, found, strict=True):
+                picture = decoded[i].full
+                assert picture is not None
+                inside, there = images.clipped(boxes, picture.shape[1::-1])
+                kept = np.flatnonzero(there)[: items[i].keep]
+                yield images.crops(Image.fromarray(picture), inside[kept], crop), scores[kept]
+            return
+        none = np.zeros((0, crop.height, crop.width, 3), np.uint8)
+        for i in rows:
+            one, scores = decoded[i], items[i].scores
+            if one.crops is None or one.kept is None or scores is None:
+                yield none, np.zeros(0, np.float32)
+            else:
+                yield one.crops, scores[one.kept]
+
+
+def objects_table(keep: int) -> str:
+    """Name of the table of means over this many objects."""
+    return f"objects_{keep}"
+
+
+def _processor(encoder: Any) -> tuple[dict[str, Any], str]:
+    settings, where = read_preprocessor(encoder.folder)
+    return settings, str(where)
+
+
+def _spread(values: np.ndarray | None, rows: list[int], n: int, width: int) -> np.ndarray:
+    """Values [len(rows), width] at their rows of [n, width], zeros elsewhere."""
+    out = np.zeros((n, width), np.float32)
+    if values is not None:
+        out[rows] = values
+    return out
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), EPS)

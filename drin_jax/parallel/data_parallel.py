@@ -1,0 +1,164 @@
+"""Data parallelism: the per-device functions of `train.py` and `evaluate.py` over every device.
+
+A function is written once, for one device's share of a batch, with the axis name `data`; this wraps
+it in `jax.shard_map` under `jit`, or in `jax.pmap`. State is replicated, batches are split along
+their first axis.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from drin_jax.training.uploading import aligned, copy_rows
+from drin_jax.types import UserError
+
+AXIS = "data"
+IMPLEMENTATIONS = ("shard_map", "pmap")
+
+
+class DataParallel:
+    """The devices of a run and how functions and arrays are laid over them.
+
+    Args:
+        impl: "shard_map" or "pmap".
+        devices: local devices to use, 0 for all. Every process uses the same number.
+    Raises:
+        UserError: unknown `impl`, pmap in several processes, or more devices than there are.
+    """
+
+    def __init__(self, impl: str = "shard_map", devices: int = 0):
+        if impl not in IMPLEMENTATIONS:
+            raise UserError(f"parallel.impl is {impl!r}; known are {', '.join(IMPLEMENTATIONS)}")
+        if impl == "pmap" and jax.process_count() > 1:
+            raise UserError(
+                "parallel.impl is 'pmap', which keeps state where checkpoints of several processes "
+                "cannot take it; use parallel.impl='shard_map'"
+            )
+        local = jax.local_devices()
+        if not 0 <= devices <= len(local):
+            raise UserError(
+                f"parallel.devices is {devices}, but this process has {len(local)} "
+                f"({local[0].platform}); lower it or use 0 for all"
+            )
+        self.impl = impl
+        self.local_devices = local[: devices or len(local)]
+        own: dict[int, list[jax.Device]] = {}
+        for device in jax.devices():
+            own.setdefault(device.process_index, []).append(device)
+        everywhere = [device for i in sorted(own) for device in own[i][: len(self.local_devices)]]
+        self.mesh = Mesh(np.array(everywhere), (AXIS,))
+
+    @property
+    def size(self) -> int:
+        """Devices over all processes."""
+        return self.mesh.size
+
+    def least(self, value: int) -> int:
+        """The least of a number over all processes, which they then agree on."""
+        if jax.process_count() == 1:
+            return value
+        return int(np.min(multihost_utils.process_allgather(np.float64(value))))
+
+    def check_batch(self, batch: int, field: str) -> None:
+        """UserError where `batch` mentions cannot be split evenly over the devices."""
+        if batch % self.size:
+            raise UserError(
+                f"{field} is {batch}, which does not divide over {self.size} devices; "
+                f"use a multiple of {self.size}"
+            )
+
+    def replicate(self, tree: Any) -> Any:
+        """A copy of `tree` on every device. Through the host, because `device_put` may alias its
+        argument and the training step donates the result."""
+        host = jax.tree.map(lambda x: np.array(x, copy=True), tree)
+        return jax.device_put(host, NamedSharding(self.mesh, PartitionSpec()))
+
+    def put(
+        self,
+        array: np.ndarray,
+        spec: PartitionSpec,
+        rows: int = 0,
+        dtype: np.dtype | None = None,
+    ) -> jax.Array:
+        """An array that every process has, over all devices by `spec`. Each process reads only its
+        devices' parts, one after another, so the array may be a file's map.
+
+        Args:
+            rows: length of the result's first axis, if not the array's; what is beyond is zero.
+            dtype: of the result, if not the array's.
+        """
+        shape = (rows or len(array), *array.shape[1:])
+        dtype = dtype or array.dtype
+
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            sizes = [len(range(n)[i]) for n, i in zip(shape, index, strict=True)]
+            out = aligned(tuple(sizes), dtype)
+            first = index[0].start or 0
+            copy_rows(array if out.shape[1:] == shape[1:] else array[:, *index[1:]], first, out)
+            return out
+
+        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, spec), part)
+
+    def shard(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """This process's share of a batch, split over its devices along the first axis."""
+        if self.impl == "pmap":
+            n = len(self.local_devices)
+            return {name: a.reshape(n, a.shape[0] // n, *a.shape[1:]) for name, a in arrays.items()}
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return {
+            name: jax.make_array_from_process_local_data(sharding, a) for name, a in arrays.items()
+        }
+
+    def train_step(self, step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], Any]:
+        """`step(state, batch) -> (state, metrics)`, both results equal on every device; the given
+        state is donated."""
+        if self.impl == "pmap":
+            return jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(None, 0),  # type: ignore[arg-type]
+                out_axes=None,  # type: ignore[arg-type]
+                devices=self.local_devices,
+                donate_argnums=0,
+            )
+        return jax.jit(
+            self._shard_map(step, PartitionSpec()),
+            donate_argnums=0,
+        )
+
+    def eval_step(self, step: Callable[..., Any], *between: Any) -> Callable[..., Any]:
+        """`step(params, *between, batch) -> arrays`, the results joined along their first axis.
+
+        Args:
+            between: PartitionSpecs of further arguments; shard_map only.
+        """
+        if self.impl == "pmap":
+            return jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(None, 0),  # type: ignore[arg-type]
+                devices=self.local_devices,
+            )
+        return jax.jit(self._shard_map(step, PartitionSpec(AXIS), *between))
+
+    def _shard_map(self, step: Callable, out: PartitionSpec, *between: Any) -> Callable:
+        # check_vma=False gives collectives the same transposes as under pmap, so that one step with
+        # one explicit pmean of the gradients is right in both.
+        return jax.shard_map(
+            step,
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(), *between, PartitionSpec(AXIS)),
+            out_specs=out,
+            check_vma=False,
+        )
+
+    def local(self, array: jax.Array) -> np.ndarray:
+        """The part of an `eval_step`'s result that this process's share of the batch made."""
+        shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        joined = np.concatenate([np.asarray(shard.data) for shard in shards])
+        return joined.reshape(-1, *array.shape[2:]) if self.impl == "pmap" else joined

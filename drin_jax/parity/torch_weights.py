@@ -1,0 +1,214 @@
+"""The authors' PyTorch parameters and preprocessed arrays <-> ours: of DRIN, MEL-HI and GHMFC.
+
+Their names and layouts are those of `tests/golden/README.md`: linear weights are [out, in], ours
+[in, out]; their four edge types tt, ti, it, ii are our tt, tv, vt, vv; their CLIP similarities are
+cosines times 100. Of DRIN only the released form (`model.form = "upstream"`) has such parameters.
+"""
+
+from collections.abc import Collection, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from drin_jax.models.graph import cosine
+from drin_jax.parity.torch_baselines import ghmfc_names, melhi_names, pack, unpack
+from drin_jax.types import GraphBatch, UserError
+
+Arrays = Mapping[str, np.ndarray]
+
+_PROJECTIONS = {
+    "inputs.mention_text": "vertex_encoder.mention_text_encoder.final_layer.linear",
+    "inputs.entity_text": "vertex_encoder.entity_text_encoder.final_layer",
+    "inputs.mention_image": "vertex_encoder.mention_image_linear",
+    "inputs.entity_image": "vertex_encoder.entity_image_linear",
+}
+
+
+def torch_names(layers: int) -> dict[str, str]:
+    """Our dotted parameter names -> the authors', for L layers."""
+    modules = dict(_PROJECTIONS)
+    for i in range(layers):
+        for name in ("w_h", "w_u", "w_v"):
+            modules[f"layers.{i}.{name}"] = f"gcn_layers.{i}.{name}"
+    names = {}
+    for ours, theirs in modules.items():
+        names[f"{ours}.kernel"] = f"{theirs}.weight"
+        names[f"{ours}.bias"] = f"{theirs}.bias"
+    for i in range(layers):
+        names[f"layers.{i}.norm.scale"] = f"gcn_layers.{i}.layer_norm.weight"
+        names[f"layers.{i}.norm.bias"] = f"gcn_layers.{i}.layer_norm.bias"
+    return names
+
+
+def _dotted(path: tuple) -> str:
+    return ".".join(str(key) for key in path)
+
+
+def _names(ours: Collection[str]) -> dict[str, str]:
+    """The authors' names of a model's parameters, told apart by what they are called here."""
+    layers = {name.split(".")[1] for name in ours if name.startswith("layers.")}
+    for names in (melhi_names(), ghmfc_names(), torch_names(len(layers))):
+        if set(ours) <= set(names):
+            return names
+    raise UserError(
+        "this model has no counterpart in the authors' program; those that have are drin "
+        "(model.form upstream), mel_hi and ghmfc, over a store with pictures"
+    )
+
+
+def from_torch(model: nnx.Module, state_dict: Arrays) -> None:
+    """Put the authors' parameters into `model`, strictly.
+
+    Args:
+        model: a `DRIN` of the upstream form, a `MELHI` or a `GHMFC`.
+
+    Raises:
+        UserError: naming every parameter that is missing, unexpected, or of another shape.
+    """
+    state_dict = unpack(state_dict)
+    state = nnx.state(model, nnx.Param)
+    flat = nnx.to_flat_state(state)
+    expected = {_dotted(path): leaf for path, leaf in flat}
+    names = _names(expected)
+    missing = sorted(names[ours] for ours in expected if names[ours] not in state_dict)
+    unexpected = sorted(set(state_dict) - {names[ours] for ours in expected})
+    loaded, misshapen = {}, []
+    for ours, leaf in expected.items():
+        if names[ours] in missing:
+            continue
+        array = np.asarray(state_dict[names[ours]])
+        array = array.T if ours.endswith(".kernel") else array
+        if array.shape != leaf[...].shape:
+            misshapen.append(f"{names[ours]} {array.shape} for {leaf[...].shape}")
+        loaded[ours] = array
+    if missing or unexpected or misshapen:
+        raise UserError(
+            "parameters do not fit the model: "
+            f"missing {missing or 'none'}, unexpected {unexpected or 'none'}, "
+            f"wrong shape (as stored, transposed) {misshapen or 'none'}"
+        )
+    new = [
+        (path, leaf.replace(jnp.asarray(loaded[_dotted(path)], leaf[...].dtype)))
+        for path, leaf in flat
+    ]
+    nnx.update(model, nnx.from_flat_state(new))
+
+
+def to_torch(params: nnx.State) -> dict[str, np.ndarray]:
+    """Parameters, or gradients of them, under the authors' names and layouts."""
+    flat = {_dotted(path): leaf for path, leaf in nnx.to_flat_state(params)}
+    names = _names(flat)
+    out = {}
+    for ours, leaf in flat.items():
+        array = np.asarray(leaf[...])
+        out[names[ours]] = array.T if ours.endswith(".kernel") else array
+    return pack(out)
+
+
+def span_mean(tokens: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Mean over token positions [start, end) of `tokens` [b, s, t], CLS counted."""
+    positions = np.arange(tokens.shape[1])
+    chosen = (positions >= start[:, None]) & (positions < end[:, None])
+    total = np.einsum("bs,bst->bt", chosen.astype(tokens.dtype), tokens)
+    return total / np.maximum(chosen.sum(1, keepdims=True), 1)
+
+
+def from_release(inputs: Arrays, dataset: str) -> GraphBatch:
+    """A batch of leaking graphs from arrays in the form of the authors' release.
+
+    Args:
+        inputs: `mention_text_feature` [b, s, t], `mention_start`, `mention_end` (CLS counted),
+            `mention_image_feature` [b, 49, v], objects and scores of both sides, `similarity_*`
+            [b, r+1] (cosines times 100), `answer` [b] (r: no gold), and the entities'
+            `entity_text_feature`: [b, r+1, t] pooled for "wikidiverse", tokens [b, r+1, s, t] with
+            `entity_text_mask` for "wikimel". With `mention_text_mask` [b, s] the batch also holds
+            tokens and regions; without `similarity_miet`, as for systems that read no edges, the
+            edges are zeros.
+        dataset: "wikidiverse" or "wikimel".
+    """
+    x = {name: np.asarray(array) for name, array in inputs.items()}
+    b, slots = x["entity_image_feature"].shape[:2]
+    entity_tokens = x["entity_text_feature"]
+    if dataset == "wikimel":
+        length = x["entity_text_mask"].sum(-1)
+        positions = np.arange(entity_tokens.shape[2])
+        inner = (positions >= 1) & (positions < length[..., None] - 1)
+        total = np.einsum("brs,brst->brt", inner.astype(entity_tokens.dtype), entity_tokens)
+        entity_text = total / np.maximum(inner.sum(-1, keepdims=True), 1)
+        entity_edge = entity_tokens[:, :, 0]
+    elif dataset == "wikidiverse":
+        entity_text = entity_edge = entity_tokens
+    else:
+        raise UserError(f"dataset {dataset!r} has no known released form; use wikidiverse, wikimel")
+    mention_text = span_mean(x["mention_text_feature"], x["mention_start"], x["mention_end"])
+    edges = jnp.zeros((b, 4, slots))
+    if "similarity_miet" in x:
+        edges = _edges(x, mention_text, entity_edge)
+    answer = x["answer"].astype(np.int32)
+    return GraphBatch(
+        mention_text=jnp.asarray(mention_text),
+        mention_image=jnp.asarray(x["mention_image_feature"].mean(1)),
+        entity_text=jnp.asarray(entity_text),
+        entity_image=jnp.asarray(x["entity_image_feature"].reshape(b, slots, -1)),
+        edges=edges,
+        mention_has_text=jnp.ones(b, bool),
+        mention_has_image=jnp.ones(b, bool),
+        entity_has_text=jnp.ones((b, slots), bool),
+        entity_has_image=jnp.ones((b, slots), bool),
+        candidate_mask=jnp.ones((b, slots), bool),
+        gold=jnp.where(answer < slots - 1, answer, -1),
+        mask=jnp.ones(b, bool),
+        gold_slot=True,
+        **_sequences(x),
+    )
+
+
+def _sequences(x: Arrays) -> dict[str, jax.Array]:
+    """Tokens and regions of the mentions; nothing where the arrays do not tell padding."""
+    if "mention_text_mask" not in x:
+        return {}
+    span = np.stack([x["mention_start"], x["mention_end"]], 1).astype(np.int32)
+    return {
+        "mention_tokens": jnp.asarray(x["mention_text_feature"]),
+        "mention_token_mask": jnp.asarray(x["mention_text_mask"] > 0),
+        "mention_span": jnp.asarray(span),
+        "mention_regions": jnp.asarray(x["mention_image_feature"]),
+    }
+
+
+def _edges(x: Arrays, mention_text: np.ndarray, entity_edge: np.ndarray) -> jax.Array:
+    """The four initial edges [b, 4, r+1]."""
+    b, slots = x["similarity_miet"].shape
+    v = x["mention_image_feature"].shape[-1]
+    return jnp.stack(
+        [
+            cosine(jnp.asarray(mention_text)[:, None], jnp.asarray(entity_edge)),
+            jnp.asarray(x["similarity_mtei"]) / 100,
+            jnp.asarray(x["similarity_miet"]) / 100,
+            object_similarity(
+                x["mention_object_feature"].reshape(b, 1, -1, v),
+                x["mention_object_score"].reshape(b, 1, -1),
+                x["entity_object_feature"].reshape(b, slots, -1, v),
+                x["entity_object_score"].reshape(b, slots, -1),
+            ),
+        ],
+        1,
+    )
+
+
+def object_similarity(
+    mention: np.ndarray,
+    mention_score: np.ndarray,
+    entity: np.ndarray,
+    entity_score: np.ndarray,
+    eps: float = 1e-9,
+) -> jax.Array:
+    """R_vv [11] with the authors' denominator: score-weighted mean cosine over pairs of objects.
+
+    Args: object features [b, 1, q, v] and [b, r, k, v], their scores [b, 1, q] and [b, r, k].
+    """
+    cosines = cosine(jnp.asarray(mention)[:, :, :, None], jnp.asarray(entity)[:, :, None])
+    weights = jnp.asarray(mention_score)[..., None] * jnp.asarray(entity_score)[:, :, None]
+    return jnp.sum(weights * cosines, (2, 3)) / (jnp.sum(weights, (2, 3)) + eps)

@@ -1,0 +1,169 @@
+"""The steps of a training run as dispatches: programs that the host starts and looks at later.
+
+Two ways with the same batches in the same order. `HostSteps` reads each batch from the store, ahead
+by grain, and dispatches one step. `ResidentSteps` has the store's tables on the devices and
+dispatches as many steps as the host can wait for; in an epoch nothing goes to the devices but the
+program's start, and nothing comes back but what the host asks of the metrics.
+"""
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Int
+
+from data_pipeline.loader import TrainLoader, TrainOrder
+from drin_jax.parallel.data_parallel import AXIS, DataParallel
+from drin_jax.training.device_tables import DeviceTables
+from drin_jax.training.step import NEVER, TrainState, TrainStep
+from drin_jax.types import Metrics
+
+
+class Steps(abc.ABC):
+    """Where a run's steps come from."""
+
+    order: TrainOrder
+
+    @abc.abstractmethod
+    def go_to(self, step: int) -> None:
+        """Let the next call begin at `step`."""
+
+    @abc.abstractmethod
+    def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
+        """Start at least one and at most `most` steps of the epoch that `step`, the next, is in.
+
+        Returns:
+            The new state (the given one is donated), the metrics of every step along a first axis
+            (which may go on after them; scalars of a single step), and how many steps there were.
+        """
+
+
+class HostSteps(Steps):
+    """A step a dispatch, on batches from the store."""
+
+    def __init__(self, step: TrainStep, loader: TrainLoader, parallel: DataParallel):
+        self.order = loader.order
+        self._step = parallel.train_step(step)
+        self._loader, self._parallel = loader, parallel
+
+    def go_to(self, step: int) -> None:
+        self._loader.set_state(self.order.position(step))
+
+    def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
+        state, metrics = self._step(state, self._parallel.shard(next(self._loader)))
+        return state, metrics, 1
+
+
+class ResidentSteps(Steps):
+    """Many steps a dispatch, on batches that are looked up in tables on the devices.
+
+    One program serves the whole run. How many of its steps run is an argument of it, so that any
+    cutting of an epoch into dispatches, by time, signals or saving, computes the same bits; the
+    price is a loop without a fixed number of turns.
+
+    Args:
+        tables: of the split that `order` orders.
+        most: steps in a dispatch, at most.
+    """
+
+    def __init__(
+        self,
+        step: TrainStep,
+        tables: DeviceTables,
+        order: TrainOrder,
+        parallel: DataParallel,
+        most: int,
+    ):
+        self.order = order
+        self._tables, self._parallel = tables, parallel
+        self._most = min(most, order.steps_per_epoch)
+        self._program = self._jitted(step)
+        self._epoch = NEVER
+        self._first: Any = None
+        self._rows: Any = None
+        # A number that is on the devices already costs no transfer.
+        self._on_devices = functools.lru_cache(maxsize=256)(self._upload)
+
+    def go_to(self, step: int) -> None:
+        """Nothing to prepare: rows are those of the step that a call names."""
+
+    def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
+        within = self._begin(step)
+        n = min(most, self._most, self.order.steps_per_epoch - within)
+        state, metrics = self._program(
+            self._tables, state, self._rows, self._first, self._on_devices(n)
+        )
+        return state, metrics, n
+
+    def lower(self, state: TrainState, step: int) -> jax.stages.Lowered:
+        """The program as a call at `step` would run it, for a look at what it costs."""
+        self._begin(step)
+        program: Any = self._program
+        return program.lower(self._tables, state, self._rows, self._first, self._on_devices(1))
+
+    def _begin(self, step: int) -> int:
+        """Have the rows of the epoch that `step` is in on the devices; its place in there."""
+        epoch, within = divmod(step, self.order.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._rows = epoch, self._rows_of(epoch)
+            self._first = self._upload(epoch * self.order.steps_per_epoch)
+        return within
+
+    @property
+    def compilations(self) -> int:
+        """Programs compiled so far: 1 once a step was taken."""
+        return int(self._program._cache_size())  # type: ignore[attr-defined]
+
+    def _upload(self, number: int) -> Any:
+        return self._parallel.replicate(np.int32(number))
+
+    def _rows_of(self, epoch: int) -> Int[Array, "steps b"]:
+        """Rows of the split in every step of an epoch, -1 at padding."""
+        order = self.order
+        rows = np.full(order.steps_per_epoch * order.batch, -1, np.int32)
+        rows[: order.mentions] = order.epoch(epoch)
+        return self._parallel.put(
+            rows.reshape(order.steps_per_epoch, order.batch), PartitionSpec(None, AXIS)
+        )
+
+    def _jitted(self, step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
+        most = self._most
+
+        def steps(
+            tables: DeviceTables,
+            state: TrainState,
+            rows: Int[Array, "steps b"],
+            first: Int[Array, ""],
+            n: Int[Array, ""],
+        ) -> tuple[TrainState, Metrics]:
+            """`n` steps from the state's on; `first` is the first step of the epoch."""
+
+            def one(i: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+                state, metrics = carry
+                state, new = step(state, rows[state.step - first], tables.batch)
+                return state, jax.tree.map(lambda all_, x: all_.at[i].set(x), metrics, new)
+
+            metrics = {
+                "loss": jnp.zeros(most, jnp.float32),
+                "grad_norm": jnp.zeros(most, jnp.float32),
+                "failed": jnp.zeros(most, jnp.int32),
+            }
+            return jax.lax.fori_loop(0, n, one, (state, metrics))
+
+        # Parameters and metrics are equal on every device (train_step), which check_vma=False
+        # takes as given; see DataParallel.
+        everywhere = PartitionSpec()
+        sharded = jax.shard_map(
+            steps,
+            mesh=self._parallel.mesh,
+            in_specs=(self._tables.specs(), everywhere, PartitionSpec(None, AXIS))
+            + 2 * (everywhere,),
+            out_specs=everywhere,
+            check_vma=False,
+        )
+        return jax.jit(sharded, donate_argnums=1)

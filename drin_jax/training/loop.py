@@ -1,0 +1,216 @@
+"""The training loop: it can stop and go on at any step, and keeps what was best on valid."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+from data_pipeline.progress import Progress
+from drin_jax.parallel import multihost
+from drin_jax.parallel.data_parallel import DataParallel
+from drin_jax.training.batches import Steps
+from drin_jax.training.checkpoint import Checkpoints, Position
+from drin_jax.training.metric_log import MetricLog
+from drin_jax.training.step import NEVER, TrainState
+from drin_jax.types import Metrics, UserError
+
+DISPATCH_SECONDS = 1.0  # about; what a dispatch costs is nothing beside it
+FIRST_DISPATCH = 4  # steps, before their rate is known
+
+
+class Terminated(SystemExit):
+    """The run was asked to stop (SIGTERM: exit code 143, SIGINT: 130)."""
+
+
+class StopSignals:
+    """Inside this context SIGTERM and SIGINT only leave a note, so that the loop can save first."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """A run: state, data position, and where they are kept.
+
+    Args:
+        steps: where batches come from, and how many steps a dispatch has.
+        evaluate: scores the parameters on valid; the best score's parameters are kept.
+        describe_step: names the mentions of a step's batch, for the error of a step not finite.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: TrainState,
+        steps: Steps,
+        parallel: DataParallel,
+        workdir: Path,
+        evaluate: Callable[[Any], float],
+        describe_step: Callable[[int], str],
+        epochs: int,
+        patience: int,
+        save_every: int,
+        log_every: int,
+    ):
+        self.steps = steps
+        self.state = parallel.replicate(state)
+        self.evaluate = evaluate
+        self.describe_step = describe_step
+        self.patience = patience
+        self.save_every = save_every
+        self.log_every = log_every
+        self.steps_per_epoch = steps.order.steps_per_epoch
+        self.total_steps = epochs * self.steps_per_epoch
+        self.checkpoints = Checkpoints(workdir / "checkpoints")
+        self.position = Position(loader=steps.order.position(0))
+        self.step = 0
+        self.seconds = 0.0
+        self._pending: list[tuple[int, int, Metrics]] = []
+        self._looked: float | None = None  # when the host last waited for steps
+        self._rate = 0.0  # steps a second, 0: not known
+        self._resume()
+        self.log = MetricLog(workdir, after=self.step)
+
+    def _resume(self) -> None:
+        if self.checkpoints.last_step is None:
+            return
+        self.step, self.state, self.position = self.checkpoints.restore(self.state)
+        self.steps.go_to(self.steps.order.step_at(self.position.loader))
+        # Killed between saving the position and saving the best it names: the state is that best.
+        if self.position.best_step == self.step != self.checkpoints.best_step:
+            self.checkpoints.save_best(self.step, self.state.params)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or patience is over; both may be raised for a later start."""
+        return self.step >= self.total_steps or 0 < self.patience <= self.position.stale
+
+    def fit(self) -> None:
+        """Train to the end, or until patience or a signal ends it.
+
+        Raises:
+            UserError: a loss that is not finite; the checkpoints keep the last good state.
+            Terminated: after a signal, with everything saved.
+        """
+        began = time.perf_counter()
+        resumed_at = self.step
+        with (
+            StopSignals() as signals,
+            Progress("training", total=self.total_steps, done=self.step) as progress,
+        ):
+            self._progress = progress
+            while not self.finished:
+                self._dispatch()
+                epoch_ends = self.step % self.steps_per_epoch == 0
+                save_due = self.step % self.save_every == 0
+                look = sum(n for _, n, _ in self._pending) >= self._window()
+                stop = multihost.agree_on_stop(signals.received, look or epoch_ends or save_due)
+                if epoch_ends or save_due or stop:
+                    self._fetch()
+                elif look:
+                    self._fetch(ahead=1)  # the newest goes on while the host reads the others
+                if epoch_ends:
+                    self._end_epoch()
+                elif save_due or stop:
+                    self._save()
+                if stop:
+                    self.checkpoints.wait()
+                    raise Terminated(128 + stop)
+        self.checkpoints.wait()
+        self.seconds = time.perf_counter() - began
+        self.steps_run = self.step - resumed_at
+
+    def _dispatch(self) -> None:
+        """Start the next steps: until the host has something to do, or a look at them is due."""
+        most = min(
+            self._window(), *(n - self.step % n for n in (self.save_every, self.steps_per_epoch))
+        )
+        self.state, metrics, n = self.steps(self.state, self.step, most)
+        self._pending.append((self.step, n, metrics))
+        self.step += n
+        self._progress.advance(n)
+
+    def _window(self) -> int:
+        """Steps between looks: `log_every`, but no more than about a second's worth, so that bars
+        move and signals are heard. Processes must agree, so several do without their clocks."""
+        if jax.process_count() > 1:
+            return self.log_every
+        if not self._rate:
+            return min(self.log_every, FIRST_DISPATCH)
+        return min(self.log_every, max(1, int(DISPATCH_SECONDS * self._rate)))
+
+    def _save(self) -> None:
+        self.position.loader = self.steps.order.position(self.step)
+        self.checkpoints.save(self.step, self.state, self.position)
+
+    def _end_epoch(self) -> None:
+        score = self.evaluate(self.state.params)
+        better = score > self.position.best_score
+        if better:
+            self.position.best_step, self.position.best_score = self.step, score
+        self.position.stale = 0 if better else self.position.stale + 1
+        self.log.write(
+            self.step, {"epoch": self.step // self.steps_per_epoch, "valid_score": score}
+        )
+        self._save()
+        if better:
+            self.checkpoints.save_best(self.step, self.state.params)
+        self._looked = None
+
+    def _fetch(self, ahead: int = 0) -> None:
+        """Bring the losses of all dispatches but the newest `ahead` to the host, look at them, and
+        write them down."""
+        until = len(self._pending) - ahead
+        pending, self._pending = self._pending[:until], self._pending[until:]
+        if not pending:
+            return
+        fetched = jax.device_get([metrics for _, _, metrics in pending])
+        self._time(sum(n for _, n, _ in pending))
+        values = []
+        for (first, n, _), metrics in zip(pending, fetched, strict=True):
+            for i in range(n):
+                one = {name: np.atleast_1d(series)[i] for name, series in metrics.items()}
+                if one["failed"] != NEVER:
+                    self._fail(int(one["failed"]), float(one["loss"]))
+                values.append(float(one["loss"]))
+                self.log.write(
+                    first + i + 1, {"loss": values[-1], "grad_norm": float(one["grad_norm"])}
+                )
+        self._progress.note(f"loss {np.mean(values):.4f}")
+        self.log.flush()
+
+    def _time(self, steps: int) -> None:
+        """Note that so many steps ended since the last look."""
+        now = time.perf_counter()
+        if self._looked is not None:
+            self._rate = steps / max(now - self._looked, 1e-9)
+        self._looked = now
+
+    def _fail(self, step: int, loss: float) -> NoReturn:
+        self.checkpoints.drop_from(step)
+        kept = self.checkpoints.last_step
+        raise UserError(
+            f"step {step} is not finite (loss {loss}): {self.describe_step(step)}; "
+            + (f"the checkpoint of step {kept} is kept" if kept else "nothing was saved yet")
+            + "; lower train.learning_rate or look at those features"
+        )
+
+    def best_params(self) -> Any:
+        """The parameters that scored best on valid, on every device."""
+        return self.checkpoints.restore_best(self.state.params)[1]

@@ -1,0 +1,114 @@
+"""One optimizer step: forward, loss, backward, Adam, and a state that a bad step cannot spoil."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Int
+
+from drin_jax.parallel.data_parallel import AXIS
+from drin_jax.training import losses
+from drin_jax.types import Aux, GraphBatch, Metrics, Targets
+
+NEVER = -1
+
+# (state, a device's share of the batch, how it is looked up: as it is) -> (state, metrics)
+TrainStep = Callable[..., tuple["TrainState", Metrics]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a step changes. `failed` is the first step that was not finite, or -1; from there
+    on the state is frozen, so the last good parameters survive until the host looks."""
+
+    step: Int[Array, ""]
+    failed: Int[Array, ""]
+    params: Any
+    opt_state: Any
+
+
+def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        failed=jnp.full((), NEVER, jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+    )
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss_form: str,
+    margin: float,
+    gold_slot: bool = False,
+    accumulate: int = 1,
+) -> TrainStep:
+    """One optimizer step on one device's share of a batch, to be wrapped by `DataParallel`.
+
+    Args:
+        accumulate: parts of the share that are computed one after another. Only their scores are
+            kept; the backward pass computes each part again and adds its gradients up. The loss is
+            that of the whole batch, whatever its form, so the parts change nothing but memory and
+            time (a forward pass more).
+    """
+
+    def train_step(
+        state: TrainState, keys: Any, look_up: Callable[[Any], Any] = _as_they_are
+    ) -> tuple[TrainState, Metrics]:
+        def forward(params: Any, keys: Any) -> tuple[Array, Aux, Targets]:
+            batch = GraphBatch.from_host(look_up(keys), gold_slot)
+            scores, aux = nnx.merge(graphdef, params)(batch)
+            targets = Targets(batch.candidate_mask, batch.gold, batch.mask)
+            return scores, losses.matched(aux, loss_form), targets
+
+        def loss_of(params: Any) -> jax.Array:
+            if accumulate == 1:
+                scores, aux, targets = forward(params, keys)
+            else:
+                scores, aux, targets = _in_parts(partial(forward, params), keys, accumulate)
+            return losses.margin_loss(
+                scores, aux, targets, form=loss_form, margin=margin, axis_name=AXIS
+            )
+
+        loss, grads = jax.value_and_grad(loss_of)(state.params)
+        grads = jax.lax.pmean(grads, AXIS)
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+        def updated(params: Any, opt_state: Any) -> tuple[Any, Any]:
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        # A branch, not a selection: selecting reads old and new, so that XLA copies the donated
+        # state (on a CPU that cost five times the update itself).
+        params, opt_state = jax.lax.cond(
+            finite & (state.failed == NEVER),
+            updated,
+            lambda *kept: kept,
+            state.params,
+            state.opt_state,
+        )
+        failed = jnp.where((state.failed == NEVER) & ~finite, state.step, state.failed)
+        metrics = {"loss": loss, "grad_norm": norm, "failed": failed}
+        return TrainState(state.step + 1, failed, params, opt_state), metrics
+
+    return train_step
+
+
+def _as_they_are(keys: Any) -> Any:
+    return keys
+
+
+def _in_parts(forward: Callable[[Any], Any], keys: Any, parts: int) -> Any:
+    """`forward` of equal parts of `keys` along the first axis, joined along it."""
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), keys)
+    out = jax.lax.map(jax.checkpoint(forward), split)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)

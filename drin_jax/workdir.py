@@ -1,0 +1,183 @@
+"""A finished run of `drin_jax.main`, opened again: its config, store, model and best parameters."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from data_pipeline.graphs import GraphTables
+from data_pipeline.store.reader import Store
+from drin_jax import building, command, extract
+from drin_jax.evaluation.evaluate import Scorer
+from drin_jax.training.checkpoint import Checkpoints
+from drin_jax.types import Aux, GraphBatch, UserError
+
+CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """What `open_run` finds in a workdir.
+
+    `config` is as the run had it, but for one local device and a store that is not read through;
+    `step` is that of the best parameters on valid, `report` what `report.json` holds.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    store: Store
+    setup: building.Setup
+    params: Any
+    step: int
+    report: Mapping[str, Any]
+
+    @property
+    def system(self) -> str:
+        """The system's name with what sets it apart, as reports have it."""
+        return str(self.report.get("system", self.config.model.name.upper()))
+
+    @property
+    def protocol(self) -> str:
+        """What the scores have to be read with."""
+        return self.setup.protocol.label()
+
+    def model(self) -> Any:
+        """The model with the best parameters."""
+        return nnx.merge(self.setup.graphdef, self.params)
+
+    def forward(self, graphs: GraphBatch) -> tuple[Float[Array, "b r"], Aux]:
+        """What the model with the best parameters returns; compiled once for a shape."""
+        return _forward(self.setup.graphdef, self.params, graphs)
+
+    def graphs(self, split: str, rows: np.ndarray) -> GraphBatch:
+        """The graphs of these rows of a split, as the model takes them."""
+        r, gold_slot = self.setup.r, self.setup.gold_slot
+        tables = GraphTables(self.store, split, r=r, gold_slot=gold_slot, needs=self.setup.needs)
+        arrays = {name: jnp.asarray(array) for name, array in tables.batch(rows).items()}
+        return GraphBatch.from_host(arrays, gold_slot)
+
+    def scores(self, split: str) -> np.ndarray:
+        """Scores [n, r] of the split's mentions in file order."""
+        scorer = Scorer(
+            self.setup.graphdef,
+            self.setup.parallel,
+            batch=self.config.eval.batch,
+            r=self.setup.r,
+            gold_slot=self.setup.gold_slot,
+            needs=self.setup.needs,
+        )
+        return scorer.scores(self.params, self.store, split)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(graphdef: nnx.GraphDef, params: Any, graphs: GraphBatch) -> Any:
+    return nnx.merge(graphdef, params)(graphs)
+
+
+def open_run(workdir: Path) -> FinishedRun:
+    """The finished run in `workdir`, on one local device.
+
+    Raises:
+        UserError: there is none, it is not finished, its store is gone, or its checkpoint does not
+            fit its config.
+        DataError: the store was made with other settings, or is damaged.
+    """
+    report = _read(workdir, REPORT)
+    config = read_config(workdir)
+    config.data.verify = False  # whoever trained on it read it through
+    # Whatever the run was trained on, a few graphs need one device.
+    config.parallel.devices, config.parallel.impl = 1, "shard_map"
+    path = extract.store_path(config, workdir)
+    if not path.is_dir():
+        raise UserError(f"{path}: the feature store of {workdir} is gone; extract it there again")
+    folder = workdir / CHECKPOINTS
+    if not (folder / "best").is_dir():
+        raise UserError(f"{folder / 'best'}: no checkpoint; train again in another --workdir")
+    try:
+        building.check(config)
+        asks_no_more = config.copy_and_resolve_references()
+        asks_no_more.encoders.tokens = asks_no_more.encoders.regions = False  # nothing is encoded
+        store = extract.prepare(asks_no_more, workdir)
+        setup = building.set_up(config, store)
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = str(error).strip("'\"").splitlines()[0]
+        raise UserError(
+            f"{workdir / CONFIG}: made by another version of this program ({reason}); train again"
+        ) from None
+    _check_fit(folder / "best", setup.params, workdir / CONFIG)
+    checkpoints = Checkpoints(folder)
+    try:
+        step, params = checkpoints.restore_best(setup.params)
+    finally:
+        checkpoints.close()
+    return FinishedRun(workdir, config, store, setup, params, step, report)
+
+
+def _check_fit(folder: Path, params: Any, config: Path) -> None:
+    """UserError where the newest checkpoint's parameters are not the config's; a checkpoint that
+    cannot be read is left for `Checkpoints` to tell."""
+    steps = [path for path in folder.iterdir() if path.name.isdigit()]
+    if not steps:
+        raise UserError(f"{folder}: no checkpoint; train again in another --workdir")
+    path = max(steps, key=lambda step: int(step.name))
+    try:
+        metadata = ocp.StandardCheckpointer().metadata(path / "params")
+        stored = _shapes(metadata.item_metadata.tree)
+    except (OSError, ValueError, AttributeError):
+        return
+    wanted = _shapes(params)
+    differing = [
+        f"{name} is {stored.get(name, 'not there')}, should be {wanted.get(name, 'not there')}"
+        for name in sorted({*stored, *wanted})
+        if stored.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise UserError(f"{path}: does not fit {config} ({differing[0]}); train again")
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by the names of parameters, without the leaf that NNX adds below each."""
+    return {
+        "/".join(str(getattr(key, "key", "")) for key in path[:-1]): tuple(leaf.shape)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The config that `command.claim_workdir` wrote flat, nested again; lists become tuples, and
+    fields that came later have their defaults."""
+    nested: dict[str, Any] = {}
+    for name, value in (command.LATER_FIELDS | _read(workdir, CONFIG)).items():
+        *groups, field = name.split(".")
+        fields = nested
+        for group in groups:
+            fields = fields.setdefault(group, {})
+        fields[field] = tuple(value) if isinstance(value, list) else value
+    return ConfigDict(nested).lock()
+
+
+def _read(workdir: Path, name: str) -> dict[str, Any]:
+    path = workdir / name
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (FileNotFoundError, NotADirectoryError):
+        what = "is no folder" if not workdir.is_dir() else f"has no {name}"
+        raise UserError(
+            f"{workdir} {what}, so it holds no finished run; train with "
+            f"python -m drin_jax.main --config=… --workdir={workdir}"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path}: unreadable ({error}); use another --workdir") from None
+    return content
