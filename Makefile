@@ -48,7 +48,7 @@ $(VENV)/detector.stamp: requirements-dev.txt $(RUN_STAMP)
 # The detector against torchvision's own pipeline; no part of `make test`.
 test-detector:
 	@$(MAKE) --no-print-directory VENV=$(DETECTOR_VENV) $(DETECTOR_VENV)/detector.stamp
-	$(DETECTOR_VENV)/bin/python -m pytest tests/detector_parity.py
+	$(DETECTOR_VENV)/bin/python -m pytest tests/encoders/detector_parity.py
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 PACKAGES = ("drin_jax", "data_pipeline", "configs", "benchmarks")
 OURS = (*PACKAGES, "tests", "launch")
 

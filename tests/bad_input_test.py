@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import assert_one_clear_line, run, small_store
+from tests.support.commands import assert_one_clear_line, run, small_store
 
 ENTITY = {"id": "Q1", "name": "Springfield", "description": "a city", "image": None}
 MENTION = {

@@ -13,8 +13,8 @@ from configs import common, forms
 from drin_jax import building, models
 from drin_jax.command import LATER_FIELDS, claim_workdir, flat
 from drin_jax.types import UserError
-from tests.commands import assert_one_clear_line
-from tests.commands import run as run_command
+from tests.support.commands import assert_one_clear_line
+from tests.support.commands import run as run_command
 
 FORMS = "forms"  # fields of configs, no config
 NAMES = sorted(

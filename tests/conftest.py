@@ -10,7 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import pytest
 from jaxtyping import install_import_hook
 
-from tests import runtime_types
+from tests.support import runtime_types
 
 install_import_hook(["drin_jax"], f"{runtime_types.__name__}.check")
 

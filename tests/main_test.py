@@ -12,13 +12,7 @@ import numpy as np
 import pytest
 
 from drin_jax.training.placement import MEANING
-from tests.commands import (
-    assert_one_clear_line,
-    run,
-    small_store,
-    start,
-    step_lines,
-)
+from tests.support.commands import assert_one_clear_line, run, small_store, start, step_lines
 
 EPOCHS = 6
 STEPS = 15 * EPOCHS  # 230 mentions in batches of 16

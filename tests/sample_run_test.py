@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import run
+from tests.support.commands import run
 
 # What each relation alone decides, and the least it must cost that kind to go without (points).
 DECIDES = {"tt": ("text", 20), "tv": ("described", 15), "vt": ("scene", 20), "vv": ("emblem", 5)}

@@ -1,0 +1,301 @@
+"""Readers: the public forms as published, and one line for each way a file can be wrong."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipeline import readers
+from data_pipeline.schema import Corpus, DataError
+from tests.support.paths import SHARED
+
+WIKIMEL = SHARED / "data" / "wikimel"
+real_wikimel = pytest.mark.skipif(
+    not (WIKIMEL / "Wikidata-MEL.json").is_file(), reason=f"no WikiMEL under {WIKIMEL}"
+)
+
+ENTITIES: list[dict[str, Any]] = [
+    {
+        "id": "e1",
+        "name": "Ada Lovelace",
+        "description": "mathematician",
+        "image": "pictures/e1.png",
+    },
+    {"id": "e2", "name": "Ada (town)", "description": "", "image": None},
+]
+MENTION: dict[str, Any] = {
+    "id": "m1",
+    "text": "Zoë saw Ada.",
+    "start": 8,
+    "end": 11,
+    "image": "pictures/m1.jpg",
+    "entity": "e1",
+    "split": "train",
+}
+
+
+def write_lines(path: Path, rows: list[Any]) -> None:
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def write_corpus(root: Path, mentions: list[Any], entities: list[Any] | None = None) -> Path:
+    write_lines(root / "entities.jsonl", ENTITIES if entities is None else entities)
+    write_lines(root / "mentions.jsonl", mentions)
+    return root
+
+
+def read(reader: str, root: Path | str, split: str = "published", **options: Any) -> Corpus:
+    options = {"valid_fraction": 0.0, **options}
+    return readers.read(reader, root, name="corpus", split=split, **options)
+
+
+def refused(*args: Any, **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        read(*args, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# ---- our own form ------------------------------------------------------------------------------
+
+
+def test_jsonl_reads_every_field(tmp_path: Path) -> None:
+    second = {**MENTION, "id": "m2", "start": None, "end": None, "name": "Countess", "entity": None}
+    second |= {"candidates": ["e2", "e1"], "sample": "s", "kind": "person", "split": "test"}
+    write_corpus(tmp_path, [MENTION, "", second])
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "m1.jpg").touch()
+    corpus = read("jsonl", tmp_path)
+
+    first, other = corpus.mentions
+    assert (first.id, first.text, first.name) == ("m1", "Zoë saw Ada.", "Ada")
+    assert (first.start, first.end) == (8, 11)
+    assert (first.split, first.gold, first.candidates, first.kind) == ("train", "e1", None, "")
+    assert first.image == str(tmp_path / "pictures" / "m1.jpg")
+    assert (other.name, other.start, other.end, other.gold) == ("Countess", None, None, None)
+    assert (other.candidates, other.sample, other.kind) == (("e2", "e1"), "s", "person")
+    assert not first.clean  # the test mention has its text and picture
+    assert [entity.id for entity in corpus.entities] == ["e1", "e2"]
+    assert corpus.entities[0].image is None  # the file is not there
+    assert corpus.sources == {
+        file: hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
+        for file in ("entities.jsonl", "mentions.jsonl")
+    }
+
+
+def test_jsonl_counts_what_is_data_and_not_an_error(tmp_path: Path) -> None:
+    unlocated = {"start": None, "end": None, "name": "Ada"}
+    rows = [
+        MENTION,
+        {**MENTION, "id": "m2", "entity": "elsewhere", "image": None},
+        {**MENTION, "id": "m3", "entity": None, "split": "test", "text": "Ada", **unlocated},
+    ]
+    counts = read("jsonl", write_corpus(tmp_path, rows)).counts
+    expected = {"mentions": 3, "entities": 2, "nil": 1, "gold_outside_kb": 1}
+    expected |= {"span_not_found": 1, "span_not_found_test": 1, "entities_without_description": 1}
+    expected |= {"missing_mention_images": 2, "missing_entity_images": 1}
+    expected |= {"train": 2, "valid": 0, "test": 1}
+    assert {key: counts[key] for key in expected} == expected
+
+
+def test_jsonl_sample_is_text_and_picture_unless_given(tmp_path: Path) -> None:
+    rows = [
+        MENTION,
+        {**MENTION, "id": "m2", "start": 0, "end": 3},
+        {**MENTION, "id": "m3", "image": None},
+        {**MENTION, "id": "m4", "text": "Ada sawed Zoë."},
+    ]
+    one, two, three, four = read("jsonl", write_corpus(tmp_path, rows)).mentions
+    assert one.sample == two.sample
+    assert len({one.sample, three.sample, four.sample}) == 3
+
+
+def test_sample_world_and_a_byte_order_mark_are_our_form(tmp_path: Path) -> None:
+    expected = read("jsonl", write_corpus(tmp_path, [MENTION]))
+    assert read("sample", tmp_path) == expected
+    mentions = tmp_path / "mentions.jsonl"
+    mentions.write_bytes(b"\xef\xbb\xbf" + mentions.read_bytes())  # as some editors save it
+    assert read("jsonl", tmp_path).mentions == expected.mentions
+
+
+WRONG_MENTIONS = {
+    "not valid JSON": '{"id": "m2",',
+    "one JSON object a line, got a list": "[1]",
+    "nested too deeply": "[" * 100_000,
+    'key "text" is missing': {key: MENTION[key] for key in MENTION if key != "text"},
+    'key "entity" is missing': {key: MENTION[key] for key in MENTION if key != "entity"},
+    '"text" must be a string, got a number': {**MENTION, "id": "m2", "text": 7},
+    '"image" must be a string, got true or false': {**MENTION, "id": "m2", "image": True},
+    '"id" must not be empty': {**MENTION, "id": ""},
+    "mention id 'm1' is given twice": MENTION,
+    "must be whole numbers": {**MENTION, "id": "m2", "start": 8.0},
+    "must be whole numbers, or": {**MENTION, "id": "m2", "start": None},
+    "span -1:3": {**MENTION, "id": "m2", "start": -1, "end": 3},
+    "span 8:13 is not inside its text of 12": {**MENTION, "id": "m2", "end": 13},
+    "span 8:8": {**MENTION, "id": "m2", "end": 8},
+    "unknown \"split\" 'dev'; known: train, valid, test": {**MENTION, "id": "m2", "split": "dev"},
+    'give the surface form as "name"': {**MENTION, "id": "m2", "start": None, "end": None},
+    '"candidates" must be a list': {**MENTION, "id": "m2", "candidates": "e1"},
+    'each of "candidates" must be a string': {**MENTION, "id": "m2", "candidates": [1]},
+    "half a surrogate pair": {**MENTION, "id": "m2", "text": "Zoë saw \ud800Ada"},
+}
+
+
+@pytest.mark.parametrize("reason", WRONG_MENTIONS)
+def test_jsonl_refuses_a_line_by_file_and_number(tmp_path: Path, reason: str) -> None:
+    message = refused("jsonl", write_corpus(tmp_path, [MENTION, WRONG_MENTIONS[reason]]))
+    assert reason in message
+    assert f"{tmp_path / 'mentions.jsonl'}:2: " in message
+
+
+def test_jsonl_refuses_broken_entities(tmp_path: Path) -> None:
+    write_corpus(tmp_path, [MENTION], [*ENTITIES, ENTITIES[0]])
+    assert "entities.jsonl:3: entity id 'e1' is given twice" in refused("jsonl", tmp_path)
+    write_corpus(tmp_path, [MENTION], [])
+    assert "entities.jsonl is empty" in refused("jsonl", tmp_path)
+    (tmp_path / "entities.jsonl").write_bytes(b'{"id": "\xff"}\n')
+    assert "entities.jsonl:1: not UTF-8" in refused("jsonl", tmp_path)
+
+
+# ---- what all readers share --------------------------------------------------------------------
+
+
+def test_missing_data_says_what_to_download(tmp_path: Path) -> None:
+    source = "Download it from https://example.org/data and unpack it there"
+    (tmp_path / "entities.jsonl").touch()
+    for reader, root in (("jsonl", tmp_path / "nowhere"), ("wikimel", tmp_path)):
+        assert source in refused(reader, root, source=source)
+        assert source not in refused(reader, root)
+    assert "data.root is not set" in refused("jsonl", "")
+    assert f"{tmp_path} holds neither Wikidata-MEL.json nor" in refused("wikimel", tmp_path)
+    write_lines(tmp_path / "entities.jsonl", ENTITIES)
+    expected = f"{tmp_path / 'mentions.jsonl'} is missing. {source}"
+    assert refused("jsonl", tmp_path, source=source) == expected
+
+
+def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
+    assert "known: jsonl, wikimel, sample" in refused("csv", tmp_path)
+    write_corpus(tmp_path, [MENTION])
+    assert "known: disjoint, published" in refused("jsonl", tmp_path, split="random")
+    assert "data.valid_fraction = 1.5" in refused("jsonl", tmp_path, valid_fraction=1.5)
+
+
+# ---- WikiMEL -----------------------------------------------------------------------------------
+
+SAMPLES = {
+    "7": {
+        "id": "7",
+        "sentence": "Powers with Noel Harrison; Powers left.",
+        "mentions": ["Noel Harrison", "Powers", "noel"],
+        "entities": ["LEAK", "LEAK", "LEAK"],
+        "answer": ["Q2", "Q1", "Q9"],
+    },
+    "8": {
+        "id": "8",
+        "sentence": "Condon",
+        "mentions": ["Condon"],
+        "entities": ["LEAK"],
+        "answer": ["Q1"],
+    },
+}
+
+
+def write_wikimel(root: Path, **files: Any) -> Path:
+    names = {"Q2": "Noel Harrison", "Q1": "Stefanie Powers"}
+    files = {"qid2ne": names, "qid2abs": {"Q1": "Sex: female."}, **files}
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (root / f"{name.replace('__', '-')}.json").write_text(text, encoding="utf-8")
+    return root
+
+
+def test_wikimel_of_samples(tmp_path: Path) -> None:
+    write_wikimel(tmp_path, Wikidata__MEL=SAMPLES, test_keys=["7-1", "99"])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "8.jpg").touch()
+    corpus = read("wikimel", tmp_path)
+    assert [(m.id, m.sample, m.start, m.end, m.split, m.gold) for m in corpus.mentions] == [
+        ("7-0", "7", 12, 25, "train", "Q2"),
+        ("7-1", "7", 0, 6, "test", "Q1"),  # the first of its two occurrences
+        ("7-2", "7", None, None, "train", "Q9"),  # case counts
+        ("8", "8", 0, 6, "train", "Q1"),
+    ]
+    assert [(e.id, e.name, e.description) for e in corpus.entities] == [
+        ("Q2", "Noel Harrison", ""),
+        ("Q1", "Stefanie Powers", "Sex: female."),
+    ]
+    assert [m.image for m in corpus.mentions[2:]] == [None, str(tmp_path / "images" / "8.jpg")]
+    counts = {"span_not_found": 1, "gold_outside_kb": 1, "missing_mention_images": 3}
+    counts["test_keys_unknown"] = 1
+    assert {key: corpus.counts[key] for key in counts} == counts
+    assert "LEAK" not in repr(corpus)
+
+
+def test_wikimel_of_split_files(tmp_path: Path) -> None:
+    rows = {
+        split: {key: {"sentence": "Powers sings", "mentions": "Powers", "answer": "Q1"}}
+        for split, key in (("train", "7-1"), ("valid", "8"), ("test", "7-0"))
+    }
+    write_wikimel(tmp_path, **{f"WIKIMEL_{split}": row for split, row in rows.items()})
+    table = ["7-1\tQ1\tQ2", "8\t" + "\t".join(f"Q{i}" for i in range(101)), "99\tQ1"]
+    (tmp_path / "candidates-answer.tsv").write_text("\n".join(table))
+    corpus = read("wikimel", tmp_path, valid_fraction=0.5)
+    assert [(m.id, m.sample, m.name, m.start, m.split, m.gold) for m in corpus.mentions] == [
+        ("7-1", "7", "Powers", 0, "train", "Q1"),
+        ("8", "8", "Powers", 0, "valid", "Q1"),
+        ("7-0", "7", "Powers", 0, "test", "Q1"),
+    ]
+    hundred = tuple(f"Q{i}" for i in range(100))  # a 101st column would be the gold
+    assert [m.candidates for m in corpus.mentions] == [("Q1", "Q2"), hundred, None]
+    assert (corpus.counts["candidates_cut"], corpus.counts["candidate_rows_unknown"]) == (1, 1)
+    assert "candidates-answer.tsv" in corpus.sources
+
+
+def test_wikimel_refuses_broken_files(tmp_path: Path) -> None:
+    write_wikimel(tmp_path, WIKIMEL_train=SAMPLES)
+    assert refused("wikimel", tmp_path) == f"{tmp_path / 'WIKIMEL_valid.json'} is missing"
+    write_wikimel(tmp_path, WIKIMEL_valid=SAMPLES)
+    assert "key '7-0' is also in WIKIMEL_train.json" in refused("wikimel", tmp_path)
+    for split in ("train", "valid"):
+        (tmp_path / f"WIKIMEL_{split}.json").unlink()
+
+    def message(**files: Any) -> str:
+        write_wikimel(tmp_path, **{"Wikidata__MEL": SAMPLES, "test_keys": ["8"], **files})
+        return refused("wikimel", tmp_path)
+
+    assert "not one key is a mention" in message(test_keys=["1"])
+    assert "expected a JSON list" in message(test_keys={"8": 1})
+    assert "'7' has 3 mentions but 1 answers" in message(
+        Wikidata__MEL={"7": {**SAMPLES["7"], "answer": "Q1"}}
+    )
+    assert "'7' must be an object with" in message(Wikidata__MEL={"7": {"id": "7"}})
+    assert "at least one key" in message(Wikidata__MEL={})
+    assert "Wikidata-MEL.json: not valid JSON" in message(Wikidata__MEL='{"7": ')
+    assert "key 'Q1' occurs twice" in message(qid2ne='{"Q1": "a", "Q1": "b"}')
+    assert "the name must be a string, got null" in message(qid2ne={"Q1": None})
+
+
+@real_wikimel
+def test_real_wikimel_is_what_was_measured() -> None:
+    corpus = read("wikimel", WIKIMEL, "disjoint", valid_fraction=0.1)
+    expected = {
+        "samples": 22_136,
+        "mentions": 25_846,
+        "entities": 18_880,
+        "span_not_found": 740,
+        "span_not_found_test": 147,
+        "missing_mention_images": 25_777,  # 38 pictures are there, of 69 mentions
+        "dropped_shared_with_test": 1_395,
+        "dropped_shared_with_valid": 0,
+        "train": 17_359,
+        "valid": 1_923,
+        "test": 5_169,
+        "clean_test": 4_002,
+        "test_keys_unknown": 0,
+        "gold_outside_kb": 0,
+    }
+    assert {key: corpus.counts[key] for key in expected} == expected

@@ -1,0 +1,301 @@
+"""Texts to vectors: tokens, spans, cuts, poolings, batches."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drin_jax.encoders.bert import load_bert
+from drin_jax.encoders.buckets import LENGTHS, plan
+from drin_jax.encoders.text_encoder import POOLINGS, TextEncoder, token_span
+from drin_jax.types import UserError
+from tests.encoders.bert_test import golden_weights, minilm, write_checkpoint
+from tests.support.paths import ROOT
+
+ATOL = 1e-5  # between two paddings of one text
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PIECES = """
+    the a play ##ing ##er ##s ##ed in paris Paris ##land zoe Zoe kahl ##o frida Frida , . 東 京
+    I i saw by river new york New York
+"""
+WORDS = [*SPECIAL, *PIECES.split()]
+
+
+def write_encoder(folder: Path, *, cased: bool = False, **kwargs) -> Path:
+    """A tiny BERT with 64 tokens, 40 positions, width 32."""
+    write_checkpoint(folder, **kwargs)
+    vocab = WORDS + [f"[unused{i}]" for i in range(64 - len(WORDS))]
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": not cased})
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("bert") / "uncased")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder) -> TextEncoder:
+    return TextEncoder(folder, batch_tokens=64)
+
+
+@pytest.fixture(scope="module")
+def hidden(folder):
+    """Hidden states [s, d] and pooler output [d] of words given by name, one text at a time."""
+    model = load_bert(folder)
+    run = jax.jit(lambda ids, mask: model(ids, mask))
+
+    def states(words: str) -> tuple[np.ndarray, np.ndarray]:
+        ids = [WORDS.index(word) for word in words.split()]
+        padded = jnp.asarray([ids + [0] * (40 - len(ids))])
+        sequence, pooled = run(padded, jnp.arange(40)[None] < len(ids))
+        return np.asarray(sequence[0, : len(ids)]), np.asarray(pooled[0])
+
+    return states
+
+
+TEXTS = [
+    # text, mention, its tokens in the model's input, the model's input
+    ("the players in Paris", "players", (2, 5), "[CLS] the play ##er ##s in paris [SEP]"),
+    ("Zoë saw the river.", "Zoë", (1, 2), "[CLS] zoe saw the river . [SEP]"),
+    ("I saw FRIDA Kahlo", "FRIDA Kahlo", (3, 6), "[CLS] i saw frida kahl ##o [SEP]"),
+    ("東京 by a river", "京", (2, 3), "[CLS] 東 京 by a river [SEP]"),
+    ("playing in Parisland", "island", (4, 6), "[CLS] play ##ing in paris ##land [SEP]"),
+    ("xyzzy, the river", "xyzzy", (1, 2), "[CLS] [UNK] , the river [SEP]"),
+    ("in New York", "", (0, 1), "[CLS] in new york [SEP]"),
+    ("", "", (0, 1), "[CLS] [SEP]"),
+]
+
+
+def test_every_pooling_by_hand(encoder, hidden):
+    texts = [text for text, *_ in TEXTS]
+    spans = [(t.index(m), t.index(m) + len(m)) if m else None for t, m, *_ in TEXTS]
+    vectors = encoder.encode(texts, spans, POOLINGS)
+    assert set(vectors) == set(POOLINGS)
+    for row, (_, _, (first, last), words) in enumerate(TEXTS):
+        sequence, pooled = hidden(words)
+        expected = {
+            "span": sequence[first:last].mean(0),
+            "cls": sequence[0],
+            "mean": sequence.mean(0),
+            "inner": sequence[1:-1].mean(0) if len(sequence) > 2 else sequence[0],
+            "pooler": pooled,
+        }
+        for kind, vector in expected.items():
+            assert vectors[kind].dtype == np.float32
+            np.testing.assert_allclose(vectors[kind][row], vector, atol=ATOL, err_msg=kind)
+    alone = encoder.encode(texts, None, ["cls"])  # computes the first token alone
+    np.testing.assert_allclose(alone["cls"], vectors["cls"], atol=ATOL)
+
+
+def test_cased_tokens(tmp_path):
+    encoder = TextEncoder(write_encoder(tmp_path / "cased", cased=True))
+    ids, windows = encoder._windows(["I saw Paris, paris"], [(6, 11)], keep_span=True)
+    assert [WORDS[i] for i in ids[0]] == ["I", "saw", "Paris", ",", "paris"]
+    assert windows == [(0, 0, 5, 2, 3)]
+
+
+def test_token_span():
+    offsets = [(0, 4), (4, 7), (8, 9), (9, 9), (10, 15)]
+    assert token_span(offsets, (0, 4)) == (0, 1)
+    assert token_span(offsets, (3, 5)) == (0, 2)
+    assert token_span(offsets, (10, 15)) == (4, 5)
+    assert token_span(offsets, (8, 12)) == (2, 5)
+    assert token_span(offsets, (7, 8)) == (0, 0)  # a blank
+
+
+def test_span_without_a_token_is_cls(encoder):
+    out = encoder.encode(["in  Paris"], [(2, 4)], ["span", "cls"])
+    np.testing.assert_array_equal(out["span"], out["cls"])
+
+
+def test_long_text_is_cut_around_the_mention(encoder, hidden):
+    words = ["river"] * 45 + ["frida", "kahl", "##o"] + ["the"] * 50
+    text = " ".join(["river"] * 45 + ["Frida", "Kahlo"] + ["the"] * 50)
+    start = text.index("Frida")
+    end = start + len("Frida Kahlo")
+    out = encoder.encode([text, text], [(start, end), None], ["span", "cls", "mean"])
+    low = (45 + 48 - 38) // 2
+    window, _ = hidden(" ".join(["[CLS]", *words[low : low + 38], "[SEP]"]))
+    head, _ = hidden(" ".join(["[CLS]", *words[:38], "[SEP]"]))
+    np.testing.assert_allclose(out["span"][0], window[46 - low : 49 - low].mean(0), atol=ATOL)
+    np.testing.assert_allclose(out["mean"], np.stack([window.mean(0), head.mean(0)]), atol=ATOL)
+    np.testing.assert_allclose(out["cls"], np.stack([window[0], head[0]]), atol=ATOL)
+
+
+@pytest.mark.parametrize("at", [0, 7, 60, 118, 119])
+def test_cut_keeps_mentions_at_both_ends(encoder, at):
+    text = " ".join(["the"] * at + ["Paris"] + ["river"] * (119 - at))
+    ids, windows = encoder._windows([text], [(at * 4, at * 4 + 5)], keep_span=True)
+    k, low, high, first, last = windows[0]
+    assert (k, high - low) == (0, 38)
+    assert [WORDS[i] for i in ids[0][low:high][first:last]] == ["paris"]
+
+
+def test_mention_longer_than_the_limit_fills_the_window(encoder):
+    text = " ".join(["the"] * 20 + ["Paris"] * 60)
+    _, windows = encoder._windows([text], [(80, len(text))], keep_span=True)
+    assert windows == [(0, 20, 58, 0, 38)]
+
+
+def test_equal_texts_run_once_and_compile_once(encoder, monkeypatch):
+    ran = []
+    batch = encoder._batch
+    monkeypatch.setattr(
+        encoder, "_batch", lambda ids, jobs, *size: ran.extend(jobs) or batch(ids, jobs, *size)
+    )
+    texts = ["the river"] * 50 + ["a river"] * 50
+    spans = [(0, 3), (4, 9)] * 25 + [None] * 50
+    out = encoder.encode(texts, spans, ["span", "cls"])
+    assert len(ran) == 3
+    np.testing.assert_array_equal(out["cls"][0], out["cls"][2])
+    ran.clear()
+    again = encoder.encode(texts, spans, ["cls"])["cls"]
+    np.testing.assert_allclose(again, out["cls"], atol=ATOL)
+    assert len(ran) == 2  # no span is asked for, so its place makes no difference
+    compiled = encoder._forward._cache_size()
+    encoder.encode(["in York"] * 3 + ["by york", "new york"], [(0, 2)] * 5, ["cls", "span"])
+    assert encoder._forward._cache_size() == compiled
+
+
+def test_a_vector_does_not_depend_on_its_company(encoder):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS[5:], rng.integers(0, 60))) for _ in range(90)]
+    spans = [(0, len(text) // 2) if len(text) > 4 else None for text in texts]
+    whole = encoder.encode(texts, spans, POOLINGS)
+    for rows in (slice(0, 90, 7), slice(40, 75), slice(3, 4)):
+        part = encoder.encode(texts[rows], spans[rows], POOLINGS)
+        for kind in POOLINGS:
+            np.testing.assert_allclose(part[kind], whole[kind][rows], atol=ATOL)
+
+
+def test_plan_covers_each_text_once_with_one_size_a_length():
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(rng.geometric(0.03, 3000) + 2, 300)
+    sizes: dict[int, set[int]] = {}
+    seen: list[int] = []
+    computed = 0
+    for rows, length, size in plan(lengths, 300, 4096, devices=3):
+        assert len(rows) <= size
+        assert lengths[rows].max() <= length
+        sizes.setdefault(length, set()).add(size)
+        seen += rows.tolist()
+        computed += length * size
+    assert sorted(seen) == list(range(3000))
+    assert set(sizes) <= {*LENGTHS, 300}
+    assert all(found == {4096 // length * 3} for length, found in sizes.items())
+    assert computed < 1.7 * lengths.sum()  # padded to 300 it would be 8.6 times
+
+
+def test_plan_of_few_texts_is_one_small_batch():
+    assert [(rows.tolist(), n, size) for rows, n, size in plan(np.array([9, 3, 4]), 512, 4096)] == [
+        ([1, 2, 0], 12, 4)
+    ]
+    assert not list(plan(np.array([], int), 512, 4096))
+
+
+def test_nothing_to_encode(encoder):
+    assert encoder.encode([], None, ["cls"])["cls"].shape == (0, encoder.width)
+    assert encoder.encode(["a"], None, []) == {}
+
+
+def test_half_a_character_is_no_crash(encoder):
+    out = encoder.encode(["a \ud83d river", "a \ufffd river"], None, ["mean"])["mean"]
+    np.testing.assert_array_equal(out[0], out[1])
+
+
+def test_bfloat16(folder, encoder):
+    low = TextEncoder(folder, dtype="bfloat16").encode(["the river", "Paris"], None, ["mean"])
+    full = encoder.encode(["the river", "Paris"], None, ["mean"])
+    assert low["mean"].dtype == np.float32
+    assert 0 < np.abs(low["mean"] - full["mean"]).max() < 0.05  # of values around 1
+
+
+def test_what_the_caller_gets_wrong(encoder, folder):
+    for span in [(3, 3), (4, 99), (-1, 2)]:
+        with pytest.raises(UserError, match=r"text 1 .* outside its 9 characters"):
+            encoder.encode(["a", "the river"], [None, span], ["span"])
+    with pytest.raises(UserError, match="2 texts came with 1 spans"):
+        encoder.encode(["a", "the"], [None], ["cls"])
+    with pytest.raises(UserError, match="pooling 'max' is unknown"):
+        encoder.encode(["a"], None, ["max"])
+    with pytest.raises(UserError, match="dtype is 'float8'"):
+        TextEncoder(folder, dtype="float8")
+    with pytest.raises(UserError, match="max_length is 2"):
+        TextEncoder(folder, max_length=2)
+
+
+def test_what_a_folder_gets_wrong(tmp_path):
+    bare = {k: v for k, v in golden_weights().items() if not k.startswith("pooler")}
+    encoder = TextEncoder(write_encoder(tmp_path / "bare", weights=bare))
+    assert encoder.encode(["a"], None, ["cls"])["cls"].shape == (1, 32)
+    with pytest.raises(UserError, match="no pooler"):
+        encoder.encode(["a"], None, ["pooler"])
+    (tmp_path / "bare/tokenizer.json").write_text('{"version": "1.0"')
+    with pytest.raises(UserError, match="tokenizer") as caught:
+        TextEncoder(tmp_path / "bare")
+    assert "\n" not in str(caught.value)
+    (tmp_path / "bare/tokenizer.json").unlink()
+    with open(tmp_path / "bare/vocab.txt", "a") as file:
+        file.write("more\n")
+    with pytest.raises(UserError, match="65 tokens"):
+        TextEncoder(tmp_path / "bare")
+    (tmp_path / "bare/tokenizer_config.json").unlink()
+    with pytest.raises(UserError, match="tokenizer_config"):
+        TextEncoder(tmp_path / "bare")
+
+
+def test_two_devices_give_what_one_gives(folder, encoder, tmp_path):
+    texts = ["the river", "Paris", "", "playing in New York , the river saw Frida Kahlo"] * 12
+    texts = [f"{text} {'the ' * (i % 7)}" for i, text in enumerate(texts)]
+    code = (
+        "import json, sys, jax, numpy as np\n"
+        "from drin_jax.encoders.text_encoder import TextEncoder\n"
+        "assert len(jax.local_devices()) == 2\n"
+        "encoder = TextEncoder(sys.argv[1], batch_tokens=32)\n"
+        "out = encoder.encode(json.loads(sys.argv[2]), None, ['mean'])\n"
+        "np.save(sys.argv[3], out['mean'])\n"
+    )
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder), json.dumps(texts), str(tmp_path / "two.npy")],
+        env=os.environ | flags,
+        cwd=ROOT,
+        check=True,
+    )
+    one = encoder.encode(texts, None, ["mean"])
+    np.testing.assert_allclose(np.load(tmp_path / "two.npy"), one["mean"], atol=ATOL)
+
+
+def test_real_minilm_span_mean_like_pytorch():
+    folder = minilm()
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference")
+    import transformers
+
+    text, name = "Frida Kahlo (left) met Zoë Łukasz's playwright in Coyoacán, 1932", "Zoë Łukasz"
+    start = text.index(name)
+    span = (start, start + len(name))
+    encoder = TextEncoder(folder)
+    out = encoder.encode([text, "a"], [span, None], ["span", "mean"])
+    given = transformers.AutoTokenizer.from_pretrained(folder)(
+        text, return_tensors="pt", return_offsets_mapping=True
+    )
+    offsets = given.pop("offset_mapping")[0].tolist()
+    with torch.no_grad():
+        states = transformers.BertModel.from_pretrained(folder).eval()(**given).last_hidden_state
+    sequence = states[0].numpy()
+    inside = [i for i, (a, b) in enumerate(offsets) if max(a, span[0]) < min(b, span[1])]
+    assert len(inside) > 2
+    np.testing.assert_allclose(out["span"][0], sequence[inside].mean(0), atol=2e-5)
+    np.testing.assert_allclose(out["mean"][0], sequence.mean(0), atol=2e-5)
+    assert encoder.fingerprint == TextEncoder(folder).fingerprint

@@ -1,0 +1,96 @@
+"""Evaluation counts every mention once, and every table can be worked out by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import schema
+from drin_jax.evaluation.evaluate import (
+    Scorer,
+    SplitView,
+    baseline_scores,
+    evaluate_split,
+    valid_score,
+)
+from drin_jax.models.graph import RELATIONS
+from drin_jax.parallel.data_parallel import DataParallel
+from tests.support.fixtures import tiny_store
+from tests.support.random_graphs import split_model
+
+
+@pytest.fixture
+def view() -> SplitView:
+    """Five mentions of three candidates: right, wrong, not retrieved, outside the KB, NIL."""
+    return SplitView(
+        split="test",
+        candidates=np.array([[1, 1, 1]] * 4 + [[1, 0, 0]], bool),
+        retrieval_score=np.array([[3, 2, 1], [3, 3, 1], [3, 2, 1], [3, 2, 1], [3, 0, 0]], float),
+        text_edge=np.zeros((5, 3)),
+        gold=np.array([0, 1, -1, -1, -1]),
+        gold_any=np.array([0, 1, 7, -1, -1]),
+        retrieved=10,
+        gold_entity=np.array([4, 5, 6, schema.OUTSIDE_KB, schema.NIL]),
+        groups={"clean": np.array([1, 0, 1, 0, 0], bool), "empty": np.zeros(5, bool)},
+    )
+
+
+def test_counts_and_recall_by_hand(view: SplitView) -> None:
+    assert view.counts() == {
+        "mentions": 5,
+        "answerable": 2,
+        "gold not retrieved": 1,
+        "gold outside the knowledge base": 1,
+        "NIL": 1,
+    }
+    assert view.recall() == {"recall@1": 1 / 4, "recall@5": 2 / 4, "recall@10": 3 / 4}
+
+
+def test_relations_are_spelled_alike_on_both_sides_of_the_wall() -> None:
+    assert schema.RELATIONS == RELATIONS  # models do not import the pipeline
+
+
+def test_scopes_subsets_and_ties_by_hand(view: SplitView) -> None:
+    result = evaluate_split(view, baseline_scores(view), (1, 3))
+    every = result["subsets"]["all"]
+    name = {ties: v["hits@1"] for ties, v in every["answerable"]["name matching"].items()}
+    assert name == {"mean": 0.5, "optimistic": 1.0, "pessimistic": 0.5, "key": 0.5}
+    assert every["end_to_end"]["name matching"]["mean"]["n"] == 5
+    assert every["end_to_end"]["name matching"]["mean"]["hits@1"] == 1 / 5
+    # The second mention's gold ties for first: rank 1.5 on average.
+    assert every["answerable"]["name matching"]["mean"]["mrr"] == pytest.approx((1 + 1 / 1.5) / 2)
+    assert result["subsets"]["clean"]["end_to_end"]["name matching"]["mean"]["hits@1"] == 1 / 2
+    assert "empty" not in result["subsets"]
+    assert result["group_sizes"] == {"clean": 2, "empty": 0}
+
+
+def test_valid_score_is_over_answerable_mentions(view: SplitView) -> None:
+    scores = np.array([[1, 0, 0], [5, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]], float)
+    assert valid_score(view, scores, "hits@1") == 0.5
+    assert valid_score(view, scores, "mrr") == 0.75
+    assert valid_score(view, scores, "hits@2") == 1.0
+
+
+def test_batch_size_changes_no_score_and_loses_no_mention(tmp_path: Path) -> None:
+    store = tiny_store(tmp_path / "store", mentions={"train": 4, "valid": 4, "test": 11})
+    graphdef, params = split_model(store.sizes["text_width"], store.sizes["image_width"])
+    scores = [
+        Scorer(
+            graphdef, DataParallel(impl), batch=batch, r=store.sizes["r"], gold_slot=False
+        ).scores(params, store, "test")
+        for impl, batch in (("shard_map", 4), ("shard_map", 11), ("pmap", 3))
+    ]
+    assert scores[0].shape == (11, store.sizes["r"])
+    assert np.any(scores[0] != 0, axis=1).all()
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-6)
+    np.testing.assert_allclose(scores[2], scores[0], atol=1e-6)
+
+
+def test_the_view_cuts_candidates_to_the_graph(tmp_path: Path) -> None:
+    store = tiny_store(tmp_path / "store", mentions={"train": 4, "valid": 4, "test": 40}, r=5)
+    whole, cut = SplitView.of(store, "test"), SplitView.of(store, "test", 2)
+    assert cut.candidates.shape == (40, 2)
+    lost = (whole.gold >= 2).sum()
+    assert lost > 0
+    assert whole.counts()["answerable"] - cut.counts()["answerable"] == lost
+    assert cut.counts()["gold not retrieved"] - whole.counts()["gold not retrieved"] == lost

@@ -1,0 +1,117 @@
+"""Suites as plans: rows of fields that exist, the stores they share, and mistakes in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import sample, wikimel_text
+from data_pipeline.schema import DataError
+from data_pipeline.store.reader import Store
+from drin_jax import extract, models
+from drin_jax.experiments import published, suites
+from drin_jax.experiments.stores import Stores
+from tests.support.commands import assert_one_clear_line, run, small_store, user_error
+
+
+@pytest.mark.parametrize("name", suites.SUITES)
+def test_a_suite_is_rows_of_fields_that_exist(name: str) -> None:
+    suite = suites.get(name)
+    for base in (sample.get_config(), wikimel_text.get_config()):
+        before = base.to_json()
+        plans = suite.plan(base)
+        slugs = [plan.row for plan in plans]
+        assert len(set(slugs)) == len(slugs)
+        assert all(slug.replace("_", "").isalnum() for slug in slugs)
+        assert suite.default_against(base) in slugs
+        configs = {plan.row: plan.config(base).to_json() for plan in plans if not plan.why_not}
+        assert base.to_json() == before  # rows do not share what they change
+        assert name == "learning_curve" or len(set(configs.values())) == len(configs)
+
+
+def test_what_a_config_cannot_have_is_not_planned() -> None:
+    def reasons(name: str, config: ConfigDict) -> dict[str, str | None]:
+        return {plan.row: plan.why_not for plan in suites.get(name).plan(config)}
+
+    text, world = wikimel_text.get_config(), sample.get_config()
+    assert "no relation is left" in str(reasons("table3", text)["without_tt"])
+    assert "no relation tv" in str(reasons("table3", text)["without_tv"])
+    assert set(reasons("table3", world).values()) == {None}
+    assert "boxes.jsonl" in str(reasons("table5", world)["maskrcnn"])
+    assert "pictures" in str(reasons("table5", text)["maskrcnn"])
+    assert reasons("table5", world)["boxes"] is None
+    assert set(reasons("choices", world).values()) == {None}
+    world.model.form = "upstream"
+    assert "paper form" in str(reasons("choices", world)["edge_scale_mean"])
+
+
+class Prepared:
+    """Stands in for `extract.prepare`: notes what was asked, refuses needs where told to."""
+
+    def __init__(self, plain: Path, whole: Path | None):
+        self.plain, self.whole = plain, whole
+        self.asked: list[tuple[str, list[str]]] = []
+
+    def __call__(self, config: ConfigDict, workdir: Path, needs: list[str]) -> Store:
+        self.asked.append((Path(config.data.store).name, needs))
+        if needs and self.whole is None:
+            raise DataError("the raw files are gone")
+        return Store.open(self.plain if self.whole is None else self.whole)
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+def test_rows_share_the_stores_that_can_serve_them(
+    refuse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = small_store(tmp_path / "plain")
+    whole = None if refuse else small_store(tmp_path / "whole", tokens=True, regions=True)
+    prepared = Prepared(store, whole)
+    monkeypatch.setattr(extract, "prepare", prepared)
+    base = sample.get_config()
+    rows = {plan.row: plan.config(base) for plan in suites.get("table2").plan(base)}
+    stores = Stores(base, rows, tmp_path)
+    opened = stores.of(rows["bert"])
+    assert stores.of(rows["drin"]) is opened
+    needs = sorted({need for name in rows for need in models.needs(name, 1)})
+    assert {"tokens", "regions"} <= set(needs)
+    once = [("store", needs)]
+    if refuse:
+        told = user_error(lambda: stores.of(rows["ghmfc"]))
+        assert "ghmfc needs tokens and regions: the raw files are gone" in told
+        assert prepared.asked == [*once, ("store", []), *(("store", [need]) for need in needs)]
+    else:
+        assert stores.of(rows["ghmfc"]) is opened
+        assert prepared.asked == once
+    rows = {plan.row: plan.config(base) for plan in suites.get("retrieval").plan(base)}
+    stores = Stores(base, rows, tmp_path)
+    assert len({id(stores.of(config)) for config in rows.values()}) == 4
+    places = [name for name, _ in prepared.asked[-4:]]
+    assert places == ["store", "statistics", "given", "dense"]
+
+
+def test_published_numbers_come_with_their_source(tmp_path: Path) -> None:
+    path = tmp_path / "published.json"
+    row = {"system": "drin", "dataset": "a", "metric": "hits@1", "value": 0.5,
+           "protocol": "p", "source": "s"}  # fmt: skip
+
+    def refused(content: Any) -> str:
+        path.write_text(json.dumps(content))
+        return user_error(lambda: published.read(path))
+
+    path.write_text(json.dumps([row]))
+    assert published.read(path) == [row]
+    assert "entry 2 has an empty or odd 'source'" in refused([row, row | {"source": ""}])
+    assert "a fraction from 0 to 1" in refused([row | {"value": 51.1}])
+    assert "known are mrr, hits@K" in refused([row | {"metric": "f1"}])
+    assert "is no list" in refused({})
+    path.unlink()
+    assert "cannot be read" in user_error(lambda: published.read(path))
+
+
+def test_the_command_tells_mistakes_in_one_line(tmp_path: Path) -> None:
+    config = "--config=configs/common.py"
+    result = run("drin_jax.experiments", "table9", config, f"--workdir={tmp_path}")
+    assert_one_clear_line(result, "no suite 'table9'; known are table2, table3", "gold_slot")
+    assert_one_clear_line(run("drin_jax.experiments", config), "SUITE is missing", code=2)

@@ -1,0 +1,247 @@
+"""The report of a suite: right numbers in each layout, nothing broken by what is missing."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drin_jax.experiments import accuracy_tables, comparison_tables, page, plot_forms, plots
+from drin_jax.experiments.measures import LEAK, Spread
+from drin_jax.experiments.results import Results, Row
+from drin_jax.experiments.table_forms import Cell, Table, to_html, to_markdown
+from tests.support.suite_results import KINDS, results
+
+HOSTILE = " <script>alert(\"x\")</script> | **b** & 'q' $\\frac"
+
+
+class Names(HTMLParser):
+    """The page's tags, ids and addresses, and whether every tag that has to be closed is."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            elif name in ("src", "href", "xlink:href", "data", "action"):
+                self.addresses.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def cells(table: Table) -> dict[str, list[str]]:
+    """First column -> the texts of the row's other cells."""
+    return {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+
+
+def test_spread_by_hand() -> None:
+    assert Spread.of([]) is None
+    assert Spread.of([float("nan")]) is None
+    assert Spread.of([0.5]).percent() == "50.0 ± n/a"
+    assert Spread.of([0.5, 0.6, 0.7]).percent() == "60.0 ± 10.0"
+    assert Spread.of([-0.01, 0.03]).percent(signed=True) == "+1.0 ± 2.8"
+
+
+def test_the_systems_table_marks_the_best_and_what_differs() -> None:
+    found = results("table2")
+    table = accuracy_tables.main(found)
+    assert list(table.head) == ["system", "seeds", "Top-1", "Top-3", "Top-5", "MRR"]
+    rows = {row[0].text: row for row in table.rows}
+    assert list(rows)[:2] == ["name matching", "raw text edge R_tt"]
+    assert [rows["DRIN"][i].best for i in range(6)] == [False, False, True, True, True, True]
+    assert not rows["BERT"][2].best
+    run = found.rows[0].runs[0].metrics("test")
+    scores = [r.metrics("test")["hits@1"] for r in found.rows[0].runs]
+    assert run["n"] == 120
+    assert (
+        rows["BERT"][2].text == f"{100 * np.mean(scores):.1f} ± {100 * np.std(scores, ddof=1):.1f}"
+    )
+    # Skill grows by row: BERT is far below DRIN over mentions and seeds, DRIN is not below itself.
+    assert rows["BERT"][2].mark == "▼"
+    assert rows["DRIN"][2].mark == ""
+    assert any("below DRIN" in note for note in table.notes)
+
+
+def test_every_layout_has_its_columns() -> None:
+    layers = accuracy_tables.main(results("table4"))
+    assert list(layers.head)[2:4] == ["valid Top-1", "valid Top-3"]
+    assert list(cells(layers)) == [f"L = {n}" for n in range(1, 6)]
+    stages = accuracy_tables.main(results("retrieval"))
+    assert list(stages.head)[2:5] == ["recall@1", "recall@5", "recall@6"]
+    assert "±" not in stages.rows[0][2].text
+    assert "±" in stages.rows[0][5].text
+    ablation = cells(accuracy_tables.main(results("table3")))
+    assert list(ablation)[2:] == ["Full", "w/o tt", "w/o tv", "w/o vt", "w/o vv", "Static edges"]
+    detectors = cells(accuracy_tables.main(results("table5")))
+    assert detectors["Mask R-CNN"][0].startswith("not run: the config's objects are a file")
+
+
+def test_choices_tell_nothing_of_test() -> None:
+    found = results("choices")
+    whole = [
+        accuracy_tables.main(found),
+        *accuracy_tables.further(found),
+        *comparison_tables.comparisons(found),
+    ]
+    assert accuracy_tables.main(found).title == "Open choices, on valid"
+    for table in whole:
+        assert "test" not in " ".join([table.title, *table.head])
+    assert [p.title for p in plots.make(found) if p.title.endswith("on test")] == []
+
+
+def test_a_leak_is_written_on_every_column_that_leaks() -> None:
+    found = results("gold_slot")
+    table = accuracy_tables.main(found)
+    for name in table.head[2:]:
+        assert (LEAK in name) == ("never" not in name), name
+    drin = cells(table)["DRIN"]
+    assert drin[0] == "3 / 3"
+    never, upstream = (
+        {r.seed: r.metrics("test")["hits@1"] for r in found.row(f"drin_{slot}").runs}
+        for slot in ("never", "upstream")
+    )
+    gaps = [100 * (upstream[s] - never[s]) for s in range(3)]
+    assert drin[3] == f"{np.mean(gaps):+.1f} ± {np.std(gaps, ddof=1):.1f}"
+    for further in accuracy_tables.further(found):
+        for row in further.rows:
+            assert not (row[2].best and "GOLD IN GRAPH" in row[0].text)
+    assert LEAK in page.leak_warning(found)
+
+
+def test_published_numbers_stand_with_their_protocol() -> None:
+    entry = dict.fromkeys(("dataset", "protocol", "source"), "theirs")
+    entry |= {"system": "drin", "metric": "hits@1", "value": 0.5}
+    found = results("table2", published=[entry, entry | {"system": "unknown"}])
+    table = comparison_tables.published(found)
+    assert [c.text for c in table.rows[0]][3:6] == ["theirs", "theirs", "50.0"]
+    assert table.rows[0][6].text == cells(accuracy_tables.main(found))["DRIN"][1]
+    assert table.rows[1][6].text == "–"
+    assert comparison_tables.published(results("table2")) is None
+
+
+def test_a_table_is_escaped_wherever_it_is_shown() -> None:
+    table = Table("t", HOSTILE, ["row", HOSTILE], [[Cell(HOSTILE), Cell("1", True, "▲")]], ["<i>"])
+    shown = to_html(table)
+    assert "<script" not in shown
+    assert "<i>" not in shown
+    assert "<strong>1</strong>" in shown
+    lines = to_markdown(table).splitlines()
+    assert len(re.findall(r"(?<!\\)\|", lines[2])) == 3
+    assert lines[2].endswith("| **1** ▲ |")
+    assert "<script" not in to_markdown(table)
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
+    folder = tmp_path_factory.mktemp("report")
+    found = results("table2", hostile=HOSTILE)
+    assert page.write(found, folder) == (folder / "report.html", folder / "report.md")
+    return found, folder
+
+
+def test_the_page_is_one_file_that_data_cannot_break(hostile_page: tuple[Results, Path]) -> None:
+    found, folder = hostile_page
+    text = (folder / "report.html").read_text()
+    names = Names(text)
+    assert names.open == []
+    assert "script" not in names.tags
+    assert len(names.ids) == len(set(names.ids))
+    # Every address is a place on this very page (or the empty icon).
+    assert {a.split("-")[0] for a in names.addresses if not a.startswith("#")} == {"data:,"}
+    assert {a[1:] for a in names.addresses if a.startswith("#")} <= set(names.ids)
+    assert not re.search(r"url\((?!#)|@import|https?://", text)
+    assert names.tags.count("svg") == len(plots.make(found)) == 4
+    assert found.command.split(" <")[0] in text
+
+
+def test_plots_are_told_in_words_and_lie_beside_the_markdown(
+    hostile_page: tuple[Results, Path],
+) -> None:
+    found, folder = hostile_page
+    linked = re.findall(r"!\[.*\]\((plots/\w+\.svg)\)", (folder / "report.md").read_text())
+    assert linked == [f"plots/{name}.svg" for name in ("hits", "kinds", "learning", "edges")]
+    for name in linked:
+        svg = (folder / name).read_text()
+        assert 'role="img" aria-label="' in svg
+        assert "<title>" in svg
+        assert (folder / name).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    by_slug = {plot.slug: plot for plot in plots.make(found)}
+    for kind in KINDS:
+        assert f"{kind}: BERT" in by_slug["kinds"].alt
+    for plot in by_slug.values():
+        assert any(a.get_xlabel() for a in plot.figure.axes)
+        assert plot.title
+        assert plot.note
+
+
+def test_the_edges_plot_has_a_line_a_relation_and_side() -> None:
+    edges = next(plot for plot in plots.make(results("table2")) if plot.slug == "edges")
+    shown = [axes for axes in edges.figure.axes if axes.get_visible()]
+    assert [axes.get_title("left") for axes in shown] == ["all", *KINDS]
+    lines = {line.get_label(): line for line in shown[0].get_lines()}
+    assert len(lines) == 8
+    np.testing.assert_allclose(lines["tv, other"].get_ydata(), 0.25)
+    assert np.isnan(lines["vv, other"].get_ydata()).all()
+    assert list(lines["tt, gold"].get_xdata()) == [0, 1, 2]
+
+
+def test_colours_follow_the_page() -> None:
+    plot = plots.make(results("table4"))[1]
+    assert plot.slug == "layers"
+    text = plot_forms.inline(plot_forms.svg(plot))
+    assert "currentColor" in text
+    assert "var(--series-0" in text
+    assert plot_forms.PAPER not in text
+    assert plot_forms.svg(plot) == plot_forms.svg(plot)  # the same results, the same file
+
+
+def bare(row: Row, seeds: int) -> Row:
+    """The row with fewer runs, without kinds, curves and edges."""
+    runs = []
+    for run in row.runs[:seeds]:
+        data = {k: v for k, v in run.data.items() if k not in ("valid_curve", "edges")}
+        data["splits"] = {
+            split: whole | {"subsets": {"all": whole["subsets"]["all"]}}
+            for split, whole in run.data["splits"].items()
+        }
+        runs.append(dataclasses.replace(run, data=data))
+    why = None if runs else "failed: the loss is not finite\nTraceback: ..."
+    return dataclasses.replace(row, runs=runs, why_not=why)
+
+
+@pytest.mark.parametrize("suite", ["table2", "table4", "gold_slot"])
+def test_nothing_breaks_over_one_seed_a_failed_row_and_no_kinds(suite: str, tmp_path: Path) -> None:
+    found = results(suite, seeds=1)
+    rows = [bare(row, min(i, 1)) for i, row in enumerate(found.rows)]
+    empty = {"comparisons": [], "audit": [], "environment": {}, "baselines": {}, "command": ""}
+    html, markdown = page.write(dataclasses.replace(found, rows=rows, **empty), tmp_path)
+    text = html.read_text()
+    assert Names(text).open == []
+    assert "n/a" in text
+    assert "failed: the loss is not finite" in text
+    assert "Traceback" not in text + markdown.read_text()
+    assert {p.stem for p in (tmp_path / "plots").glob("*.svg")} <= {"hits", "layers"}
+
+
+def test_the_main_table_on_a_terminal(capsys: pytest.CaptureFixture) -> None:
+    accuracy_tables.print_main(results("table2"))
+    out = capsys.readouterr().out
+    assert "GHMFC" in out
+    assert "Holm-corrected" in out

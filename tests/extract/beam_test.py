@@ -1,0 +1,61 @@
+"""The Beam pipeline, on its direct runner: the same shards, hence the same store."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.store.reader import Store
+from drin_jax import extract
+from drin_jax.extract.encoding import Encoders
+from drin_jax.extract.stages import Features, encoder_settings
+from drin_jax.extract.tables import shard_file
+from drin_jax.types import UserError
+from tests.support import commands, picture_world
+
+pytest.importorskip(
+    "apache_beam", reason="extra beam; `make test` installs it unless BEAM= is empty"
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    picture_world.write(root, 5, 6)
+    return root
+
+
+def test_shards_made_by_beam_give_the_store_of_one_machine(world: Path, tmp_path: Path) -> None:
+    """By the two commands; run again, the pipeline finds every shard made."""
+    config = picture_world.config(world, world / "encoders")
+    flags = [f"--shards={tmp_path / 'shards'}", f"--workdir={tmp_path / 'work'}"]
+    flags += picture_world.command_line(config)
+    made = commands.run("drin_jax.extract.beam", *flags)
+    assert made.returncode == 0, made.stderr
+    assert "4 shards made" in made.stdout
+    names = {path.name for path in (tmp_path / "shards").glob("*.npz")}
+    kinds = ("entity_texts", "mention_texts", "clip_texts", "pictures")
+    assert names == {shard_file(kind, 0) for kind in kinds}
+    from drin_jax.extract.beam import write_jobs
+
+    stages = Features(config, extract.read_corpus(config), Encoders(encoder_settings(config)))
+    assert write_jobs(stages.stages(), str(tmp_path / "shards")) == []
+    taken = extract.prepare(config, tmp_path / "work", tmp_path / "shards")
+    here = extract.prepare(config, tmp_path / "here")
+    for name in here.specs:
+        np.testing.assert_allclose(
+            taken.array(name), here.array(name), atol=1e-6, err_msg=f"{name} differs"
+        )
+    assert taken.report["counts"] == here.report["counts"]
+    assert Store.open(tmp_path / "work" / "store").made_from == here.made_from
+    _refuses_foreign_shards(world, tmp_path)
+
+
+def _refuses_foreign_shards(world: Path, tmp_path: Path) -> None:
+    other = picture_world.config(world, world / "encoders", **{"text.entity": "{name}"})
+    with pytest.raises(UserError, match="made from other data, settings or weights"):
+        extract.prepare(other, tmp_path / "other", tmp_path / "shards")
+    shard = tmp_path / "shards" / shard_file("entity_texts", 0)
+    shard.write_bytes(shard.read_bytes()[:500])
+    with pytest.raises(UserError, match="not a whole shard"):
+        extract.prepare(other, tmp_path / "other", tmp_path / "shards")

@@ -1,0 +1,93 @@
+"""An extraction that is killed goes on where it was; two never write one store."""
+
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.schema import DataError
+from data_pipeline.store.reader import Store
+from drin_jax import extract
+from tests.support import commands, picture_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    picture_world.write(root, 9, 8)
+    return root
+
+
+def log(workdir: Path) -> list[str]:
+    path = workdir / "log"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def start(world: Path, workdir: Path) -> subprocess.Popen:
+    return commands.start("tests.support.extract_kills", "child", str(world), str(workdir))
+
+
+def wait_for(process: subprocess.Popen, workdir: Path, lines: int) -> None:
+    deadline = time.monotonic() + 200
+    while process.poll() is None and len(log(workdir)) < lines and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def test_killed_extractions_go_on_without_repeating_a_finished_shard(
+    world: Path, tmp_path: Path
+) -> None:
+    """kill -9 twice on the way; the store is that of one run in peace. While a run holds the
+    folder (stopped, so that it stays where it is) another one is refused."""
+    peace = extract.prepare(picture_world.config(world, world / "encoders"), tmp_path / "peace")
+    workdir = tmp_path / "work"
+    workdir.mkdir()
+    for goal in (4, 20):
+        process = start(world, workdir)
+        wait_for(process, workdir, goal)
+        if goal == 4:
+            process.send_signal(signal.SIGSTOP)
+            second = start(world, workdir)
+            _, err = second.communicate(timeout=200)
+            assert second.returncode == 1
+            assert "another process is writing it" in err
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (workdir / "store").exists()
+    process = start(world, workdir)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    *finished, last = log(workdir)
+    assert last == "done"
+    assert len(finished) == len(set(finished)), "a finished shard was written again"
+    tables = {line.split()[0] for line in finished}
+    assert tables >= {"entity_text", "scratch_image", "scratch_clip_text", "mention_image"}
+    store = Store.open(workdir / "store")
+    store.verify()
+    for name in peace.specs:
+        if name.endswith(("text", "edge", "edges", "image", "objects")):  # other batch mates
+            np.testing.assert_allclose(store.array(name), peace.array(name), atol=2e-5)
+        else:
+            np.testing.assert_array_equal(store.array(name), peace.array(name))
+    assert not (workdir / "store.partial").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_written(world: Path, tmp_path: Path) -> None:
+    """Files may not grow past a few blocks: the write fails as it does on a full disk. One line,
+    no store; with room again the run goes on to a whole one."""
+    config = picture_world.config(world, world / "encoders")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
+        with pytest.raises(DataError, match="cannot be written"):
+            extract.prepare(config, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+    assert not (tmp_path / "store").exists()
+    extract.prepare(config, tmp_path).verify()

@@ -1,0 +1,52 @@
+"""The launchers: readable by what reads them, and starting nothing but the one command."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from drin_jax.parallel import process_flags
+from tests.support.commands import ROOT
+
+LAUNCH = ROOT / "launch"
+SCRIPTS = sorted(path for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_whole_and_starts_the_command(path: Path) -> None:
+    checked = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    text = path.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n# ")
+    assert "-m drin_jax.main" in text
+    assert path.suffix != ".sh" or path.stat().st_mode & 0o111
+
+
+def test_kubernetes_gives_each_pod_its_place() -> None:
+    jobset = yaml.safe_load((LAUNCH / "kubernetes.yaml").read_text())
+    (job,) = jobset["spec"]["replicatedJobs"]
+    pods = job["template"]["spec"]
+    (container,) = pods["template"]["spec"]["containers"]
+    assert container["command"] == ["python", "-m", "drin_jax.main"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert pods["completionMode"] == "Indexed"
+    assert pods["parallelism"] == pods["completions"] == int(environment["DRIN_PROCESSES"])
+    place = process_flags.find_place(
+        "on",
+        dict.fromkeys(process_flags.ENVIRONMENT),
+        300,
+        environment | {"JOB_COMPLETION_INDEX": "1"},
+    )
+    assert place is not None
+    names = jobset["metadata"]["name"], job["name"], jobset["spec"]["network"]["subdomain"]
+    assert place.coordinator.split(":")[0] == "{}-{}-0-0.{}".format(*names)
+    assert (place.processes, place.process) == (2, 1)
+
+
+@pytest.mark.parametrize("arguments", [[], ["0"], ["--config=x"]], ids=str)
+def test_multiprocess_wants_a_number(arguments: list[str]) -> None:
+    script = str(LAUNCH / "multiprocess.sh")
+    result = subprocess.run([script, *arguments], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "usage: " in result.stderr

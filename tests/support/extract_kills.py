@@ -1,0 +1,40 @@
+"""Kills an extraction at random moments until it is through: run by `extract_kills_test`.
+
+python -m tests.support.extract_kills child WORLD WORKDIR
+
+runs one extraction with small shards, which logs every shard once it is in the store
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.store.shard_table import ShardTable
+from drin_jax import extract
+from drin_jax.extract import stages, tables
+from tests.support import picture_world
+
+TEXTS, PICTURES = 5, 3
+
+
+def child(world: Path, workdir: Path) -> None:
+    """Extracts with shards of a few items; each is logged after it was written."""
+    tables.ROWS = stages.ROWS = TEXTS
+    stages.PICTURES_PER_SHARD = PICTURES
+    log = os.open(workdir / "log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    real = ShardTable.write
+
+    def logged(self: ShardTable, index: int, rows: Any) -> None:
+        fresh = index in self.missing()
+        real(self, index, rows)
+        if fresh:
+            os.write(log, f"{self._target.stem} {index}\n".encode())
+
+    ShardTable.write = logged  # type: ignore[method-assign]
+    extract.prepare(picture_world.config(world, world / "encoders"), workdir)
+    os.write(log, b"done\n")
+
+
+if __name__ == "__main__":
+    child(Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,229 @@
+"""Kills writers of a store, a process of its own so that it may fork: run by `store_writer_test`
+and `system_features_test`.
+
+python -m tests.support.store_kills steps|times|adding FOLDER    prints what happened as JSON
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline import schema
+from data_pipeline.schema import DataError
+from data_pipeline.store.extension import StoreExtension
+from data_pipeline.store.reader import Store, StoreWriter
+from tests.support.fixtures import TINY_GROUPS, tiny_arrays, tiny_store
+
+SETTINGS = {"who": "store_kills"}
+SHARDED = "entity_text"
+LATE = ("entity_has_text", "entity_text_edge", "mention_text")  # written beside the shards
+
+
+def _write(path: Path, rows: int, entities: int, early_only: bool = False) -> None:
+    """Write the whole store, going on where an earlier writer stopped; logs each shard written.
+    With `early_only` it stops before the shards."""
+    arrays, strings = tiny_arrays(entities=entities, separate_edges=True)
+    writer = StoreWriter(path, SETTINGS)
+    for name in (*arrays, *strings):
+        if name not in (SHARDED, *LATE) and not writer.has(name):
+            if name in strings:
+                writer.write_strings(name, strings[name])
+            else:
+                writer.write(name, arrays[name])
+    if early_only:
+        writer.close()
+        return
+    table = writer.shards(SHARDED, arrays[SHARDED].shape, "float32", rows)
+    log = os.open(path.with_suffix(".log"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    for index in table.missing():
+        table.write(index, arrays[SHARDED][index * rows : (index + 1) * rows])
+        os.write(log, f"{index}\n".encode())
+    os.close(log)
+    table.finish()
+    for name in LATE:
+        writer.write(name, arrays[name])
+    writer.finish("kills", TINY_GROUPS, {})
+
+
+def _is_right(path: Path, entities: int) -> bool:
+    """The store is whole, right, and no finished shard was written twice."""
+    store = Store.open(path, made_from=SETTINGS)
+    store.verify()
+    arrays, strings = tiny_arrays(entities=entities, separate_edges=True)
+    log = path.with_suffix(".log").read_text().split()
+    return (
+        all(np.array_equal(store.array(name), array) for name, array in arrays.items())
+        and all(list(store.strings(name)) == table for name, table in strings.items())
+        and len(log) == len(set(log))
+        and not path.with_name(path.name + ".partial").exists()
+    )
+
+
+def _is_refused(path: Path) -> bool:
+    try:
+        Store.open(path)
+    except DataError:
+        return True
+    return False
+
+
+def _fork(run: Callable[[], None]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        run()
+        os._exit(0)
+    except BaseException as error:
+        print(repr(error), file=sys.stderr)
+        os._exit(1)
+
+
+def _die_at(step: int) -> None:
+    """From here on the process kills itself before its `step`-th call that changes the disk."""
+    left = step
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+
+        return wrapper
+
+    for name in ("replace", "rename", "unlink", "mkdir"):
+        setattr(os, name, counted(getattr(os, name)))
+    # Nothing here outlives the machine: a sync is a step, but need not reach the disk.
+    os.fsync = counted(lambda handle: None)  # type: ignore[assignment]
+    fcntl.flock = counted(fcntl.flock)  # type: ignore[assignment]
+
+
+def steps(folder: Path) -> dict[str, int]:
+    """A kill before each single step, then a run to the end: of the first steps of a fresh store,
+    and of all steps from the shards on."""
+    entities, rows = 24, 5
+    os.fsync = lambda handle: None  # type: ignore[assignment]
+    early = folder / "early"
+    _write(early, rows, entities, early_only=True)
+    counts = {"killed": 0, "killed when whole": 0, "wrong": 0}
+    for start, most in ((None, 12), (early, 1000)):
+        for step in range(1, most + 1):
+            path = folder / "store"
+            path.with_suffix(".log").unlink(missing_ok=True)
+            if start:
+                shutil.copytree(f"{start}.partial", f"{path}.partial")
+
+            def run(path: Path = path, step: int = step) -> None:
+                _die_at(step)
+                _write(path, rows, entities)
+
+            status = os.waitpid(_fork(run), 0)[1]
+            killed = os.WIFSIGNALED(status)
+            if killed:
+                counts["killed"] += 1
+                if path.exists():
+                    counts["killed when whole"] += 1
+                else:
+                    counts["wrong"] += not _is_refused(path)
+                    _write(path, rows, entities)
+            else:
+                counts["wrong"] += os.waitstatus_to_exitcode(status) != 0
+            counts["wrong"] += not _is_right(path, entities)
+            shutil.rmtree(path)
+            if not killed:
+                break
+    return counts
+
+
+def times(folder: Path) -> dict[str, int]:
+    """Six kills at random moments of runs that are continued until they are through."""
+    entities, rows = 1000, 5
+    rng = np.random.default_rng(0)
+    counts = {"killed": 0, "runs": 0, "wrong": 0}
+    path = folder / "store"
+    while counts["killed"] < 6 or path.with_name("store.partial").exists():
+        if path.exists():
+            shutil.rmtree(path)
+            path.with_suffix(".log").unlink()
+        counts["runs"] += 1
+        child = _fork(lambda: _write(path, rows, entities))
+        if counts["killed"] < 6:
+            time.sleep(rng.uniform(0, 0.2))
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        if os.WIFSIGNALED(status):
+            counts["killed"] += 1
+            if not path.exists():
+                counts["wrong"] += not _is_refused(path)
+                continue
+        counts["wrong"] += not _is_right(path, entities)
+    return counts
+
+
+def adding(folder: Path) -> dict[str, int]:
+    """A kill before each single step of adding tokens and regions, then a run to the end."""
+    os.fsync = lambda handle: None  # type: ignore[assignment]
+    plain = tiny_store(folder / "plain")
+    made, _ = tiny_arrays(tokens=True, regions=True)
+    path, growing = folder / "store", folder / "store.adding"
+    needs = ("tokens", "regions")
+    arrays = {name: made[name] for need in needs for name in schema.NEEDED_ARRAYS[need]}
+
+    def add() -> None:
+        store = Store.open(path)
+        if not store.lacks(needs):
+            return
+        extension = StoreExtension(store, SETTINGS)
+        for name, array in arrays.items():
+            if name not in ("mention_tokens", "mention_regions"):
+                extension.write(name, array)
+                continue
+            rows = len(array) // 2 + 1
+            table = extension.shards(name, array.shape, "float32", rows)
+            for index in table.missing():
+                table.write(index, array[index * rows : (index + 1) * rows])
+            table.finish()
+        extension.add({})
+
+    counts = {"killed": 0, "killed when whole": 0, "wrong": 0}
+    killed = True
+    while killed:
+        shutil.copytree(plain.path, path)
+
+        def run(step: int = counts["killed"] + 1) -> None:
+            _die_at(step)
+            add()
+
+        status = os.waitpid(_fork(run), 0)[1]
+        killed = os.WIFSIGNALED(status)
+        counts["killed"] += killed
+        counts["wrong"] += not killed and os.waitstatus_to_exitcode(status) != 0
+        store = Store.open(path)
+        store.verify()
+        whole = not store.lacks(needs)
+        counts["killed when whole"] += killed and whole
+        counts["wrong"] += not whole and store.specs != plain.specs
+        add()
+        store = Store.open(path)
+        counts["wrong"] += any(not np.array_equal(store.array(n), a) for n, a in arrays.items())
+        # A kill after the last replacement may leave the settings behind, which are small.
+        counts["wrong"] += not whole and growing.exists()
+        shutil.rmtree(growing, ignore_errors=True)
+        shutil.rmtree(path)
+    return counts
+
+
+if __name__ == "__main__":
+    modes = {"steps": steps, "times": times, "adding": adding}
+    print(json.dumps(modes[sys.argv[1]](Path(sys.argv[2]))))

@@ -1,0 +1,193 @@
+"""Steps on tables on the devices are those on batches from the store, however they are cut."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from configs import common
+from data_pipeline.store.reader import Store
+from drin_jax import building
+from drin_jax.parallel.data_parallel import DataParallel
+from drin_jax.training import device_tables, placement
+from drin_jax.training.batches import HostSteps, ResidentSteps
+from drin_jax.training.device_tables import DeviceTables, Layout
+from drin_jax.training.loop import Trainer
+from drin_jax.training.step import create_state
+from drin_jax.types import UserError
+from tests.support.fixtures import tiny_store
+
+STEPS = 8  # two epochs, each of which ends in a padded batch
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    path = tmp_path_factory.mktemp("dispatch") / "store"
+    return tiny_store(path, without_image=0.4, padding=0.4, without_gold=0.3)  # 13 to train on
+
+
+def config_of(**train: Any) -> Any:
+    config = common.get_config()
+    config.model.width = 8
+    config.train.update({"batch": 4, "epochs": 2, "learning_rate": 0.01} | train)
+    config.eval.batch = 4
+    return config
+
+
+def build(store: Store, layout: Layout | None, loss: str = "hinge", **train: Any) -> tuple:
+    """Steps with tables of this layout (None: from the store) and a first state."""
+    config = config_of(**train)
+    config.loss.form = loss
+    setup = building.set_up(config, store)
+    tables = DeviceTables.of(store, "train", r=setup.r, layout=layout) if layout else None
+    optimizer = optax.adam(config.train.learning_rate)
+    steps = building.make_steps(config, store, setup, optimizer, tables)
+    assert isinstance(steps, ResidentSteps if layout else HostSteps)
+    return steps, setup.parallel.replicate(create_state(setup.params, optimizer))
+
+
+def trained(steps: Any, state: Any, cuts: tuple[int, ...] = (4,)) -> tuple[Any, list[float]]:
+    """The state after STEPS steps in dispatches of these lengths, in turn, and the losses."""
+    step, turn, series = 0, 0, []
+    while step < STEPS:
+        state, metrics, n = steps(state, step, cuts[turn % len(cuts)])
+        series += [float(x) for x in np.atleast_1d(metrics["loss"])[:n]]
+        step, turn = step + n, turn + 1
+    assert int(state.step) == STEPS
+    return state, series
+
+
+def resident_layout(**options: Any) -> Layout:
+    return Layout(parallel=DataParallel(), **options)
+
+
+def test_every_place_gives_the_same_losses(store: Store) -> None:
+    _, expected = trained(*build(store, None))
+    assert np.ptp(expected) > 0.01
+    for layout in (resident_layout(), resident_layout(spread=True)):
+        _, series = trained(*build(store, layout))
+        np.testing.assert_allclose(series, expected, atol=1e-6, rtol=0)
+    _, halved = trained(*build(store, resident_layout(dtype="bfloat16")))
+    # Features with 8 bits of mantissa instead of 24, through eight steps.
+    np.testing.assert_allclose(halved, expected, atol=2e-2, rtol=0)
+    assert halved != expected
+
+
+def test_cuts_change_no_bit_and_compile_nothing(store: Store) -> None:
+    results = []
+    for cuts in ((4,), (1,), (3, 2)):
+        steps, state = build(store, resident_layout(), log_every=3)
+        results.append(trained(steps, state, cuts))
+        assert steps.compilations == 1
+    (first, losses_), *others = results
+    for state, series in others:
+        assert series == losses_
+        jax.tree.map(np.testing.assert_array_equal, state, first)
+
+
+def test_within_an_epoch_nothing_crosses_unasked(store: Store) -> None:
+    steps, state = build(store, resident_layout())
+    state, _, _ = steps(state, 0, 1)  # compiles, uploads the epoch's rows and the number 1
+    with jax.transfer_guard("disallow"):
+        for step in (1, 2, 3):
+            state, _, n = steps(state, step, 1)
+            assert n == 1
+    with jax.transfer_guard("disallow_explicit"), pytest.raises(Exception, match=r"[Tt]ransfer"):
+        steps(state, 4, 1)  # the next epoch's rows: the guard sees what does cross
+
+
+def test_losses_are_fetched_once_a_dispatch(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, state = build(store, resident_layout())
+    trainer = Trainer(
+        state=state,
+        steps=steps,
+        parallel=DataParallel(),
+        workdir=tmp_path,
+        evaluate=lambda params: 0.5,
+        describe_step=str,
+        epochs=2,
+        patience=0,
+        save_every=1000,
+        log_every=2,
+    )
+    fetched, dispatched = [], []
+    get, start = jax.device_get, ResidentSteps.__call__
+
+    def counted_get(tree: Any) -> Any:
+        if isinstance(tree, list):  # of dispatches' metrics; orbax fetches single arrays
+            fetched.extend(tree)
+        return get(tree)
+
+    def counted_start(steps: Any, state: Any, step: int, most: int) -> Any:
+        out = start(steps, state, step, most)
+        dispatched.append(out[2])
+        return out
+
+    monkeypatch.setattr(jax, "device_get", counted_get)
+    monkeypatch.setattr(ResidentSteps, "__call__", counted_start)
+    trainer.fit()
+    assert dispatched == [2, 2, 2, 2]
+    assert len(fetched) == len(dispatched)
+
+
+@pytest.mark.parametrize("form", ["upstream", "paper_batch"])  # each mention against all
+def test_parts_of_a_batch_add_up(store: Store, form: str) -> None:
+    whole_state, whole = trained(*build(store, resident_layout(), form))
+    for layout, parts in ((resident_layout(), 2), (None, 4)):
+        state, series = trained(*build(store, layout, form, accumulate=parts))
+        np.testing.assert_allclose(series, whole, atol=1e-6, rtol=0)
+    moved = optax.tree.norm(optax.tree.sub(state.params, whole_state.params))
+    assert moved < 1e-3 * optax.tree.norm(whole_state.params)
+
+
+def test_parts_have_to_divide_the_batch(store: Store) -> None:
+    with pytest.raises(UserError, match=r"train\.accumulate is 3, .* share of train\.batch is 4;"):
+        building.set_up(config_of(accumulate=3), store)
+
+
+def chosen(store: Store, kind: str, parallel: Any = None) -> placement.Placement:
+    parallel = parallel or DataParallel()
+    return placement.choose(kind, store, parallel, r=0, gold_slot=False, needs=())
+
+
+def test_tables_go_where_they_fit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = {kind: chosen(store, kind).needed for kind in ("device", "bfloat16", "sharded")}
+    assert needed["bfloat16"] < needed["device"] == needed["sharded"]  # one device: no gain
+
+    def with_room_for(bytes_: int) -> None:
+        monkeypatch.setattr(device_tables, "free_bytes", lambda: int(bytes_ / 0.8) + 1)
+
+    for kind in ("device", "bfloat16"):
+        with_room_for(needed[kind])
+        found = chosen(store, "auto")
+        assert (found.kind, found.needed) == (kind, needed[kind])
+        assert found.describe().startswith(f"tables {placement.MEANING[kind]}: 0.00 GB of")
+    with_room_for(needed["bfloat16"] // 2)
+    assert chosen(store, "auto").kind == "host"
+    assert chosen(store, "auto").layout is None
+    with pytest.raises(UserError, match=r"^data\.tables is 'sharded': the tables take .* lower"):
+        chosen(store, "sharded")
+
+
+def test_places_that_are_not(store: Store) -> None:
+    with pytest.raises(UserError, match=r"known are auto, device, bfloat16, sharded, host$"):
+        chosen(store, "gpu")
+    pmap = DataParallel("pmap")
+    assert chosen(store, "auto", pmap).kind == "host"
+    with pytest.raises(UserError, match="'pmap' reads batches from the store"):
+        chosen(store, "device", pmap)
+
+
+def test_rows_are_spread_evenly(store: Store, tmp_path: Path) -> None:
+    layout = Layout(parallel=DataParallel(), spread=True)
+    tables = DeviceTables.of(store, "train", layout=layout)
+    assert tables.mentions == 13
+    specs = tables.specs()
+    assert specs.shared["entity_text"] != specs.shared["entity_has_text"]
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(tables))
+    assert DeviceTables.bytes(store, ["train"], layout=layout) == held

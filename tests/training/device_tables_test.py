@@ -1,0 +1,94 @@
+"""Batches looked up on the device are the host's, bit for bit; tables that do not fit say so."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipeline import schema
+from data_pipeline.graphs import GraphTables
+from data_pipeline.schema import DataError
+from data_pipeline.store.reader import Store
+from drin_jax.training import device_tables
+from drin_jax.training.device_tables import DeviceTables
+from drin_jax.types import UserError
+from tests.support.fixtures import tiny_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Padding, golds that are lost, and vertices without text or picture."""
+    path = tmp_path_factory.mktemp("resident") / "store"
+    lacking = {"without_text": 0.3, "without_image": 0.4, "padding": 0.4, "without_gold": 0.5}
+    return tiny_store(path, **lacking, tokens=True, regions=True)
+
+
+def batch_of(tables: DeviceTables, rows: np.ndarray) -> dict[str, jax.Array]:
+    return jax.jit(lambda tables, rows: tables.batch(rows))(tables, rows.astype(np.int32))
+
+
+@pytest.mark.parametrize(
+    ("r", "gold_slot", "needs"),
+    [
+        (0, False, ()),
+        (2, False, ("regions",)),
+        (0, True, ("tokens", "characters")),
+        (2, True, schema.NEEDS),
+    ],
+)
+def test_batches_are_the_loaders(
+    store: Store, r: int, gold_slot: bool, needs: tuple[str, ...]
+) -> None:
+    train = DeviceTables.of(store, "train", r=r, gold_slot=gold_slot, needs=needs)
+    for split, rows in (("train", [*range(13), -1]), ("test", [*range(7), -1])):
+        tables = DeviceTables.of(store, split, r=r, gold_slot=gold_slot, needs=needs, like=train)
+        loader = GraphTables(store, split, r=r, gold_slot=gold_slot, needs=needs)
+        host, device = loader.batch(np.array(rows)), batch_of(tables, np.array(rows))
+        assert device.keys() == host.keys()
+        for name, expected in host.items():
+            assert device[name].dtype == expected.dtype, name
+            np.testing.assert_array_equal(device[name], expected, err_msg=name)
+        for name in ("has_text", "has_image"):  # there is something to get wrong
+            there = np.asarray(device[f"entity_{name}"])
+            assert there.any()
+            assert not there.all()
+
+
+def test_a_store_without_pictures(tmp_path: Path) -> None:
+    store = tiny_store(tmp_path / "store", v=0)
+    rows = np.arange(4)
+    device = batch_of(DeviceTables.of(store, "valid"), rows)
+    for name, expected in GraphTables(store, "valid").batch(rows).items():
+        np.testing.assert_array_equal(device[name], expected, err_msg=name)
+
+
+def test_splits_share_entities_and_mentions(store: Store) -> None:
+    train = DeviceTables.of(store, "train", needs=schema.NEEDS)
+    valid = DeviceTables.of(store, "valid", needs=schema.NEEDS, like=train)
+    assert valid.shared is train.shared
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves((train, valid.split)))
+    assert DeviceTables.bytes(store, ["train", "valid"], needs=schema.NEEDS) == held
+    cut = DeviceTables.of(store, "train", r=2, gold_slot=True, like=train)
+    needed = DeviceTables.bytes(store, ["train"], r=2, gold_slot=True, shared=False)
+    assert needed == sum(leaf.nbytes for leaf in cut.split.values())
+
+
+def test_tables_that_do_not_fit_are_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_tables.free_bytes() > 1 << 20
+    needed = DeviceTables.bytes(store, ["train"])
+    monkeypatch.setattr(device_tables, "free_bytes", lambda: needed)
+    with pytest.raises(UserError, match=r"tables take .* GB free.*; lower retrieval\.r") as caught:
+        DeviceTables.of(store, "train")
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(device_tables, "free_bytes", lambda: 2 * needed)
+    assert DeviceTables.of(store, "train").mentions == 13
+
+
+def test_unknown_splits_and_too_many_candidates_are_refused(store: Store) -> None:
+    with pytest.raises(DataError, match="'dev' is no split"):
+        DeviceTables.of(store, "dev")
+    with pytest.raises(DataError, match="'glosses' is nothing"):
+        DeviceTables.of(store, "train", needs=("glosses",))
+    with pytest.raises(DataError, match=r"graph\.r is 5, but .* holds 4"):
+        DeviceTables.of(store, "train", r=5)
