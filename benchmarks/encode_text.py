@@ -19,9 +19,9 @@ import jax
 import numpy as np
 
 from data_pipeline.progress import Progress
+from data_pipeline.schema import UserError
 from drin_jax.encoders.buckets import plan
 from drin_jax.encoders.text_encoder import TextEncoder
-from drin_jax.types import UserError
 
 PADDED = 512
 POOLINGS = ("span", "cls")

@@ -7,8 +7,8 @@ Both first ways are `drin_jax.experiments.seeds` with and without `vmap`, take t
 tables, and must agree on the first losses. Printed are the medians of wall and CPU time of so
 many steps of every seed, compiled before, and what compiling took; the times of shared cores
 move, so read the CPU time there. With --mains also whole trainings with `config`'s epochs,
-checkpoints and evaluation of valid: as many commands `drin_jax.main` as seeds, and one call of `train_seeds`,
-start of Python included.
+checkpoints and evaluation of valid: as many commands `drin_jax.main` as seeds, and one call of
+`train_seeds`, start of Python included.
 """
 
 import argparse

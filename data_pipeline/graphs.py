@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 
 from data_pipeline import schema
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from data_pipeline.system_features import SystemFeatures
 
@@ -24,7 +24,7 @@ class GraphTables:
         needs: of `schema.NEEDS`, what the batch holds beside the vertex features.
 
     Raises:
-        DataError: the split is unknown or empty, or the store holds fewer candidates than r or
+        UserError: the split is unknown or empty, or the store holds fewer candidates than r or
             lacks what is needed.
     """
 
@@ -39,7 +39,7 @@ class GraphTables:
     ):
         self.mentions = store.check_split(split)
         if not 0 <= r <= store.sizes["r"]:
-            raise DataError(
+            raise UserError(
                 f"graph.r is {r}, but {store.path} holds {store.sizes['r']} candidates of a mention"
             )
         self.r = r or store.sizes["r"]

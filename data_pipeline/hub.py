@@ -31,8 +31,8 @@ from huggingface_hub.utils import build_hf_headers
 from rich import progress
 from rich.console import Console
 
-from data_pipeline.schema import DataError
-from data_pipeline.store import arrays
+from data_pipeline.files import write_json
+from data_pipeline.schema import UserError
 
 SCHEME = "hub:"
 MARKER = ".hub.json"
@@ -62,11 +62,11 @@ def parse(source: str) -> tuple[str, str | None]:
     """Repository and revision of "hub:OWNER/NAME" or "hub:OWNER/NAME@REVISION".
 
     Raises:
-        DataError: not of this form.
+        UserError: not of this form.
     """
     name, at, revision = source.removeprefix(SCHEME).partition("@")
     if not source.startswith(SCHEME) or not _NAME.fullmatch(name) or bool(at) != bool(revision):
-        raise DataError(f"{source!r}: write hub:OWNER/NAME or hub:OWNER/NAME@REVISION")
+        raise UserError(f"{source!r}: write hub:OWNER/NAME or hub:OWNER/NAME@REVISION")
     return name, revision or None
 
 
@@ -80,7 +80,7 @@ def fetch(source: str, root: str | Path) -> None:
         source: as `parse` takes it.
 
     Raises:
-        DataError: one line where the source is malformed, unknown, gated or not to be reached, a
+        UserError: one line where the source is malformed, unknown, gated or not to be reached, a
             transfer breaks off or arrives damaged, or `root` holds something else.
     """
     name, revision = parse(source)
@@ -89,7 +89,7 @@ def fetch(source: str, root: str | Path) -> None:
     left = _read_marker(root)
     if left is not None and {key: left.get(key) for key in asked} != asked:
         was = f"{SCHEME}{left.get('repository')}" + f"@{left['revision']}" * bool(left["revision"])
-        raise DataError(f"{source}: {root} holds {was}; give another data.root")
+        raise UserError(f"{source}: {root} holds {was}; give another data.root")
     if left is not None and left["complete"] and _whole(root, left["files"]):
         return
     try:
@@ -98,15 +98,15 @@ def fetch(source: str, root: str | Path) -> None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise DataError(f"{source}: another process is downloading it; wait") from None
+                raise UserError(f"{source}: another process is downloading it; wait") from None
             with _quiet():
                 _fetch(source, root, asked, _read_marker(root))
-    except DataError:
+    except UserError:
         raise
     except Exception as error:  # the hub's client raises many kinds (httpx, requests, OSError)
         if isinstance(error, OSError) and error.errno is not None:
             told = f"{source}: {root} cannot be written ({error.strerror})"
-            raise DataError(told) from None
+            raise UserError(told) from None
         raise _explained(source, error) from None
 
 
@@ -125,24 +125,24 @@ def _whole(root: Path, files: dict[str, int]) -> bool:
     )
 
 
-def _explained(source: str, error: Exception) -> DataError:
+def _explained(source: str, error: Exception) -> UserError:
     mend = "download it elsewhere and set data.root to its folder"
     if isinstance(error, errors.GatedRepoError):
-        return DataError(f"{source}: gated on the hub; log in (`hf auth login`)")
+        return UserError(f"{source}: gated on the hub; log in (`hf auth login`)")
     if isinstance(error, errors.RevisionNotFoundError):
-        return DataError(f"{source}: the hub has no such revision; check what follows the @")
+        return UserError(f"{source}: the hub has no such revision; check what follows the @")
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     unknown = isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError)
     if unknown or status == 401:
-        return DataError(
+        return UserError(
             f"{source}: no data set that the Hugging Face hub knows; check the name, or log in "
             "(`hf auth login`) if it is private"
         )
     told = f"cannot be reached ({type(error).__name__})"
     if status is not None:
         told = f"answered with {status}"
-    return DataError(f"{source}: the Hugging Face hub {told}; {mend}")
+    return UserError(f"{source}: the Hugging Face hub {told}; {mend}")
 
 
 @contextlib.contextmanager
@@ -171,19 +171,19 @@ def _fetch(source: str, root: Path, asked: dict[str, Any], left: dict[str, Any] 
         if isinstance(entry, huggingface_hub.hf_api.RepoFile) and entry.path != ".gitattributes":
             path = PurePosixPath(entry.path)
             if path.is_absolute() or ".." in path.parts or path.parts[0] in (MARKER, PARTS):
-                raise DataError(f"{source}: holds a file {entry.path!r}, which is refused")
+                raise UserError(f"{source}: holds a file {entry.path!r}, which is refused")
             content = entry.lfs.sha256 if entry.lfs else entry.blob_id
             files.append(_File(entry.path, entry.size, content))
     if not files:
-        raise DataError(f"{source}: holds no files; check the name")
+        raise UserError(f"{source}: holds no files; check the name")
     marker = asked | {"commit": commit, "files": {file.path: file.size for file in files}}
-    arrays.write_json(root / MARKER, marker | {"complete": False})
+    write_json(root / MARKER, marker | {"complete": False})
     url = {
         file.path: huggingface_hub.hf_hub_url(name, file.path, repo_type="dataset", revision=commit)
         for file in files
     }
     _download(source, root, files, url, replace=left is not None)
-    arrays.write_json(root / MARKER, marker | {"complete": True})
+    write_json(root / MARKER, marker | {"complete": True})
     for part in (root / PARTS).glob("*.part"):
         part.unlink()
 
@@ -226,14 +226,14 @@ def _download(
 def _one(
     source: str, root: Path, file: _File, url: str, replace: bool, advance: Callable[[int], None]
 ) -> None:
-    """Makes one file whole. DataError if it breaks off, comes damaged, or stands in the way."""
+    """Makes one file whole. UserError if it breaks off, comes damaged, or stands in the way."""
     target = root / file.path
     if target.exists():
         if target.stat().st_size == file.size and _hash(target, file) == file.hash:
             advance(file.size)
             return
         if not replace:
-            raise DataError(f"{source}: {target} is there already and differs; move it away")
+            raise UserError(f"{source}: {target} is there already and differs; move it away")
     part = root / PARTS / f"{file.hash}-{file.path.replace('/', '_')[-80:]}.part"
     done = part.stat().st_size if part.exists() else 0
     if done > file.size:
@@ -249,13 +249,13 @@ def _one(
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk
-        raise DataError(
+        raise UserError(
             f"{source}: the transfer of {file.path} broke off ({type(error).__name__}); run again "
             "to go on"
         ) from None
     if _hash(part, file) != file.hash:
         part.unlink()
-        raise DataError(
+        raise UserError(
             f"{source}: {file.path} arrived damaged (its hash is not the hub's); run again"
         )
     target.parent.mkdir(parents=True, exist_ok=True)

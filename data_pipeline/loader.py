@@ -15,7 +15,7 @@ import grain
 import numpy as np
 
 from data_pipeline.graphs import Batch, GraphTables
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 
 THREADS = 2
@@ -32,7 +32,7 @@ class TrainOrder:
         split: its name, kept in saved positions.
 
     Raises:
-        DataError: a number out of range.
+        UserError: a number out of range.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TrainOrder:
             ("train.max_mentions", max_mentions, 0),
         ):
             if value < least:
-                raise DataError(f"{name} is {value}; it must be at least {least}")
+                raise UserError(f"{name} is {value}; it must be at least {least}")
         self.split, self.split_size = split, mentions
         self.mentions = min(max_mentions or mentions, mentions)
         self.batch, self.seed = batch, seed
@@ -79,17 +79,17 @@ class TrainOrder:
         """The next step of a position that `position` gave.
 
         Raises:
-            DataError: the order there was another: another seed, batch or number of mentions.
+            UserError: the order there was another: another seed, batch or number of mentions.
         """
         for name, value in self._fixed().items():
             if position.get(name) != value:
-                raise DataError(
+                raise UserError(
                     f"the saved data position has {name} = {position.get(name)}, this run {value}; "
                     "go on with the old value or start in another --workdir"
                 )
         step = position.get("step")
         if not isinstance(step, int) or step < 0:
-            raise DataError(f"the saved data position has step = {step!r}; it must be at least 0")
+            raise UserError(f"the saved data position has step = {step!r}; it must be at least 0")
         return step
 
     def _fixed(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class TrainLoader:
         threads: that read ahead, threads + 1 batches at most; 0: none. They change no batch.
 
     Raises:
-        DataError: an empty split, a batch that does not divide over the processes, or a number out
+        UserError: an empty split, a batch that does not divide over the processes, or a number out
             of range.
     """
 
@@ -137,7 +137,7 @@ class TrainLoader:
             tables.mentions, batch=batch, seed=seed, max_mentions=max_mentions, split=split
         )
         if epochs < 1:
-            raise DataError(f"train.epochs is {epochs}; it must be at least 1")
+            raise UserError(f"train.epochs is {epochs}; it must be at least 1")
         self._share = _Share(batch, process_index, process_count, "train.batch")
         self.order = order
         self.steps_per_epoch = order.steps_per_epoch
@@ -164,7 +164,7 @@ class TrainLoader:
         """Go on at a position that `get_state` gave.
 
         Raises:
-            DataError: as `TrainOrder.step_at`.
+            UserError: as `TrainOrder.step_at`.
         """
         step = self.order.step_at(state)
         # Beyond the end (fewer epochs than before): nothing is left.
@@ -196,7 +196,7 @@ class EvalLoader:
     ):
         tables = GraphTables(store, split, r=r, gold_slot=gold_slot, needs=needs)
         if batch < 1:
-            raise DataError(f"eval.batch is {batch}; it must be at least 1")
+            raise UserError(f"eval.batch is {batch}; it must be at least 1")
         share = _Share(batch, process_index, process_count, "eval.batch")
         self._threads = threads
         self._source = _InOrder(tables, share)
@@ -219,12 +219,12 @@ class _Share:
 
     def __init__(self, batch: int, index: int, count: int, field: str):
         if batch % count:
-            raise DataError(
+            raise UserError(
                 f"{field} is {batch}, which does not divide over {count} processes; "
                 f"use a multiple of {count}"
             )
         if not 0 <= index < count:
-            raise DataError(f"process {index} of {count}: count from 0")
+            raise UserError(f"process {index} of {count}: count from 0")
         self.batch = batch
         self._part = slice(index * (batch // count), (index + 1) * (batch // count))
 

@@ -13,7 +13,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from drin_jax.parallel import multihost
+SPEAKS = True  # whether this process shows progress: of several, process 0 alone
 
 
 class Progress:
@@ -24,7 +24,7 @@ class Progress:
         self.title, self.total, self.done, self.unit = title, total, done, unit
         self._start = done
         self._note = ""
-        self._live = sys.stderr.isatty() and multihost.lead()
+        self._live = sys.stderr.isatty() and SPEAKS
 
     def __enter__(self) -> "Progress":
         self._began = time.perf_counter()
@@ -63,7 +63,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._bar.stop()
-        if not multihost.lead():
+        if not SPEAKS:
             return
         seconds = time.perf_counter() - self._began
         print(

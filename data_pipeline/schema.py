@@ -21,8 +21,8 @@ NOT_RETRIEVED = -1
 PADDING = -1
 
 
-class DataError(ValueError):
-    """Bad input, told in one line: what is wrong, where, and what to do about it."""
+class UserError(Exception):
+    """A mistake the user can mend, told in one line: what is wrong, where, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

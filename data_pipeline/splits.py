@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 
-from data_pipeline.schema import DataError, Mention
+from data_pipeline.schema import Mention, UserError
 
 MODES = ("disjoint", "published")
 
@@ -27,12 +27,12 @@ def assign(
             mention is published as valid; else not used.
 
     Raises:
-        DataError: unknown mode, or fraction out of range.
+        UserError: unknown mode, or fraction out of range.
     """
     if mode not in MODES:
-        raise DataError(f"data.split = {mode!r} is unknown; known: {', '.join(MODES)}")
+        raise UserError(f"data.split = {mode!r} is unknown; known: {', '.join(MODES)}")
     if not 0 <= valid_fraction < 1:
-        raise DataError(f"data.valid_fraction = {valid_fraction} must be in [0, 1)")
+        raise UserError(f"data.valid_fraction = {valid_fraction} must be in [0, 1)")
     kept = list(mentions)
     if not any(mention.split == "valid" for mention in kept):
         kept = hold_out(kept, valid_fraction)

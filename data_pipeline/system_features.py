@@ -6,7 +6,7 @@ from itertools import repeat
 import numpy as np
 
 from data_pipeline import schema
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 
 NAMES = ("mention_surface", "entity_name")
@@ -14,13 +14,13 @@ FLAGS = {"tokens": "--config.encoders.tokens=True", "regions": "--config.encoder
 
 
 def check(store: Store, needs: Collection[str]) -> None:
-    """DataError, with the command that adds it, where the store lacks what is needed."""
+    """UserError, with the command that adds it, where the store lacks what is needed."""
     for need in needs:
         if need not in schema.NEEDS:
-            raise DataError(f"{need!r} is nothing a system can need; known are {schema.NEEDS}")
+            raise UserError(f"{need!r} is nothing a system can need; known are {schema.NEEDS}")
     if lacking := store.lacks(needs):
         flags = " ".join(FLAGS[need] for need in lacking)
-        raise DataError(
+        raise UserError(
             f"{store.path}: holds no {' and no '.join(lacking)} of the mentions, which this system "
             f"needs; python -m drin_jax.extract with the same --config and --workdir and {flags} "
             "adds them"
@@ -31,7 +31,7 @@ class SystemFeatures:
     """Looks up what the systems of these needs read, for rows of the mention and entity tables.
 
     Raises:
-        DataError: the store lacks some of it.
+        UserError: the store lacks some of it.
     """
 
     def __init__(self, store: Store, needs: Collection[str]):

@@ -9,6 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from data_pipeline.loader import TrainLoader, TrainOrder
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.evaluation.evaluate import Protocol
@@ -18,7 +19,6 @@ from drin_jax.training import losses
 from drin_jax.training.batches import HostSteps, ResidentSteps, Steps
 from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.step import make_train_step
-from drin_jax.types import UserError
 
 LEAK_WARNING = (
     "warning: graph.gold_slot is 'upstream': the gold is put into every graph. Scores of this run "

@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from data_pipeline.schema import DataError
+from data_pipeline.files import write_json
+from data_pipeline.schema import UserError
 from drin_jax.parallel import multihost
-from drin_jax.types import UserError
 
 FLAGS = flags.FLAGS
 
@@ -92,7 +92,7 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
     except _Left as left:
         multihost.leave(f"stopped by {signal.Signals(left.number).name}", left.number + 128)
         _end(left.number + 128)
-    except (UserError, DataError) as error:
+    except UserError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
@@ -215,8 +215,6 @@ def claim_workdir(
             )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(new, indent=1) + "\n")
-        partial.replace(path)
+        write_json(path, new)
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from data_pipeline.loader import TrainOrder
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import command, extract, models, shared_folders
 from drin_jax.building import LEAK_WARNING, Setup, check, make_steps, set_up
@@ -31,7 +32,6 @@ from drin_jax.training import placement as placing
 from drin_jax.training.device_tables import ONE_DEVICE, DeviceTables
 from drin_jax.training.loop import Trainer
 from drin_jax.training.step import create_state
-from drin_jax.types import UserError
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import command, extract
 from drin_jax.parallel import multihost
-from drin_jax.types import UserError
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
@@ -25,7 +25,7 @@ def prepare(config: ConfigDict, workdir: Path, needs: Collection[str]) -> Store:
     """`extract.prepare` on process 0; the others wait, for hours if need be, and open the same.
 
     Raises:
-        UserError, DataError: as there, or a process does not see that store.
+        UserError: as there, or a process does not see that store.
     """
     store = multihost.once(
         "features of process 0",

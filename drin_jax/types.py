@@ -17,12 +17,10 @@ import flax.struct
 import jax
 from jaxtyping import Array, Bool, Float, Int
 
+from data_pipeline.schema import UserError
+
 Aux = dict[str, Any]
 Metrics = dict[str, jax.Array]
-
-
-class UserError(Exception):
-    """A mistake the user can mend, told in one line: what, where, and what to do."""
 
 
 @flax.struct.dataclass

@@ -16,11 +16,12 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from data_pipeline.graphs import GraphTables
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building, command, extract
 from drin_jax.evaluation.evaluate import Scorer
 from drin_jax.training.checkpoint import Checkpoints
-from drin_jax.types import Aux, GraphBatch, UserError
+from drin_jax.types import Aux, GraphBatch
 
 CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
 
@@ -90,7 +91,7 @@ def open_run(workdir: Path) -> FinishedRun:
     Raises:
         UserError: there is none, it is not finished, its store is gone, or its checkpoint does not
             fit its config.
-        DataError: the store was made with other settings, or is damaged.
+        UserError: the store was made with other settings, or is damaged.
     """
     report = _read(workdir, REPORT)
     config = read_config(workdir)

@@ -10,9 +10,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import common, forms
+from data_pipeline.schema import UserError
 from drin_jax import building, models
 from drin_jax.command import LATER_FIELDS, claim_workdir, flat
-from drin_jax.types import UserError
 from tests.support.commands import assert_one_clear_line
 from tests.support.commands import run as run_command
 

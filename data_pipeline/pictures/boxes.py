@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.readers import files
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 
 Boxes = tuple[np.ndarray, np.ndarray]  # [k, 4] and [k] float32
 
@@ -25,23 +25,23 @@ def load(path: Path, sources: dict[str, str]) -> dict[str, Boxes]:
     """Picture -> boxes and scores, best first.
 
     Raises:
-        DataError: no such file; or, with file and line, what is wrong in it.
+        UserError: no such file; or, with file and line, what is wrong in it.
     """
     found: dict[str, Boxes] = {}
     for where, row in files.json_lines(path, sources):
         for key in ("image", "boxes", "scores"):
             if key not in row:
-                raise DataError(f'{where}: key "{key}" is missing')
+                raise UserError(f'{where}: key "{key}" is missing')
         name = files.text(row["image"], '"image"', where, empty=False)
         picture = os.path.normpath(path.parent / name)
         if picture in found:
-            raise DataError(f"{where}: {name!r} is given twice; keep one line a picture")
+            raise UserError(f"{where}: {name!r} is given twice; keep one line a picture")
         boxes = _numbers(row["boxes"], (-1, 4), f'{where}: "boxes"')
         scores = _numbers(row["scores"], (-1,), f'{where}: "scores"')
         if len(boxes) != len(scores):
-            raise DataError(f"{where}: {len(boxes)} boxes but {len(scores)} scores")
+            raise UserError(f"{where}: {len(boxes)} boxes but {len(scores)} scores")
         if (scores <= 0).any() or (boxes[:, 2:] <= boxes[:, :2]).any():
-            raise DataError(
+            raise UserError(
                 f"{where}: scores must be above 0, boxes [left, top, right, bottom] with left < "
                 "right and top < bottom"
             )
@@ -59,5 +59,5 @@ def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         form = "[[left, top, right, bottom], …]" if len(shape) > 1 else "[score, …]"
-        raise DataError(f"{what} must be {form}, finite numbers") from None
+        raise UserError(f"{what} must be {form}, finite numbers") from None
     return array

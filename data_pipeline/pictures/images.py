@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 
 # What became of a picture; a store's scratch table holds the index. The first five were read.
 STATUSES = (
@@ -98,7 +98,7 @@ def processor(settings: Mapping[str, Any], where: str) -> Recipe:
         where: names the file in errors.
 
     Raises:
-        DataError: another kind of processor, or sizes that make no sense.
+        UserError: another kind of processor, or sizes that make no sense.
     """
     kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or "")
     for end in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
@@ -112,8 +112,8 @@ def processor(settings: Mapping[str, Any], where: str) -> Recipe:
             height, width = _sides(settings.get("size", 224))
             return Recipe(height, width, None, int(settings.get("resample", _BILINEAR)))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: its sizes make no sense ({error}); download it again") from None
-    raise DataError(
+        raise UserError(f"{where}: its sizes make no sense ({error}); download it again") from None
+    raise UserError(
         f"{where}: image processor {kind!r} is not one of CLIP, ConvNext, ViT; "
         'use image.preprocess = "paper" or another checkpoint'
     )

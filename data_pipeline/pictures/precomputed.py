@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.schema import DataError
+from data_pipeline.files import write_whole
+from data_pipeline.schema import UserError
 
 # name -> number of axes
 ARRAYS = {"pooled": 2, "objects": 3, "object_score": 2, "clip_image": 2, "clip_text": 2}
@@ -80,7 +81,7 @@ def load(path: str | Path) -> Precomputed:
     """Reads and checks a file of the form above.
 
     Raises:
-        DataError: no such file or no .npz; or, with the array's name, an array that is missing, has
+        UserError: no such file or no .npz; or, with the array's name, an array that is missing, has
             the wrong axes, type or length, is not finite, or a key that is given twice.
     """
     path = Path(path)
@@ -88,12 +89,12 @@ def load(path: str | Path) -> Precomputed:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name in (*KEYS, *ARRAYS)}
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; encoders.pictures names the .npz file") from None
+        raise UserError(f"{path} is missing; encoders.pictures names the .npz file") from None
     except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{path}: not a whole .npz file of plain arrays ({error})") from None
+        raise UserError(f"{path}: not a whole .npz file of plain arrays ({error})") from None
     for name in (*KEYS, *ARRAYS):
         if name not in arrays:
-            raise DataError(
+            raise UserError(
                 f"{path}: array {name!r} is missing; see data_pipeline/pictures/precomputed.py"
             )
     strings = {name: _strings(arrays[name], name, path) for name in KEYS}
@@ -101,22 +102,22 @@ def load(path: str | Path) -> Precomputed:
     for name, array in numbers.items():
         key = "text" if name == "clip_text" else "path"
         if len(array) != len(strings[key]):
-            raise DataError(
+            raise UserError(
                 f"{path}: array {name!r} has {len(array)} rows, but {key!r} has {len(strings[key])}"
             )
     if numbers["objects"].shape[1] != numbers["object_score"].shape[1]:
-        raise DataError(
+        raise UserError(
             f"{path}: arrays 'objects' and 'object_score' differ in their number of objects"
         )
     if numbers["clip_image"].shape[1] != numbers["clip_text"].shape[1]:
-        raise DataError(f"{path}: arrays 'clip_image' and 'clip_text' differ in width")
+        raise UserError(f"{path}: arrays 'clip_image' and 'clip_text' differ in width")
     if (numbers["object_score"] < 0).any():
-        raise DataError(f"{path}: array 'object_score' has values below 0")
+        raise UserError(f"{path}: array 'object_score' has values below 0")
     strings["path"] = [os.path.normpath(path.parent / one) for one in strings["path"]]
     for name, values in strings.items():
         if len(set(values)) < len(values):
             twice = next(value for value in values if values.count(value) > 1)
-            raise DataError(f"{path}: array {name!r} holds {twice!r} twice")
+            raise UserError(f"{path}: array {name!r} holds {twice!r} twice")
     return Precomputed(path=strings["path"], text=strings["text"], **numbers)
 
 
@@ -127,28 +128,25 @@ def save(file: Path, *, paths: Sequence[str], texts: Sequence[str], **arrays: np
     sorted_arrays = {
         name: arrays[name][order["text" if name == "clip_text" else "path"]] for name in ARRAYS
     }
-    partial = file.with_name(file.name + ".partial.npz")
-    np.savez(
-        partial, allow_pickle=False, **{k: v[order[k]] for k, v in strings.items()}, **sorted_arrays
-    )
-    os.replace(partial, file)
+    content = {k: v[order[k]] for k, v in strings.items()} | sorted_arrays
+    write_whole(file, lambda out: np.savez(out, allow_pickle=False, **content))
 
 
 def _strings(array: np.ndarray, name: str, path: Path) -> list[str]:
     if array.ndim != 1 or array.dtype.kind != "U":
-        raise DataError(f"{path}: array {name!r} must be one axis of str, not {_form(array)}")
+        raise UserError(f"{path}: array {name!r} must be one axis of str, not {_form(array)}")
     return array.tolist()
 
 
 def _numbers(array: np.ndarray, name: str, path: Path) -> np.ndarray:
     if array.ndim != ARRAYS[name] or array.dtype.kind != "f":
-        raise DataError(
+        raise UserError(
             f"{path}: array {name!r} must be {ARRAYS[name]} axes of floats, not {_form(array)}"
         )
     array = np.ascontiguousarray(array, np.float32)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
     if len(bad):
-        raise DataError(f"{path}: array {name!r} is not finite in row {bad[0]}")
+        raise UserError(f"{path}: array {name!r} is not finite in row {bad[0]}")
     return array
 
 

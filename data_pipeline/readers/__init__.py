@@ -16,7 +16,7 @@ from data_pipeline.readers import (
     wikidiverse,
     wikimel,
 )
-from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
+from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 Item = TypeVar("Item", Mention, Entity)
 
@@ -57,7 +57,7 @@ def read(
         "train", "valid" and "test" (mentions that are left) and "clean_test" (clean ones of test).
 
     Raises:
-        DataError: unknown reader or split mode, missing or broken files.
+        UserError: unknown reader or split mode, missing or broken files.
     """
     corpus = load(reader, root, name=name, source=source)
     mentions, split_counts = splits.assign(
@@ -84,7 +84,7 @@ def load(reader: str, root: str | Path, *, name: str, source: str = "") -> Corpu
     """The corpus as published: nothing dropped, its own splits, pictures there or not.
 
     Raises:
-        DataError: unknown reader, missing or broken files, entities without a single name, or
+        UserError: unknown reader, missing or broken files, entities without a single name, or
             candidates of which not one is in the knowledge base.
     """
     try:
@@ -93,21 +93,21 @@ def load(reader: str, root: str | Path, *, name: str, source: str = "") -> Corpu
         if not Path(root).is_dir():
             raise files.MissingFile(f"data.root = {root} is not a folder")
         if reader not in READERS:
-            raise DataError(
+            raise UserError(
                 f"data.reader = {reader!r} is unknown; known: {', '.join(READERS)} "
                 "(other formats can be brought in as JSONL: docs/data.md)"
             )
         corpus = READERS[reader](Path(root), name)
     except files.MissingFile as error:
-        raise DataError(f"{error}. {source}".rstrip() if source else str(error)) from None
+        raise UserError(f"{error}. {source}".rstrip() if source else str(error)) from None
     if not any(entity.name.strip() for entity in corpus.entities):
-        raise DataError(
+        raise UserError(
             f"{root}: not one entity has a name; the table of names is not the right one"
         )
     ids = {entity.id for entity in corpus.entities}
     offered = [one for mention in corpus.mentions for one in mention.candidates or ()]
     if offered and ids.isdisjoint(offered):
-        raise DataError(
+        raise UserError(
             f"{root}: not one candidate, such as {offered[0]!r}, is in the knowledge base of "
             f"{len(ids)} entities; entities and candidates are not of one data set"
         )

@@ -19,7 +19,7 @@ from typing import Any
 from data_pipeline.readers import files
 from data_pipeline.readers.mentions import locate, rows, sample_id
 from data_pipeline.readers.wikipedia import MENTION_PICTURES, title
-from data_pipeline.schema import Corpus, DataError, Entity, Mention
+from data_pipeline.schema import Corpus, Entity, Mention, UserError
 
 FIELDS = {"key", "mention", "sentence", "candidates", "gold", "mention_image"}
 
@@ -29,7 +29,7 @@ def read(root: Path, name: str) -> Corpus:
 
     Raises:
         MissingFile: no such list.
-        DataError: a file is not what it should be; names the file and the row.
+        UserError: a file is not what it should be; names the file and the row.
     """
     sources: dict[str, str] = {}
     texts: dict[str, set[str]] = {}
@@ -57,7 +57,7 @@ def read(root: Path, name: str) -> Corpus:
                 candidates=_candidates(row, where, texts),
             )
             if mention.id in mentions:
-                raise DataError(f"{where}: key {key!r} is given twice in the {split} split")
+                raise UserError(f"{where}: key {key!r} is given twice in the {split} split")
             mentions[mention.id] = mention
             if gold is not None:
                 texts.setdefault(gold, set())
@@ -85,7 +85,7 @@ def _candidates(row: dict[str, Any], where: str, texts: dict[str, set[str]]) -> 
     """The titles in their order; their descriptions are added to `texts`."""
     given = row["candidates"]
     if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
-        raise DataError(f'{where}: "candidates" must be a list of objects')
+        raise UserError(f'{where}: "candidates" must be a list of objects')
     titles: list[str] = []
     for one in given:
         named = title(files.text(one.get("name"), 'a candidate\'s "name"', where, empty=False))

@@ -11,14 +11,14 @@ from typing import Any
 from rich import progress
 from rich.console import Console
 
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 
 # What the files of a split are called in public data.
 SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "dev", "val"), "test": ("test",)}
 LONG_FILE = 300_000_000  # bytes; from here on reading line by line takes more than a few seconds
 
 
-class MissingFile(DataError):
+class MissingFile(UserError):
     """A file or folder of the data set that is not there; `readers.read` adds where to get it."""
 
 
@@ -27,23 +27,23 @@ def load_json(path: Path, sources: dict[str, str]) -> Any:
 
     Raises:
         MissingFile: there is no such file.
-        DataError: not UTF-8, not JSON, or a key twice in one object (JSON would keep the last).
+        UserError: not UTF-8, not JSON, or a key twice in one object (JSON would keep the last).
     """
     raw = _open_or_refuse(path)
     sources[path.name] = hashlib.sha256(raw).hexdigest()
     try:
         return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON: {_reason(error)}; fetch it again") from None
+        raise UserError(f"{path}: not valid JSON: {_reason(error)}; fetch it again") from None
 
 
 def load_json_object(path: Path, sources: dict[str, str]) -> dict[str, Any]:
     """`load_json` of a file that must hold an object with at least one key."""
     loaded = load_json(path, sources)
     if not isinstance(loaded, dict) or not loaded:
-        raise DataError(f"{path}: expected a JSON object with at least one key; fetch it again")
+        raise UserError(f"{path}: expected a JSON object with at least one key; fetch it again")
     return loaded
 
 
@@ -54,7 +54,7 @@ def json_lines(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, dict[
 
     Raises:
         MissingFile: there is no such file.
-        DataError: a line is not UTF-8 or no JSON object, or the file holds no object at all.
+        UserError: a line is not UTF-8 or no JSON object, or the file holds no object at all.
     """
     if not path.is_file():
         raise MissingFile(f"{path} is missing")
@@ -68,15 +68,15 @@ def json_lines(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, dict[
             try:
                 row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError:
-                raise DataError(f"{where}: not UTF-8; save the file as UTF-8") from None
+                raise UserError(f"{where}: not UTF-8; save the file as UTF-8") from None
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{where}: not valid JSON: {_reason(error)}") from None
+                raise UserError(f"{where}: not valid JSON: {_reason(error)}") from None
             if not isinstance(row, dict):
-                raise DataError(f"{where}: expected one JSON object a line, got {_kind(row)}")
+                raise UserError(f"{where}: expected one JSON object a line, got {_kind(row)}")
             empty = False
             yield where, row
     if empty:
-        raise DataError(f"{path} is empty; it must hold one JSON object a line")
+        raise UserError(f"{path} is empty; it must hold one JSON object a line")
     sources[path.name] = digest.hexdigest()
 
 
@@ -85,7 +85,7 @@ def columns(path: Path, sources: dict[str, str]) -> dict[str, list[str]]:
 
     Raises:
         MissingFile: there is no such file.
-        DataError: not UTF-8, or a row of one column.
+        UserError: not UTF-8, or a row of one column.
     """
     raw = _open_or_refuse(path)
     sources[path.name] = hashlib.sha256(raw).hexdigest()
@@ -94,9 +94,9 @@ def columns(path: Path, sources: dict[str, str]) -> dict[str, list[str]]:
         try:
             cells = row.decode().split()
         except UnicodeDecodeError:
-            raise DataError(f"{path}:{number}: not UTF-8; save the file as UTF-8") from None
+            raise UserError(f"{path}:{number}: not UTF-8; save the file as UTF-8") from None
         if len(cells) == 1:
-            raise DataError(f"{path}:{number}: a key without values; fetch the file again")
+            raise UserError(f"{path}:{number}: a key without values; fetch the file again")
         if cells:
             table.setdefault(cells[0], []).extend(cells[1:])
     return table
@@ -129,14 +129,14 @@ def separated(path: Path, sources: dict[str, str], separator: str) -> Iterator[t
 def text(value: Any, what: str, where: str, *, empty: bool = True) -> str:
     """`value`, which must be a string that UTF-8 can hold; `what` and `where` are for the error."""
     if not isinstance(value, str):
-        raise DataError(f"{where}: {what} must be a string, got {_kind(value)}")
+        raise UserError(f"{where}: {what} must be a string, got {_kind(value)}")
     if not empty and not value:
-        raise DataError(f"{where}: {what} must not be empty")
+        raise UserError(f"{where}: {what} must not be empty")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise DataError(f"{where}: {what} holds half a surrogate pair; mend the text") from None
+            raise UserError(f"{where}: {what} holds half a surrogate pair; mend the text") from None
     return value
 
 
@@ -163,7 +163,7 @@ def split_files(root: Path) -> dict[str, Path]:
 
     Raises:
         MissingFile: there is none.
-        DataError: two files for one split.
+        UserError: two files for one split.
     """
     stems = {path: path.stem.lower() for path in sorted(root.glob("*.json"))}
     found: dict[str, Path] = {}
@@ -172,7 +172,7 @@ def split_files(root: Path) -> dict[str, Path]:
         paths = [path for path, stem in stems.items() if stem in names or stem.endswith(ends)]
         if len(paths) > 1:
             both = " and ".join(path.name for path in paths[:2])
-            raise DataError(f"{root}: {both} both look like the {split} split; keep one of them")
+            raise UserError(f"{root}: {both} both look like the {split} split; keep one of them")
         if paths:
             found[split] = paths[0]
     if not found:
@@ -207,7 +207,7 @@ def _open_or_refuse(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

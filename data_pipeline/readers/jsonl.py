@@ -16,7 +16,7 @@ from typing import Any
 
 from data_pipeline.readers import files
 from data_pipeline.readers.mentions import sample_id
-from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
+from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 ENTITIES = "entities.jsonl"
 MENTIONS = "mentions.jsonl"
@@ -27,7 +27,7 @@ def read(root: Path, name: str) -> Corpus:
 
     Raises:
         MissingFile: one of the two files is not there.
-        DataError: with file and line: no JSON, a missing key, a wrong type, an id given twice, a
+        UserError: with file and line: no JSON, a missing key, a wrong type, an id given twice, a
             span outside its text, an unknown split; or a file without a single row.
     """
     sources: dict[str, str] = {}
@@ -35,13 +35,13 @@ def read(root: Path, name: str) -> Corpus:
     for where, row in files.json_lines(root / ENTITIES, sources):
         entity = _entity(row, root, where)
         if entity.id in entities:
-            raise DataError(f"{where}: entity id {entity.id!r} is given twice; ids must be unique")
+            raise UserError(f"{where}: entity id {entity.id!r} is given twice; ids must be unique")
         entities[entity.id] = entity
     mentions: dict[str, Mention] = {}
     for where, row in files.json_lines(root / MENTIONS, sources):
         mention = _mention(row, root, where)
         if mention.id in mentions:
-            raise DataError(
+            raise UserError(
                 f"{where}: mention id {mention.id!r} is given twice; ids must be unique"
             )
         mentions[mention.id] = mention
@@ -65,10 +65,10 @@ def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
     elif start is not None:
         name = text[start:end]
     else:
-        raise DataError(f'{where}: "start" and "end" are null; give the surface form as "name"')
+        raise UserError(f'{where}: "start" and "end" are null; give the surface form as "name"')
     split = _get(row, "split", where)
     if split not in SPLITS:
-        raise DataError(f'{where}: unknown "split" {split!r}; known: {", ".join(SPLITS)}')
+        raise UserError(f'{where}: unknown "split" {split!r}; known: {", ".join(SPLITS)}')
     gold, image = _get(row, "entity", where), _picture(row, root, where)
     sample = row.get("sample")
     if sample is None:
@@ -93,9 +93,9 @@ def _span(row: dict[str, Any], text: str, where: str) -> tuple[int | None, int |
     if start is None and end is None:
         return None, None
     if type(start) is not int or type(end) is not int:  # isinstance would let true and false pass
-        raise DataError(f'{where}: "start" and "end" must be whole numbers, or both null')
+        raise UserError(f'{where}: "start" and "end" must be whole numbers, or both null')
     if not 0 <= start < end <= len(text):
-        raise DataError(
+        raise UserError(
             f"{where}: span {start}:{end} is not inside its text of {len(text)} characters "
             "(offsets count characters, the end is exclusive)"
         )
@@ -107,7 +107,7 @@ def _candidates(row: dict[str, Any], where: str) -> tuple[str, ...] | None:
     if given is None:
         return None
     if not isinstance(given, list):
-        raise DataError(f'{where}: "candidates" must be a list of entity ids')
+        raise UserError(f'{where}: "candidates" must be a list of entity ids')
     return tuple(files.text(one, 'each of "candidates"', where, empty=False) for one in given)
 
 
@@ -120,5 +120,5 @@ def _picture(row: dict[str, Any], root: Path, where: str) -> str | None:
 
 def _get(row: dict[str, Any], key: str, where: str) -> Any:
     if key not in row:
-        raise DataError(f'{where}: key "{key}" is missing')
+        raise UserError(f'{where}: key "{key}" is missing')
     return row[key]

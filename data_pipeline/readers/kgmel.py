@@ -25,7 +25,7 @@ from typing import Any
 from data_pipeline.readers import files
 from data_pipeline.readers.entities import ATTRIBUTES, NAMES, by_number, described
 from data_pipeline.readers.mentions import locate, pairs, rows
-from data_pipeline.schema import Corpus, DataError, Entity, Mention
+from data_pipeline.schema import Corpus, Entity, Mention, UserError
 
 DATA_SETS = ("WikiDiverse", "WikiMEL", "RichpediaMEL")
 SPLITS_FILES = ("splits.json", "ids_split_mappings.json")
@@ -37,7 +37,7 @@ def read(root: Path, name: str) -> Corpus:
 
     Raises:
         MissingFile: no data set, or no splits.
-        DataError: a file is not what it should be, or it is not clear which data set is meant.
+        UserError: a file is not what it should be, or it is not clear which data set is meant.
     """
     sources: dict[str, str] = {}
     counts: Counter[str] = Counter()
@@ -52,7 +52,7 @@ def read(root: Path, name: str) -> Corpus:
         text, found = pairs(row, where, "mention")
         names = row["entity"]
         if not isinstance(names, list) or len(names) != len(found):
-            raise DataError(f'{where}: "entity" must be a list of {len(found)} names, as "answer"')
+            raise UserError(f'{where}: "entity" must be a list of {len(found)} names, as "answer"')
         image = files.text(row["imgPath"] or "", '"imgPath"', where)
         counts["sentences_with_a_stand_in_picture"] += image in stand_ins
         counts["sentences_in_no_split"] += row["id"] not in split
@@ -73,7 +73,7 @@ def read(root: Path, name: str) -> Corpus:
                 image=str(pictures / image) if image and image not in stand_ins else None,
             )
             if mention.id in mentions:
-                raise DataError(f"{where}: id {row['id']!r} is given twice; ids must be unique")
+                raise UserError(f"{where}: id {row['id']!r} is given twice; ids must be unique")
             mentions[mention.id] = mention
     entities = _entities(root, titles, sources, counts)
     placed = files.placed(root, sources)
@@ -87,7 +87,7 @@ def _data_set(root: Path, name: str) -> Path:
         raise files.MissingFile(f"{root} holds no {', '.join(f'{one}.json' for one in DATA_SETS)}")
     if len(chosen) > 1:
         stems = ", ".join(path.stem for path in chosen)
-        raise DataError(f"{root} holds several data sets ({stems}); set data.name to one of them")
+        raise UserError(f"{root} holds several data sets ({stems}); set data.name to one of them")
     return chosen[0]
 
 
@@ -101,12 +101,12 @@ def _splits(
     loaded = files.load_json_object(path, sources)
     loaded = loaded.get(data_set, loaded)
     if not isinstance(loaded, dict):
-        raise DataError(f'{path}: {data_set} must be an object with "train", "val" and "test"')
+        raise UserError(f'{path}: {data_set} must be an object with "train", "val" and "test"')
     split: dict[Any, str] = {}
     for key, value in (("train", "train"), ("val", "valid"), ("test", "test")):
         ids = loaded.get(key)
         if not isinstance(ids, list) or not all(type(one) in (int, str) for one in ids):
-            raise DataError(f'{path}: "{key}" must be a list of sentence ids; fetch the file again')
+            raise UserError(f'{path}: "{key}" must be a list of sentence ids; fetch the file again')
         for one in ids:
             if split.get(one, value) != value:
                 counts[f"sentences_moved_from_{split[one]}_to_{value}"] += 1
@@ -120,7 +120,7 @@ def _stand_ins(raw: list[tuple[str, dict[str, Any]]]) -> set[str]:
         if row.get("img-url") is not None:
             files.text(row["img-url"], '"img-url"', where)
         if type(row["id"]) not in (int, str):
-            raise DataError(f'{where}: "id" must be a number or a string')
+            raise UserError(f'{where}: "id" must be a number or a string')
         image = files.text(row["imgPath"] or "", '"imgPath"', where)
         addresses.setdefault(image, set()).add(row.get("img-url"))
     return {image for image, found in addresses.items() if image and len(found) > 1}

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from data_pipeline.readers import files
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 
 
 def locate(text: str, surface: str) -> tuple[int | None, int | None]:
@@ -49,16 +49,16 @@ def rows(loaded: Any, path: Any, fields: set[str]) -> Iterator[tuple[str, dict[s
     """("FILE: row N", row) of each row, from 1, of a list of objects that have all `fields`.
 
     Raises:
-        DataError: not a list, an empty one, or a row that is not such an object.
+        UserError: not a list, an empty one, or a row that is not such an object.
     """
     if not isinstance(loaded, list) or not loaded:
-        raise DataError(f"{path}: expected a JSON list with at least one row; fetch it again")
+        raise UserError(f"{path}: expected a JSON list with at least one row; fetch it again")
     for number, row in enumerate(loaded, 1):
         where = f"{path}: row {number}"
         lacking = fields - row.keys() if isinstance(row, dict) else fields
         if lacking:
             named = ", ".join(f'"{field}"' for field in sorted(lacking))
-            raise DataError(f"{where} must be an object with {named}; fetch the file again")
+            raise UserError(f"{where} must be an object with {named}; fetch the file again")
         yield where, row
 
 
@@ -74,7 +74,7 @@ def pairs(
     text = files.text(row["sentence"], '"sentence"', where)
     forms, golds = _listed(row[surfaces]), _listed(row["answer"])
     if len(forms) != len(golds):
-        raise DataError(f"{where} has {len(forms)} mentions but {len(golds)} answers")
+        raise UserError(f"{where} has {len(forms)} mentions but {len(golds)} answers")
     found: list[tuple[str, str | None]] = []
     for form, gold in zip(forms, golds, strict=True):
         form = files.text(form, f'each of "{surfaces}"', where, empty=False)

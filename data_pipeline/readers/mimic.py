@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from data_pipeline.readers import files
 from data_pipeline.readers.entities import by_number, first_there
 from data_pipeline.readers.mentions import locate_decoded, pairs, rows, sample_id
-from data_pipeline.schema import Corpus, DataError, Entity, Mention
+from data_pipeline.schema import Corpus, Entity, Mention, UserError
 
 KNOWLEDGE_BASE = "kb_entity.json"
 MENTION_PICTURES = ("mention_image", "mention_images")
@@ -34,7 +34,7 @@ def read(root: Path, name: str) -> Corpus:
 
     Raises:
         MissingFile: no file of a split, or no knowledge base.
-        DataError: a file is not what it should be; names the file and the row.
+        UserError: a file is not what it should be; names the file and the row.
     """
     sources: dict[str, str] = {}
     counts: Counter[str] = Counter()
@@ -53,7 +53,7 @@ def _mentions(
     mentions: list[Mention] = []
     loaded = files.load_json(path, sources)
     if isinstance(loaded, dict):
-        raise DataError(f"{path}: expected a JSON list (an object is the form of reader richpedia)")
+        raise UserError(f"{path}: expected a JSON list (an object is the form of reader richpedia)")
     for where, row in rows(loaded, path, {"sentence", "mentions", "answer", "imgPath"}):
         text, found = pairs(row, where)
         stem = _optional(row["imgPath"], '"imgPath"', where).split("/")[-1].split(".")[0]
@@ -83,7 +83,7 @@ def _candidates(row: dict[str, Any], where: str) -> tuple[str, ...] | None:
     if given is None:
         return None
     if not isinstance(given, list):
-        raise DataError(f'{where}: "cands" must be a list of QIDs')
+        raise UserError(f'{where}: "cands" must be a list of QIDs')
     return tuple(files.text(one, 'each of "cands"', where, empty=False) for one in given)
 
 
@@ -95,13 +95,13 @@ def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:
     for where, row in rows(files.load_json(path, sources), path, {"qid", "entity_name"}):
         qid = files.text(row["qid"], '"qid"', where, empty=False)
         if qid in texts:
-            raise DataError(f"{where}: entity {qid!r} is given twice; QIDs must be unique")
+            raise UserError(f"{where}: entity {qid!r} is given twice; QIDs must be unique")
         raw = files.text(row["entity_name"], '"entity_name"', where)
         named = " ".join(unquote(raw).replace("_", " ").split())
         texts[qid] = (named, _optional(row.get("attr"), '"attr"', where))
         shown = row.get("image_list") or []
         if not isinstance(shown, list):
-            raise DataError(f'{where}: "image_list" must be a list of file names')
+            raise UserError(f'{where}: "image_list" must be a list of file names')
         pictures[qid] = [
             os.path.join(folder, files.text(one, '"image_list"', where).split("/")[-1])
             for one in shown

@@ -17,7 +17,7 @@ from pathlib import Path
 from data_pipeline.readers import files
 from data_pipeline.readers.entities import ATTRIBUTES, NAMES, by_number, named
 from data_pipeline.readers.mentions import NeutralIds, locate, pairs, sample_id
-from data_pipeline.schema import Corpus, DataError, Mention
+from data_pipeline.schema import Corpus, Mention, UserError
 
 PICTURES = ("images", "image", "mention_images", "mention_image")
 
@@ -27,7 +27,7 @@ def read(root: Path, name: str) -> Corpus:
 
     Raises:
         MissingFile: no file of a split, or no names or attributes.
-        DataError: a file is not what it should be; names the file and the key.
+        UserError: a file is not what it should be; names the file and the key.
     """
     sources: dict[str, str] = {}
     pictures = files.folder(root, *PICTURES)
@@ -37,14 +37,14 @@ def read(root: Path, name: str) -> Corpus:
         own: list[Mention] = []
         loaded = files.load_json(path, sources)
         if not isinstance(loaded, dict) or not loaded:
-            raise DataError(
+            raise UserError(
                 f"{path}: expected a JSON object of samples"
                 + (" (a list is MIMIC's form: reader mimic)" if isinstance(loaded, list) else "")
             )
         for key, row in loaded.items():
             where = f"{path}: {key!r}"
             if not isinstance(row, dict) or not {"sentence", "mentions", "answer"} <= row.keys():
-                raise DataError(
+                raise UserError(
                     f'{where} must be an object with "sentence", "mentions" and "answer"'
                 )
             text, found = pairs(row, where)

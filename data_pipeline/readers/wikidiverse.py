@@ -29,7 +29,7 @@ from data_pipeline.readers import files
 from data_pipeline.readers.entities import first_there
 from data_pipeline.readers.mentions import locate, sample_id
 from data_pipeline.readers.wikipedia import ENTITY_PICTURES, MENTION_PICTURES, picture, title
-from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
+from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 MENTIONS = "{}_w_10cands.json"
 BRIEFS = "entity2brief_{}.json"
@@ -54,7 +54,7 @@ def read(root: Path, name: str) -> Corpus:
 
     Raises:
         MissingFile: not all three lists, or no texts of entities.
-        DataError: a file is not what it should be; names the file and the row.
+        UserError: a file is not what it should be; names the file and the row.
     """
     sources: dict[str, str] = {}
     counts: Counter[str] = Counter()
@@ -101,20 +101,20 @@ def _rows(root: Path, split: str, sources: dict[str, str]) -> list[Row]:
     path = _found(root, MENTIONS.format(split))
     loaded = files.load_json(path, sources)
     if not isinstance(loaded, list) or not loaded:
-        raise DataError(f"{path}: expected a JSON list with at least one row; fetch it again")
+        raise UserError(f"{path}: expected a JSON list with at least one row; fetch it again")
     rows: list[Row] = []
     for number, cells in enumerate(loaded, 1):
         where = f"{path}: row {number}"
         if not isinstance(cells, list) or len(cells) != FIELDS:
             got = f"{len(cells)} fields" if isinstance(cells, list) else "no list"
-            raise DataError(
+            raise UserError(
                 f"{where} must be a list of {FIELDS} fields, got {got}; fetch the data with "
                 "10 candidates a mention"
             )
         files.text(cells[0], "the sentence", where)
         files.text(cells[2], "the mention", where, empty=False)
         if not isinstance(cells[7], list):
-            raise DataError(f"{where}: the candidates must be a list of URLs")
+            raise UserError(f"{where}: the candidates must be a list of URLs")
         offered = [title(files.text(one, "each candidate", where)) for one in cells[7]]
         rows.append(Row(split, number, where, cells, tuple(filter(None, offered))))
     return rows

@@ -26,7 +26,7 @@ from typing import Any
 from data_pipeline.readers import files
 from data_pipeline.readers.entities import ATTRIBUTES, NAMES, named
 from data_pipeline.readers.mentions import locate, pairs
-from data_pipeline.schema import SPLITS, Corpus, DataError, Mention
+from data_pipeline.schema import SPLITS, Corpus, Mention, UserError
 
 SAMPLES = "Wikidata-MEL.json"
 TEST_KEYS = "test_keys.json"
@@ -42,7 +42,7 @@ def read(root: Path, name: str) -> Corpus:
 
     Raises:
         MissingFile: the folder has neither form whole.
-        DataError: a file is not what it should be; names the file and the key.
+        UserError: a file is not what it should be; names the file and the key.
     """
     sources: dict[str, str] = {}
     counts: dict[str, int] = {}
@@ -65,7 +65,7 @@ def _from_samples(root: Path, sources: dict[str, str], counts: dict[str, int]) -
     if (root / TEST_KEYS).is_file():
         keys = files.load_json(root / TEST_KEYS, sources)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise DataError(f"{root / TEST_KEYS}: expected a JSON list of mention keys")
+            raise UserError(f"{root / TEST_KEYS}: expected a JSON list of mention keys")
         test = set(keys)
     mentions = [
         mention
@@ -74,10 +74,10 @@ def _from_samples(root: Path, sources: dict[str, str], counts: dict[str, int]) -
     ]
     known = {mention.id for mention in mentions}
     if len(known) < len(mentions):
-        raise DataError(f"{path}: two mentions have the same key; a sample id looks like a key")
+        raise UserError(f"{path}: two mentions have the same key; a sample id looks like a key")
     unknown = len(test - known)
     if test and unknown == len(test):
-        raise DataError(
+        raise UserError(
             f"{root / TEST_KEYS}: not one key is a mention of {SAMPLES}; fetch it again"
         )
     counts["test_keys_unknown"] = unknown
@@ -93,7 +93,7 @@ def _from_split_files(root: Path, sources: dict[str, str]) -> list[Mention]:
             for mention in _mentions(root, path, key, sample, row, split):
                 if mention.id in mentions:
                     other = SPLIT_FILES[mentions[mention.id].split]
-                    raise DataError(f"{path}: key {mention.id!r} is also in {other}; keep one")
+                    raise UserError(f"{path}: key {mention.id!r} is also in {other}; keep one")
                 mentions[mention.id] = mention
     return list(mentions.values())
 
@@ -110,7 +110,7 @@ def _mentions(
     """The mentions of one row, of `split` but for the keys in `test`."""
     where = f"{path}: {key!r}"
     if not isinstance(row, dict) or not {"sentence", "mentions", "answer"} <= row.keys():
-        raise DataError(f'{where} must be an object with "sentence", "mentions" and "answer"')
+        raise UserError(f'{where} must be an object with "sentence", "mentions" and "answer"')
     files.text(key, "the key", where, empty=False)
     text, found = pairs(row, where)
     for i, (surface, gold) in enumerate(found):

@@ -18,7 +18,7 @@ from data_pipeline import splits
 from data_pipeline.release import inventory, mention_rows, vertices
 from data_pipeline.release.entity_rows import find_entities
 from data_pipeline.release.inventory import QIDS, WIKIMEL, Release
-from data_pipeline.schema import SPLITS, DataError
+from data_pipeline.schema import SPLITS, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.writer import StoreWriter
 
@@ -29,7 +29,7 @@ def check(root: str | Path) -> list[str]:
     """Everything that is wrong with the release at `root`, a line each; reads no features."""
     try:
         release, problems = inventory.inspect(*inventory.find(root))
-    except DataError as error:
+    except UserError as error:
         return [str(error)]
     if problems:
         return problems
@@ -52,7 +52,7 @@ def _wrong_entities(release: Release) -> Iterator[str]:
     if release.dataset == WIKIMEL:
         try:
             find_entities(release)
-        except DataError as error:
+        except UserError as error:
             yield str(error)
 
 
@@ -84,11 +84,11 @@ def write(root: str | Path, writer: StoreWriter, *, name: str) -> dict[str, Any]
         the report that is kept in the store: `release` (which form), `counts`, `notes`.
 
     Raises:
-        DataError: files are missing, cut, of another shape or type, or contradict each other.
+        UserError: files are missing, cut, of another shape or type, or contradict each other.
     """
     if problems := check(root):
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-        raise DataError(problems[0] + more)
+        raise UserError(problems[0] + more)
     release, _ = inventory.inspect(*inventory.find(root))
     entities = find_entities(release)
     counts = dict(entities.counts) | {"entities": len(entities)}

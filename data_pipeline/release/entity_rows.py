@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipeline.release import upstream_features
 from data_pipeline.release.inventory import QIDS, WIKIMEL, Release
-from data_pipeline.schema import SPLITS, DataError
+from data_pipeline.schema import SPLITS, UserError
 from data_pipeline.store import arrays
 
 CHUNK = 1 << 26  # bytes of the release held at once
@@ -58,7 +58,7 @@ def find_entities(release: Release) -> Entities:
     """Who the entities are.
 
     Raises:
-        DataError: a QID without a row, or a row outside its arrays.
+        UserError: a QID without a row, or a row outside its arrays.
     """
     return _Shared(release) if release.dataset == WIKIMEL else _Repeated(release)
 
@@ -71,7 +71,7 @@ class _Shared(Entities):
         rows, where = release.sizes["E"], release.folder / QIDS
         outside = [qid for qid, row in release.qids.items() if not 0 <= row < rows]
         if outside:
-            raise DataError(
+            raise UserError(
                 f"{where}: {outside[0]} points to row {release.qids[outside[0]]}, but there are "
                 f"{rows} entities; use the files of one release"
             )
@@ -92,7 +92,7 @@ class _Shared(Entities):
             return np.array([self._release.qids[qid] for qid in qids], np.int32)
         except KeyError as error:
             row = qids.index(error.args[0])
-            raise DataError(
+            raise UserError(
                 f"{self._release.path(name)}: row {row} names {error.args[0]!r}, which {QIDS} does "
                 "not list; use the files of one release"
             ) from None

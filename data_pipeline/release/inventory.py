@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.schema import SPLITS, DataError
+from data_pipeline.schema import SPLITS, UserError
 
 WIKIDIVERSE, WIKIMEL = "wikidiverse", "wikimel"
 QIDS = "qid2idx.json"
@@ -107,14 +107,14 @@ class Release:
         return sum(self.headers[name].row_bytes * self.headers[name].shape[0] for name in names)
 
     def rows(self, name: str, begin: int = 0, end: int | None = None) -> np.ndarray:
-        """A copy of these rows; floats as float32. DataError if the file has shrunk meanwhile."""
+        """A copy of these rows; floats as float32. UserError if the file has shrunk meanwhile."""
         header = self.headers[name]
         end = header.shape[0] if end is None else end
         shape = (end - begin, *header.shape[1:])
         offset = header.offset + begin * header.row_bytes
         flat = np.fromfile(self.path(name), header.dtype, math.prod(shape), offset=offset)
         if len(flat) != math.prod(shape):
-            raise DataError(f"{self.path(name)}: ends before row {end}; {_MEND}")
+            raise UserError(f"{self.path(name)}: ends before row {end}; {_MEND}")
         kind = np.float32 if header.dtype.kind == "f" else header.dtype.newbyteorder("=")
         return flat.reshape(shape).astype(kind, copy=False)
 
@@ -128,22 +128,22 @@ def find(root: str | Path) -> tuple[Path, str]:
     """The folder of a release at `root`, or one level below it, and which form it has.
 
     Raises:
-        DataError: no release there, or both forms.
+        UserError: no release there, or both forms.
     """
     root = Path(root)
     if not root.is_dir():
-        raise DataError(f"release: {root} is not a folder; give the one that holds the arrays")
+        raise UserError(f"release: {root} is not a folder; give the one that holds the arrays")
     forms = {form for form in TEMPLATES if _own_files(root, form)}
     found = [(root, form) for form in sorted(forms)]
     if not found:
         found = [(root / form, form) for form in TEMPLATES if _own_files(root / form, form)]
     if not found:
-        raise DataError(
+        raise UserError(
             f"release: {root} holds no array of the authors' release (entity-attr-feature*.npy); "
             "give its wikidiverse or wikimel folder"
         )
     if len(found) > 1:
-        raise DataError(f"release: {root} holds both wikidiverse and wikimel; give one of the two")
+        raise UserError(f"release: {root} holds both wikidiverse and wikimel; give one of the two")
     return found[0]
 
 
@@ -164,7 +164,7 @@ def inspect(folder: Path, dataset: str) -> tuple[Release, list[str]]:
         try:
             if f"{name}.npy" not in missing:
                 headers[name] = _header(folder / f"{name}.npy")
-        except DataError as error:
+        except UserError as error:
             problems.append(str(error))
     qids: dict[str, int] = {}
     files = len(templates)
@@ -173,7 +173,7 @@ def inspect(folder: Path, dataset: str) -> tuple[Release, list[str]]:
         if (folder / QIDS).exists():
             try:
                 qids = _read_qids(folder / QIDS)
-            except DataError as error:
+            except UserError as error:
                 problems.append(str(error))
         else:
             missing.append(QIDS)
@@ -199,20 +199,20 @@ def _header(path: Path) -> Header:
             header = Header(shape, dtype, file.tell())
             size = file.seek(0, 2)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception:  # a damaged header surfaces as whatever its parser meets first
-        raise DataError(f"{path}: is empty, damaged or no .npy file; {_MEND}") from None
+        raise UserError(f"{path}: is empty, damaged or no .npy file; {_MEND}") from None
     if dtype.hasobject:
-        raise DataError(
+        raise UserError(
             f"{path}: holds Python objects, which are not read; save it as plain strings "
             "(np.save of array.astype(str))"
         )
     if fortran and len(shape) > 1:
-        raise DataError(f"{path}: is in Fortran order; save it in C order")
+        raise UserError(f"{path}: is in Fortran order; save it in C order")
     wanted = header.offset + math.prod(shape) * dtype.itemsize
     if size < wanted:
         told = f"{size} bytes where {dtype.name} {list(shape)} takes {wanted}"
-        raise DataError(f"{path}: is cut, {told}; {_MEND}")
+        raise UserError(f"{path}: is cut, {told}; {_MEND}")
     return header
 
 
@@ -257,7 +257,7 @@ def _read_qids(path: Path) -> dict[str, int]:
     try:
         loaded = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}); {_MEND}") from None
+        raise UserError(f"{path}: not readable as JSON ({error}); {_MEND}") from None
     if not isinstance(loaded, dict) or not all(type(row) is int for row in loaded.values()):
-        raise DataError(f"{path}: must map QIDs to rows of the entity arrays; {_MEND}")
+        raise UserError(f"{path}: must map QIDs to rows of the entity arrays; {_MEND}")
     return loaded

@@ -8,7 +8,7 @@ from data_pipeline import schema
 from data_pipeline.release import upstream_features
 from data_pipeline.release.entity_rows import CHUNK, Entities
 from data_pipeline.release.inventory import Release
-from data_pipeline.schema import SPLITS, DataError, Mention
+from data_pipeline.schema import SPLITS, Mention, UserError
 from data_pipeline.store.arrays import watch
 from data_pipeline.store.writer import StoreWriter
 
@@ -117,7 +117,7 @@ def write_edges(
 def _finite(release: Release, name: str) -> np.ndarray:
     values = release.rows(name)
     if not (finite := np.isfinite(values).all(1)).all():
-        raise DataError(
+        raise UserError(
             f"{release.path(name)}: row {int(np.argmin(finite))} is not finite; copy it again"
         )
     return values

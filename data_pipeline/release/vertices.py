@@ -7,7 +7,7 @@ import numpy as np
 from data_pipeline.release import upstream_features
 from data_pipeline.release.entity_rows import CHUNK, Entities, Tables
 from data_pipeline.release.inventory import WIKIMEL, Release
-from data_pipeline.schema import SPLITS, DataError
+from data_pipeline.schema import SPLITS, UserError
 from data_pipeline.store import arrays
 from data_pipeline.store.writer import StoreWriter
 
@@ -36,7 +36,7 @@ def _fill(
                 if not np.isfinite(made).all():
                     row = begin + int(np.argmin(np.isfinite(made).all(1)))
                     what = name.replace("_", " ")
-                    raise DataError(
+                    raise UserError(
                         f"release: the {what} number {row} (from 0, all splits in a row) is not "
                         f"finite; copy the features in {release.folder} again"
                     )

@@ -23,7 +23,7 @@ from rapidfuzz.utils import default_process
 from rich import progress
 from rich.console import Console
 
-from data_pipeline.schema import PADDING, Corpus, DataError
+from data_pipeline.schema import PADDING, Corpus, UserError
 
 SCORERS = {
     name: getattr(fuzz, name)
@@ -75,7 +75,7 @@ def by_name(
         rows [N,r] int32 and scores [N,r] float32.
 
     Raises:
-        DataError: unknown scorer, r < 1, or a cache folder that cannot be made.
+        UserError: unknown scorer, r < 1, or a cache folder that cannot be made.
     """
     check_scorer(scorer)
     check_width(r)
@@ -99,7 +99,7 @@ def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, 
         rows [N,r] int32, scores [N,r] float32, counts.
 
     Raises:
-        DataError: r < 1, or a mention without candidates of its own.
+        UserError: r < 1, or a mention without candidates of its own.
     """
     check_width(r)
     row_of = {entity.id: row for row, entity in enumerate(corpus.entities)}
@@ -107,7 +107,7 @@ def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, 
     counts = {"candidates_outside_kb": 0, "candidates_repeated": 0}
     for i, mention in enumerate(corpus.mentions):
         if mention.candidates is None:
-            raise DataError(
+            raise UserError(
                 f"{corpus.name}: mention {mention.id!r} comes without candidates; "
                 'set retrieval.method = "names"'
             )
@@ -121,15 +121,15 @@ def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, 
 
 
 def check_scorer(scorer: str) -> None:
-    """DataError unless rapidfuzz's scorer is known by this name."""
+    """UserError unless rapidfuzz's scorer is known by this name."""
     if scorer not in SCORERS:
-        raise DataError(f"retrieval.scorer = {scorer!r} is unknown; known: {', '.join(SCORERS)}")
+        raise UserError(f"retrieval.scorer = {scorer!r} is unknown; known: {', '.join(SCORERS)}")
 
 
 def check_width(r: int) -> None:
-    """DataError unless there is at least one candidate to find."""
+    """UserError unless there is at least one candidate to find."""
     if r < 1:
-        raise DataError(f"retrieval.r = {r} must be at least 1")
+        raise UserError(f"retrieval.r = {r} must be at least 1")
 
 
 def _best(names: Sequence[str], queries: Sequence[str], r: int, scorer: str) -> Candidates:
@@ -182,7 +182,7 @@ def _cached(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cache folder {folder} cannot be made: {error.strerror}") from None
+        raise UserError(f"cache folder {folder} cannot be made: {error.strerror}") from None
     if path.exists():
         kept = _load(path, key, (len(queries), r), len(names))
         if kept is not None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipeline.schema import NIL, OUTSIDE_KB, Corpus, DataError
+from data_pipeline.schema import NIL, OUTSIDE_KB, Corpus, UserError
 from data_pipeline.store import split_arrays
 
 CLEAN = "test, clean"  # test mentions that share nothing with a mention of another split
@@ -38,16 +38,16 @@ def recall(rows: np.ndarray, gold_rows: np.ndarray, ks: Sequence[int]) -> Recall
         ks: each 1 to r: beyond the last candidate nothing is known.
 
     Raises:
-        DataError: a k out of range, or no mention with a gold.
+        UserError: a k out of range, or no mention with a gold.
     """
     width = rows.shape[1]
     wrong = [k for k in ks if not 1 <= k <= width]
     if wrong:
-        raise DataError(f"recall@{wrong[0]} cannot be told from {width} candidates of a mention")
+        raise UserError(f"recall@{wrong[0]} cannot be told from {width} candidates of a mention")
     asked = gold_rows != NIL
     n = int(asked.sum())
     if not n:
-        raise DataError("recall of no mention: none has a gold; use another split")
+        raise UserError("recall of no mention: none has a gold; use another split")
     hit = (rows == gold_rows[:, None]) & (gold_rows >= 0)[:, None]
     rank = np.where(hit.any(axis=1), hit.argmax(axis=1), width)
     return Recall(

@@ -35,7 +35,7 @@ from data_pipeline.retrieval.names import (
     check_width,
 )
 from data_pipeline.retrieval.words import Words
-from data_pipeline.schema import PADDING, Corpus, DataError, Mention
+from data_pipeline.schema import PADDING, Corpus, Mention, UserError
 
 VOTED_POOL = 50  # most entities a surface form brings in by votes
 CHUNK_PAIRS = 100_000  # mention and entity pairs scored at once, some 50 MB
@@ -84,7 +84,7 @@ def by_statistics(
         rows [N,r] int32, PADDING behind the last, and scores [N,r] float32, falling, 0 at padding.
 
     Raises:
-        DataError: unknown scorer, r < 1, a pool below 0, both 0, or weights that cannot rank.
+        UserError: unknown scorer, r < 1, a pool below 0, both 0, or weights that cannot rank.
     """
     check_scorer(scorer)
     check_width(r)
@@ -139,11 +139,11 @@ def by_statistics(
 def _check(weights: Weights, names_pool: int, words_pool: int) -> None:
     for name, value in dataclasses.asdict(weights).items():
         if not (math.isfinite(value) and value >= 0):
-            raise DataError(f"retrieval weight {name} = {value} must be a number of at least 0")
+            raise UserError(f"retrieval weight {name} = {value} must be a number of at least 0")
     if not weights.name + weights.prior + weights.words:
-        raise DataError("retrieval weights name, prior and words are all 0; set one above 0")
+        raise UserError("retrieval weights name, prior and words are all 0; set one above 0")
     if min(names_pool, words_pool) < 0 or not names_pool + words_pool:
-        raise DataError(
+        raise UserError(
             f"retrieval pools of {names_pool} names and {words_pool} words; "
             "neither may be below 0 and one must be above"
         )

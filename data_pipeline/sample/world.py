@@ -37,7 +37,7 @@ from rich.progress import Progress
 from data_pipeline.sample import drawing, tiny_bert
 from data_pipeline.sample.people import EntitySpec, MentionSpec, make_entities, make_mentions
 from data_pipeline.sample.shapes import Found
-from data_pipeline.schema import SPLITS, DataError
+from data_pipeline.schema import SPLITS, UserError
 
 # The shipped world: a draw that nobody looked at while the generator was tuned.
 SEED = 20261122
@@ -62,7 +62,7 @@ def generate(
         sizes: mentions of the train, valid and test split.
 
     Raises:
-        DataError: `root` holds something else, or cannot be written.
+        UserError: `root` holds something else, or cannot be written.
     """
     root = Path(root)
     stamp = {"version": VERSION, "seed": seed, "names": names, "sizes": list(sizes)}
@@ -71,7 +71,7 @@ def generate(
         if made == stamp:
             return root
         if made is None and (not root.is_dir() or any(root.iterdir())):
-            raise DataError(
+            raise UserError(
                 f"data.root = {root} holds something that is not the sample; name a new folder"
             )
     began = time.perf_counter()
@@ -79,7 +79,7 @@ def generate(
         root.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     except OSError as error:
-        raise DataError(f"data.root = {root} cannot be written: {error.strerror}") from None
+        raise UserError(f"data.root = {root} cannot be written: {error.strerror}") from None
     try:
         counts = _write(partial, seed, names, dict(zip(SPLITS, sizes, strict=True)))
         (partial / STAMP).write_text(json.dumps(stamp) + "\n")
@@ -89,7 +89,7 @@ def generate(
         os.replace(partial, root)
     except OSError as error:
         if _stamp(root) != stamp:  # else another process was faster
-            raise DataError(f"data.root = {root} cannot be written: {error.strerror}") from None
+            raise UserError(f"data.root = {root} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     print(f"sample world: {counts} in {time.perf_counter() - began:.1f} s", file=sys.stderr)
@@ -183,5 +183,5 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         generate(arguments.root, seed=arguments.seed)
-    except DataError as error:
+    except UserError as error:
         sys.exit(f"error: {error}")

@@ -3,20 +3,18 @@
 import contextlib
 import dataclasses
 import io
-import json
 import math
-import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich import progress
 from rich.console import Console
 
-from data_pipeline.schema import DataError
+from data_pipeline.files import write_whole
+from data_pipeline.schema import UserError
 
 MAGIC = b"\x93NUMPY"
 CHUNK = 1 << 23  # bytes read at once
@@ -47,60 +45,23 @@ def header(shape: tuple[int, ...], dtype: str) -> bytes:
     return out.getvalue()
 
 
-def write_whole(path: Path, write: Callable[[io.BufferedWriter], object]) -> None:
-    """`path` as `write(file)` leaves it: under another name first, so that it appears whole.
-
-    Raises:
-        DataError: the disk is full, or the folder cannot be written.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
 def save(path: Path, array: np.ndarray) -> None:
     """The array as a whole `.npy` file, in C order."""
     native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
     write_whole(path, lambda file: np.lib.format.write_array(file, native, allow_pickle=False))
 
 
-def write_json(path: Path, content: Any) -> None:
-    """A whole JSON file."""
-    text = json.dumps(content, ensure_ascii=False, indent=1)
-    write_whole(path, lambda file: file.write(text.encode()))
-
-
-def plain(tree: Any) -> Any:
-    """What JSON makes of it: lists for tuples, numbers for NumPy scalars."""
-    return json.loads(json.dumps(tree, default=lambda scalar: scalar.item()))
-
-
-def sync_folder(folder: Path) -> None:
-    """Names that appeared in `folder` survive a power cut from here on."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def read_header(path: Path) -> tuple[tuple[int, ...], str]:
     """Shape and dtype told by a file's header.
 
     Raises:
-        DataError: missing, unreadable, not a `.npy` file, or not in C order.
+        UserError: missing, unreadable, not a `.npy` file, or not in C order.
     """
     try:
         with path.open("rb") as file:
             if (magic := file.read(len(MAGIC))) != MAGIC:
                 what = "is empty" if not magic else "is no .npy file"
-                raise DataError(f"{path}: {what}; {_remedy(path)}")
+                raise UserError(f"{path}: {what}; {_remedy(path)}")
             file.seek(0)
             version = np.lib.format.read_magic(file)
             read = {
@@ -109,20 +70,20 @@ def read_header(path: Path) -> tuple[tuple[int, ...], str]:
             }[version]
             shape, fortran, dtype = read(file)
     except FileNotFoundError:
-        raise DataError(f"{path}: is missing; {_remedy(path)}") from None
+        raise UserError(f"{path}: is missing; {_remedy(path)}") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except DataError:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UserError:
         raise
     except Exception:  # a damaged header surfaces as whatever its parser meets first
-        raise DataError(f"{path}: its header is damaged or cut; {_remedy(path)}") from None
+        raise UserError(f"{path}: its header is damaged or cut; {_remedy(path)}") from None
     if fortran and len(shape) > 1:
-        raise DataError(f"{path}: is in Fortran order; {_remedy(path)}")
+        raise UserError(f"{path}: is in Fortran order; {_remedy(path)}")
     return shape, dtype.name if dtype.isnative else dtype.str
 
 
 def check(path: Path, spec: Spec) -> None:
-    """DataError unless the file has length, shape and dtype of `spec`. Reads the header only."""
+    """UserError unless the file has length, shape and dtype of `spec`. Reads the header only."""
     try:
         size = path.stat().st_size
     except OSError:
@@ -130,7 +91,7 @@ def check(path: Path, spec: Spec) -> None:
     if size >= spec.bytes:
         shape, dtype = read_header(path)
         if (shape, dtype) != (spec.shape, spec.dtype):
-            raise DataError(
+            raise UserError(
                 f"{path}: holds {dtype} {list(shape)}, but store.json says {spec.dtype} "
                 f"{list(spec.shape)}; {_remedy(path)}"
             )
@@ -138,7 +99,7 @@ def check(path: Path, spec: Spec) -> None:
         read_header(path)  # tells a foreign file from one that is cut
     if size != spec.bytes:
         what = "is cut" if size < spec.bytes else "is too long"
-        raise DataError(
+        raise UserError(
             f"{path}: {what}, {size} bytes where store.json says {spec.bytes}; {_remedy(path)}"
         )
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import schema
-from data_pipeline.schema import STORE_JSON, DataError
+from data_pipeline.files import plain, sync_folder, write_json
+from data_pipeline.schema import STORE_JSON, UserError
 from data_pipeline.store import layout
-from data_pipeline.store.arrays import plain, read_header, sync_folder, write_json
+from data_pipeline.store.arrays import read_header
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
 
@@ -29,7 +30,7 @@ class StoreExtension(StoreWriter):
         made_from: JSON of what decides the new arrays. A leftover of something else is discarded.
 
     Raises:
-        DataError: another process adds to it, or the place cannot be written.
+        UserError: another process adds to it, or the place cannot be written.
     """
 
     SUFFIX = ".adding"
@@ -73,10 +74,10 @@ class StoreExtension(StoreWriter):
 
 
 def same_mentions(store: Store, ids: Sequence[str]) -> None:
-    """DataError unless `ids` are the store's mentions in its order."""
+    """UserError unless `ids` are the store's mentions in its order."""
     table = store.strings("mention_id")
     if len(table) != len(ids) or any(a != b for a, b in zip(table, ids, strict=True)):
-        raise DataError(
+        raise UserError(
             f"{store.path}: its mentions are not those of the raw files any more; nothing can be "
             "added to it; make it anew with another --workdir or data.store"
         )

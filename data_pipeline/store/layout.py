@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from data_pipeline import schema
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 
 # An array that is not there is the same as the other.
 SAME_AS = {"entity_text_edge": "entity_text", "mention_text_edge": "mention_text"}
@@ -42,12 +42,12 @@ OPTIONAL = {*SAME_AS, *(name for arrays in schema.NEEDED_ARRAYS.values() for nam
 
 
 def check_one(name: str, shape: Sequence[int], dtype: str, where: str) -> None:
-    """DataError unless a store may have an array of this name, rank and dtype."""
+    """UserError unless a store may have an array of this name, rank and dtype."""
     if name not in TEMPLATES:
-        raise DataError(f"{where}: a store has no array {name!r} (data_pipeline/schema.py)")
+        raise UserError(f"{where}: a store has no array {name!r} (data_pipeline/schema.py)")
     symbols, right = TEMPLATES[name]
     if dtype != right or len(shape) != len(symbols):
-        raise DataError(
+        raise UserError(
             f"{where}: {name} is {dtype} {list(shape)}, but must be {right} [{', '.join(symbols)}]"
         )
 
@@ -65,11 +65,11 @@ def resolve(
         sizes by the names in SIZES, and `{split: N}`.
 
     Raises:
-        DataError: an array is missing, unknown, or disagrees with another.
+        UserError: an array is missing, unknown, or disagrees with another.
     """
     missing = [name for name in TEMPLATES if name not in arrays and name not in OPTIONAL]
     if missing:
-        raise DataError(f"{where}: lacks the array {missing[0]} ({len(missing)} missing in all)")
+        raise UserError(f"{where}: lacks the array {missing[0]} ({len(missing)} missing in all)")
     known: dict[str, tuple[int, str]] = {}
     for name, (shape, dtype) in arrays.items():
         check_one(name, shape, dtype, where)
@@ -81,12 +81,12 @@ def resolve(
                 size -= more
                 right, source = known.setdefault(symbol, (size, name))
             if size != right:
-                raise DataError(
+                raise UserError(
                     f"{where}: {name} {list(shape)} has {symbol} = {size}, but {source} has {right}"
                 )
     for symbol, size_name in SIZES.items():
         if known[symbol][0] < 1 and symbol not in MAY_BE_EMPTY:
-            raise DataError(f"{where}: {size_name} is 0; there must be at least 1")
+            raise UserError(f"{where}: {size_name} is 0; there must be at least 1")
     sizes = {size_name: known[symbol][0] for symbol, size_name in SIZES.items()}
     return sizes, {split: known[f"N_{split}"][0] for split in schema.SPLITS}
 
@@ -97,12 +97,12 @@ def check_content(
     groups: Sequence[str],
     where: str,
 ) -> None:
-    """DataError where an index points outside its table or two arrays contradict each other.
+    """UserError where an index points outside its table or two arrays contradict each other.
 
     Floats are checked elsewhere, with the checksums, so that they are read once.
     """
     if len(set(groups)) < len(groups) or len(groups) > MAX_GROUPS:
-        raise DataError(f"{where}: {len(groups)} groups; at most {MAX_GROUPS}, each name once")
+        raise UserError(f"{where}: {len(groups)} groups; at most {MAX_GROUPS}, each name once")
     for table in schema.STRING_TABLES:
         _check_offsets(array(f"{table}_offsets"), array(f"{table}_bytes"), f"{where}: {table}")
     entities, r = sizes["entities"], sizes["r"]
@@ -127,7 +127,7 @@ def check_needed(need: str, array: Callable[[str], np.ndarray], where: str) -> N
         counts = np.diff(offsets)
         ordered = (span[:, 0] >= 0) & (span[:, 0] < span[:, 1]) & (span[:, 1] <= counts)
         if wrong := np.flatnonzero(~ordered | (counts > schema.MAX_TOKENS)).tolist():
-            raise DataError(
+            raise UserError(
                 f"{where}: mention_span row {wrong[0]} is {span[wrong[0]].tolist()} in a text of "
                 f"{counts[wrong[0]]} tokens"
             )
@@ -141,7 +141,7 @@ def _check_range(values: np.ndarray, low: int, high: int, what: str) -> None:
     wrong = (values < low) | (values >= high)
     if wrong.any():
         row = int(np.argmax(wrong.reshape(len(values), -1).any(1)))
-        raise DataError(
+        raise UserError(
             f"{what} row {row} holds {values[row].tolist()}; allowed are {low} to {high - 1}"
         )
 
@@ -153,7 +153,7 @@ def _check_gold(array: Callable[[str], np.ndarray], split: str, where: str) -> N
     wrong = held != array(f"{split}_gold_entity")[rows]
     if wrong.any():
         row = int(rows[np.argmax(wrong)])
-        raise DataError(
+        raise UserError(
             f"{where}: {split}_gold row {row} names slot {gold[row]}, which does not hold its "
             f"{split}_gold_entity"
         )
@@ -161,4 +161,4 @@ def _check_gold(array: Callable[[str], np.ndarray], split: str, where: str) -> N
 
 def _check_offsets(offsets: np.ndarray, content: np.ndarray, what: str) -> None:
     if offsets[0] != 0 or offsets[-1] != len(content) or (np.diff(offsets) < 0).any():
-        raise DataError(f"{what}_offsets must rise from 0 to {len(content)}, the rows it divides")
+        raise UserError(f"{what}_offsets must rise from 0 to {len(content)}, the rows it divides")

@@ -13,8 +13,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from data_pipeline import schema
-from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, DataError
+from data_pipeline import files, schema
+from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, UserError
 from data_pipeline.store import arrays, layout
 from data_pipeline.store.writer import StoreWriter
 
@@ -44,7 +44,7 @@ class Strings(Sequence[str]):
         try:
             return piece.tobytes().decode()
         except UnicodeDecodeError:
-            raise DataError(f"{self._where}: string {row} is damaged") from None
+            raise UserError(f"{self._where}: string {row} is damaged") from None
 
     def __iter__(self) -> Iterator[str]:
         return (self[i] for i in range(len(self)))
@@ -82,14 +82,14 @@ class Store:
             made_from: the settings that the caller counts on; None takes any.
 
         Raises:
-            DataError: there is no store; it was made with other settings (which); a file is
+            UserError: there is no store; it was made with other settings (which); a file is
                 missing, cut, foreign, or not as store.json says. Damage inside a file is
                 `verify`'s to find.
         """
         path = Path(path)
         meta = _read_meta(path)
         if made_from is not None:
-            _compare(meta["made_from"], arrays.plain(dict(made_from)), path)
+            _compare(meta["made_from"], files.plain(dict(made_from)), path)
         store = cls(path, meta, _specs(path, meta))
         for name, spec in store.specs.items():
             arrays.check(path / f"{name}.npy", spec)
@@ -99,7 +99,7 @@ class Store:
         """The array of this name, read-only; shapes as in `schema`."""
         name = name if name in self.specs else layout.SAME_AS.get(name, name)
         if name not in self.specs:
-            raise DataError(f"{self.path}: has no array {name!r}")
+            raise UserError(f"{self.path}: has no array {name!r}")
         if name not in self._arrays:
             self._arrays[name] = arrays.open_array(self.path / f"{name}.npy")
         return self._arrays[name]
@@ -115,23 +115,23 @@ class Store:
     def strings(self, name: str) -> Strings:
         """One of `schema.STRING_TABLES`."""
         if name not in STRING_TABLES:
-            raise DataError(f"{self.path}: has no table of strings {name!r}")
+            raise UserError(f"{self.path}: has no table of strings {name!r}")
         offsets, content = self.array(f"{name}_offsets"), self.array(f"{name}_bytes")
         return Strings(offsets, content, f"{self.path / name}_bytes.npy")
 
     def check_split(self, split: str) -> int:
-        """Number of mentions of `split`; DataError if there is none."""
+        """Number of mentions of `split`; UserError if there is none."""
         if split not in SPLITS:
-            raise DataError(f"{split!r} is no split; known are {', '.join(SPLITS)}")
+            raise UserError(f"{split!r} is no split; known are {', '.join(SPLITS)}")
         if not self.splits[split]:
-            raise DataError(f"{self.path}: the {split} split is empty")
+            raise UserError(f"{self.path}: the {split} split is empty")
         return self.splits[split]
 
     def verify(self) -> None:
         """Reads every byte and holds it against its checksum.
 
         Raises:
-            DataError: names every damaged file.
+            UserError: names every damaged file.
         """
         damaged = []
         total = sum(spec.content for spec in self.specs.values())
@@ -142,7 +142,7 @@ class Store:
                 if arrays.checksum(path, spec.shape, spec.dtype, advance)[0] != spec.crc32:
                     damaged.append(path.name)
         if damaged:
-            raise DataError(
+            raise UserError(
                 f"{self.path}: damaged since it was written: {', '.join(damaged)}; delete "
                 f"{self.path} and run again to make it anew"
             )
@@ -151,26 +151,26 @@ class Store:
 def _read_meta(path: Path) -> dict[str, Any]:
     file = path / STORE_JSON
     if not path.is_dir():
-        raise DataError(f"{path}: there is no feature store")
+        raise UserError(f"{path}: there is no feature store")
     try:
         meta = json.loads(file.read_text("utf-8"))
         if not isinstance(meta, dict) or "schema" not in meta:
             raise ValueError("no schema version")
     except FileNotFoundError:
-        raise DataError(f"{file}: is missing, so {path} is no whole feature store") from None
+        raise UserError(f"{file}: is missing, so {path} is no whole feature store") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
+        raise UserError(
             f"{file}: cannot be read ({error}); delete {path} to make it anew"
         ) from None
     if meta["schema"] != SCHEMA_VERSION:
-        raise DataError(
+        raise UserError(
             f"{file}: schema version {meta['schema']}, but this program reads {SCHEMA_VERSION}; "
             f"delete {path} to make it anew, or give another data.store"
         )
     kinds = {"name": str, "arrays": dict, "groups": list, "made_from": dict, "report": dict}
     for key, kind in kinds.items():
         if not isinstance(meta.get(key), kind):
-            raise DataError(f"{file}: {key!r} is missing or odd; delete {path} to make it anew")
+            raise UserError(f"{file}: {key!r} is missing or odd; delete {path} to make it anew")
     return meta
 
 
@@ -182,7 +182,7 @@ def _specs(path: Path, meta: Mapping[str, Any]) -> dict[str, arrays.Spec]:
             crc32, size = int(fields["crc32"]), int(fields["bytes"])
             specs[name] = arrays.Spec(shape, str(fields["dtype"]), size, crc32)
         except (KeyError, TypeError, ValueError):
-            raise DataError(
+            raise UserError(
                 f"{path / STORE_JSON}: its entry {name!r} is odd; delete {path} to make it anew"
             ) from None
     return specs
@@ -198,7 +198,7 @@ def _compare(stored: Any, wanted: Any, path: Path) -> None:
         for name in changed[:SHOWN_DIFFERENCES]
     )
     more = len(changed) - SHOWN_DIFFERENCES
-    raise DataError(
+    raise UserError(
         f"{path}: made with other settings ({shown}{f'; and {more} more' if more > 0 else ''}); "
         "delete it to make it anew, or give another data.store"
     )

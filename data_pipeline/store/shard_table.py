@@ -1,15 +1,15 @@
 """One long array of a store, written shard by shard, resumable after a kill at any moment."""
 
-import io
 import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_pipeline.schema import DataError
+from data_pipeline import files
+from data_pipeline.schema import UserError
 from data_pipeline.store import arrays
 
 
@@ -48,11 +48,11 @@ class ShardTable:
             pass
         self._plan.unlink(missing_ok=True)  # first: a list without its array would lie
 
-        def whole_length(file: io.BufferedWriter) -> None:
+        def whole_length(file: BinaryIO) -> None:
             file.write(self._header)
             file.truncate(self._bytes)
 
-        arrays.write_whole(self._growing, whole_length)
+        files.write_whole(self._growing, whole_length)
         self._write_plan(set())
         return set()
 
@@ -62,7 +62,7 @@ class ShardTable:
         return same and self._growing.stat().st_size == self._bytes
 
     def _write_plan(self, done: set[int]) -> None:
-        arrays.write_json(self._plan, {"settings": self._settings(), "done": sorted(done)})
+        files.write_json(self._plan, {"settings": self._settings(), "done": sorted(done)})
 
     def array(self) -> np.memmap:
         """The whole array, read-only, once it is finished."""
@@ -76,12 +76,12 @@ class ShardTable:
         """Write a shard; one that is finished is left as it is.
 
         Raises:
-            DataError: other rows than the shard's, another dtype, or a full disk.
+            UserError: other rows than the shard's, another dtype, or a full disk.
         """
         begin = index * self._step
         shape = (min(self._step, self._shape[0] - begin), *self._shape[1:])
         if not 0 <= index < self.count or rows.shape != shape or rows.dtype != self._dtype:
-            raise DataError(
+            raise UserError(
                 f"{self._target}: shard {index} of {self.count} is {rows.dtype} "
                 f"{list(rows.shape)}, but must be {self._dtype} {list(shape)}"
             )
@@ -96,16 +96,16 @@ class ShardTable:
                 os.fsync(file.fileno())
         except OSError as error:
             reason = error.strerror or error
-            raise DataError(f"{self._growing}: cannot be written ({reason})") from error
+            raise UserError(f"{self._growing}: cannot be written ({reason})") from error
         self._write_plan(self._done | {index})
         self._done.add(index)
 
     def finish(self) -> None:
-        """The array is whole from here on. DataError if a shard is missing."""
+        """The array is whole from here on. UserError if a shard is missing."""
         if self._target.exists():
             return
         if missing := self.missing():
-            raise DataError(
+            raise UserError(
                 f"{self._target}: {len(missing)} of {self.count} shards are missing, "
                 f"the first is {missing[0]}"
             )

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.schema import SCHEMA_VERSION, STORE_JSON, STRING_TABLES, DataError
+from data_pipeline import files
+from data_pipeline.files import plain, write_json
+from data_pipeline.schema import SCHEMA_VERSION, STORE_JSON, STRING_TABLES, UserError
 from data_pipeline.store import arrays, layout
-from data_pipeline.store.arrays import plain, write_json
 from data_pipeline.store.shard_table import ShardTable
 
 MADE_FROM = "made_from.json"
@@ -40,7 +41,7 @@ class StoreWriter:
             poolings, retrieval, hashes of the sources). A leftover of others is discarded.
 
     Raises:
-        DataError: `path` exists, another process writes it, or the place cannot be written.
+        UserError: `path` exists, another process writes it, or the place cannot be written.
     """
 
     SUFFIX = ".partial"
@@ -54,7 +55,7 @@ class StoreWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
         except OSError as error:
-            raise DataError(f"{self.folder}: {error.strerror or error}") from error
+            raise UserError(f"{self.folder}: {error.strerror or error}") from error
         try:
             self._refuse_existing()  # another process may have finished it meanwhile
             self._adopt()
@@ -64,7 +65,7 @@ class StoreWriter:
 
     def _refuse_existing(self) -> None:
         if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
-            raise DataError(f"{self.path}: exists already; delete it or give another data.store")
+            raise UserError(f"{self.path}: exists already; delete it or give another data.store")
 
     def _take_lock(self) -> io.TextIOWrapper:
         name = self.folder / LOCK
@@ -80,7 +81,7 @@ class StoreWriter:
             raise
         if not held:
             file.close()
-            raise DataError(
+            raise UserError(
                 f"{self.path}: another process is writing it; wait or give another data.store"
             )
         return file
@@ -93,7 +94,7 @@ class StoreWriter:
         ours = marker.exists()
         for file in others:
             if file.is_dir() or not (ours or file.suffix == ".tmp"):
-                raise DataError(
+                raise UserError(
                     f"{file}: no writer of a store left it, but its folder is needed; move it away"
                 )
         same = _read_json(marker) == settings
@@ -120,14 +121,14 @@ class StoreWriter:
         if not self.has(name):
             name = layout.SAME_AS.get(name, name)
         if not self.has(name):
-            raise DataError(f"{self._file(name)}: is not written yet")
+            raise UserError(f"{self._file(name)}: is not written yet")
         return arrays.open_array(self._file(name))
 
     def write(self, name: str, array: np.ndarray) -> None:
         """Write a whole array, over an older one of this name.
 
         Raises:
-            DataError: unknown name, or another dtype or rank than `schema` says.
+            UserError: unknown name, or another dtype or rank than `schema` says.
         """
         layout.check_one(name, array.shape, array.dtype.name, str(self.folder))
         arrays.save(self._file(name), array)
@@ -139,7 +140,7 @@ class StoreWriter:
             try:
                 pieces.append(string.encode())
             except UnicodeEncodeError:
-                raise DataError(f"{name} {row}: {string!r} is not valid Unicode") from None
+                raise UserError(f"{name} {row}: {string!r} is not valid Unicode") from None
         offsets = np.zeros(len(pieces) + 1, np.int64)
         np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
         self.write(f"{name}_bytes", np.frombuffer(b"".join(pieces), np.uint8))
@@ -151,7 +152,7 @@ class StoreWriter:
         """An array to be written shard by shard; finished shards of this layout are kept."""
         layout.check_one(name, shape, dtype, str(self.folder))
         if rows_per_shard < 1:
-            raise DataError(f"{name}: {rows_per_shard} rows a shard; at least 1 is needed")
+            raise UserError(f"{name}: {rows_per_shard} rows a shard; at least 1 is needed")
         return ShardTable(self.folder, name, tuple(map(int, shape)), dtype, rows_per_shard)
 
     def scratch(
@@ -171,7 +172,7 @@ class StoreWriter:
             report: JSON of what was counted.
 
         Raises:
-            DataError: an array is missing, disagrees with the schema or another, points outside its
+            UserError: an array is missing, disagrees with the schema or another, points outside its
                 table, or holds a float that is not finite.
         """
         where = str(self.folder)
@@ -198,9 +199,9 @@ class StoreWriter:
             "arrays": entries,
         }
         write_json(self.folder / STORE_JSON, meta)
-        arrays.sync_folder(self.folder)
+        files.sync_folder(self.folder)
         os.rename(self.folder, self.path)
-        arrays.sync_folder(self.path.parent)
+        files.sync_folder(self.path.parent)
         for leftover in (MADE_FROM, LOCK):
             (self.path / leftover).unlink(missing_ok=True)
         self.close()
@@ -213,7 +214,7 @@ class StoreWriter:
             for name, (shape, dtype) in found.items():
                 crc32, bad = arrays.checksum(self._file(name), shape, dtype, advance)
                 if bad is not None:
-                    raise DataError(
+                    raise UserError(
                         f"{self._file(name)}: row {bad} holds a value that is not finite"
                     )
                 size = self._file(name).stat().st_size

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.tfds_builders import BUILDERS, CONFIGS, build
 
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             found = ", ".join(f"{split} {n}" for split, n in counts.items())
             print(f"{path}: {found}", flush=True)
-    except DataError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

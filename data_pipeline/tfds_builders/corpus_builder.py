@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipeline.readers import read
-from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
+from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 # The first is what a name without a config means.
 CONFIGS = {
@@ -74,7 +74,7 @@ class CorpusBuilder(  # type: ignore[call-arg]  # mypy takes the lazily imported
         try:
             root = Path(dl_manager.manual_dir)
         except AssertionError:  # what TFDS raises where the folder is empty or not there
-            raise DataError(f"manual_dir is empty or does not exist. {source}") from None
+            raise UserError(f"manual_dir is empty or does not exist. {source}") from None
         return read(
             self.reader,
             root,
@@ -99,14 +99,14 @@ def build(
         its folder, and the number of examples of each split.
 
     Raises:
-        DataError: unknown config, missing or broken raw files, a folder that cannot be written or
+        UserError: unknown config, missing or broken raw files, a folder that cannot be written or
             does not hold what it should.
     """
     if config not in CONFIGS:
-        raise DataError(f"config {config!r} is unknown; known: {', '.join(CONFIGS)}")
+        raise UserError(f"config {config!r} is unknown; known: {', '.join(CONFIGS)}")
     if not manual_dir.is_dir():
         source = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        raise DataError(f"manual_dir = {manual_dir} is not a folder. {source}")
+        raise UserError(f"manual_dir = {manual_dir} is not a folder. {source}")
     modes = tfds.download.GenerateMode
     settings = tfds.download.DownloadConfig(
         manual_dir=manual_dir,
@@ -119,7 +119,7 @@ def build(
             made.download_and_prepare(download_config=settings)
     except OSError as error:
         where = error.filename or data_dir
-        raise DataError(
+        raise UserError(
             f"{where}: {error.strerror or error}; is data_dir writable and manual_dir whole?"
         ) from error
     finally:

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline import readers
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.validate import examination
 from data_pipeline.validate.examination import Finding, Result
 
@@ -51,7 +51,7 @@ def validate(form: str, root: str | Path, *, name: str = "", images: int = 200) 
     """What `validation.examine` finds in the data set; for "release" its problems as errors.
 
     Raises:
-        DataError: it cannot be read at all.
+        UserError: it cannot be read at all.
     """
     if form != RELEASE:
         return examination.examine(readers.load(form, root, name=name or form), images)
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = flags().parse_args(arguments)
     try:
         result = validate(given.format, given.dir, name=given.name, images=given.images)
-    except DataError as error:
+    except UserError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return UNUSABLE
     if given.json:

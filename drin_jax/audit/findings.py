@@ -7,7 +7,6 @@ paper's Table 1), overlap between splits, retrieval recall, missing text and pic
 candidates, and the noise floor: what a model scores when every feature is noise.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from data_pipeline import schema
+from data_pipeline.files import write_json
 from data_pipeline.schema import Corpus
 from data_pipeline.store.reader import Store
 from drin_jax import command
@@ -221,7 +221,5 @@ def main() -> None:
     for finding in findings:
         console.print(finding["message"])
     path = workdir / "audit.json"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(findings, indent=1) + "\n")
-    partial.replace(path)
+    write_json(path, findings)
     console.print(f"audit: {path}")

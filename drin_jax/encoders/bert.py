@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.config_fields import check_activation, check_heads, from_fields
 from drin_jax.encoders.layers import ACTIVATIONS, attention, layer_norm
-from drin_jax.types import UserError
 
 # Tensors of a checkpoint that are no part of the encoder: the heads of BertForPreTraining and its
 # kin, and an index buffer that old versions of transformers saved.

@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.config_fields import check_activation, check_heads, from_fields
-from drin_jax.types import UserError
 
 LEGACY_EOS = 2  # what older config.json say; the end of a text is then its highest token id
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from data_pipeline.progress import Progress
+from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.buckets import plan
 from drin_jax.encoders.clip import Clip, load_clip
@@ -27,7 +28,6 @@ from drin_jax.encoders.pixels import (
     read_preprocessor,
 )
 from drin_jax.encoders.tokenizers import load_tokenizer, whole_characters
-from drin_jax.types import UserError
 
 FILES = (*PICTURE_FILES, "tokenizer.json|vocab.json")
 OPTIONAL = (

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_pipeline.schema import UserError
 from drin_jax.encoders.layers import ACTIVATIONS
-from drin_jax.types import UserError
 
 Config = TypeVar("Config")
 

@@ -21,8 +21,8 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, Repository
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from data_pipeline.schema import UserError
 from drin_jax.encoders.hub_cache import remove_damaged
-from drin_jax.types import UserError
 
 Module = TypeVar("Module", bound=nnx.Module)
 

@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.config_fields import check_activation, from_fields
 from drin_jax.encoders.layers import ACTIVATIONS
-from drin_jax.types import UserError
 
 # Tensors of a checkpoint that are no part of the encoder: the head, and a counter of training.
 IGNORED = ("classifier.*", "*.num_batches_tracked")

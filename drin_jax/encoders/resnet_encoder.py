@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.frozen import Frozen
 from drin_jax.encoders.pixels import (
@@ -20,7 +21,6 @@ from drin_jax.encoders.pixels import (
     read_preprocessor,
 )
 from drin_jax.encoders.resnet import ResNet, load_resnet
-from drin_jax.types import UserError
 
 
 class ResNetEncoder:

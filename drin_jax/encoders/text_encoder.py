@@ -15,11 +15,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from data_pipeline.progress import Progress
+from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.bert import load_bert
 from drin_jax.encoders.buckets import plan
 from drin_jax.encoders.tokenizers import load_tokenizer, whole_characters
-from drin_jax.types import UserError
 
 POOLINGS = ("span", "cls", "mean", "inner", "pooler")
 FILES = ("config.json", hf.WEIGHTS, "tokenizer.json|vocab.txt", "tokenizer_config.json")

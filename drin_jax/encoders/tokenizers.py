@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from drin_jax.types import UserError
+from data_pipeline.schema import UserError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can hold it, UTF-8 cannot
 

@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from drin_jax.types import UserError
+from data_pipeline.files import write_json, write_text
+from data_pipeline.schema import UserError
 
 _SCOPES = {"end_to_end": "end to end", "answerable": "answerable"}
 _TIE_ROWS = {
@@ -102,12 +103,8 @@ def write(
             "| " + " | ".join(row) + " |" for row in rows(result, systems_with_ties, full=True)
         ] + [""]
     paths = workdir / "report.json", workdir / "report.md"
-    for path, text in zip(
-        paths, (json.dumps(report, indent=1) + "\n", "\n".join(lines)), strict=True
-    ):
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text)
-        partial.replace(path)
+    write_json(paths[0], report)
+    write_text(paths[1], "\n".join(lines))
     return paths
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipeline.schema import UserError
 from drin_jax import command
 from drin_jax.experiments import published, suites
-from drin_jax.types import UserError
 
 flags.DEFINE_integer("seeds", 5, "Seeds of every row.", lower_bound=1)
 flags.DEFINE_integer("first_seed", 0, "The first of them; the others follow.", lower_bound=0)

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.files import write_text
 from drin_jax.experiments import accuracy_tables, comparison_tables, measures, plot_forms, plots
 from drin_jax.experiments.measures import LEAK
 from drin_jax.experiments.results import RUN_JSON, Results
@@ -30,9 +31,7 @@ def write(results: Results, workdir: Path) -> tuple[Path, Path]:
         "report.md": as_markdown(results, [plot for plot, _ in made]),
     }
     for name, text in pages.items():
-        partial = workdir / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(workdir / name)
+        write_text(workdir / name, text)
     return workdir / "report.html", workdir / "report.md"
 
 

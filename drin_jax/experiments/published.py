@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from drin_jax.types import UserError
+from data_pipeline.schema import UserError
 
 FIELDS = ("system", "dataset", "metric", "value", "protocol", "source")
 NONE = "published numbers: none bundled; pass --published"

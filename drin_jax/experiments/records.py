@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building, command
 from drin_jax.evaluation.evaluate import SplitView, evaluate_split
@@ -18,7 +19,6 @@ from drin_jax.evaluation.ranks import slot_counts
 from drin_jax.experiments import edge_weights, seeds
 from drin_jax.experiments.results import RUN_JSON
 from drin_jax.experiments.seeds import SeedRun
-from drin_jax.types import UserError
 
 
 class Recorder:

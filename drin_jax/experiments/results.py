@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.schema import UserError
 from drin_jax.experiments.significance import Comparison, compare
-from drin_jax.types import UserError
 
 SUITE_JSON = "suite.json"
 RUN_JSON = "run.json"

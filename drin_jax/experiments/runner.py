@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building, command
 from drin_jax.experiments import seeds, surroundings
@@ -24,7 +24,6 @@ from drin_jax.experiments.records import Recorder
 from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_folders
 from drin_jax.experiments.stores import Stores
 from drin_jax.experiments.suites import RowPlan, Suite
-from drin_jax.types import UserError
 
 # A suite may go on with other values of these; all else decides what its rows are.
 FREE_FIELDS = (
@@ -114,7 +113,7 @@ class Runner:
             store = self.stores.of(config)
             config = _with_share(config, plan, store)
             setup = building.set_up(config, store)
-        except (UserError, DataError) as error:
+        except UserError as error:
             self.why_not[plan.row] = _line(error)
             return f"not run: {_line(error)}"
         self.why_not[plan.row] = None
@@ -163,7 +162,7 @@ class Runner:
     def _fail(self, row: str, error: Exception) -> None:
         folder = self.workdir / "runs" / row
         folder.mkdir(parents=True, exist_ok=True)
-        told = "" if isinstance(error, UserError | DataError) else traceback.format_exc()
+        told = "" if isinstance(error, UserError) else traceback.format_exc()
         (folder / FAILURE).write_text(f"{_line(error)}\n{told}")
 
     def _write_suite(self) -> None:
@@ -217,7 +216,7 @@ def _forget_trainings(folder: Path) -> None:
 
 
 def _line(error: Exception) -> str:
-    told = isinstance(error, UserError | DataError)
+    told = isinstance(error, UserError)
     return " ".join((str(error) if told else f"{type(error).__name__}: {error}").split())
 
 

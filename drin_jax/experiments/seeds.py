@@ -20,13 +20,13 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from data_pipeline.progress import Progress
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building, command
 from drin_jax.evaluation.evaluate import valid_score
 from drin_jax.experiments.seeds_checkpoint import SeedsCheckpoint
 from drin_jax.experiments.seeds_program import SeedsProgram, split_scores, stack, upload_split
 from drin_jax.training.step import NEVER
-from drin_jax.types import UserError
 
 # What a checkpoint may differ in. Not the patience: a group's stopped runs are not kept as they
 # were when they stopped.

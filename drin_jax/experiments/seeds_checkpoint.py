@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from drin_jax.types import UserError
+from data_pipeline.schema import UserError
 
 RECORDS = "records"
 

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.loader import TrainOrder
 from data_pipeline.progress import Progress
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building, models
 from drin_jax.evaluation.evaluate import SplitView
@@ -25,7 +26,7 @@ from drin_jax.parallel.data_parallel import AXIS
 from drin_jax.training import device_tables
 from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.step import TrainState, create_state, make_train_step
-from drin_jax.types import GraphBatch, UserError
+from drin_jax.types import GraphBatch
 
 DISPATCH_SECONDS = 1.0  # about: then a bar moves, and what a dispatch costs is nothing
 FIRST_DISPATCH = 4  # steps, before the rate is known

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract, models
 from drin_jax.experiments.suites import has_pictures
-from drin_jax.types import UserError
 
 
 @dataclasses.dataclass
@@ -40,7 +39,7 @@ class Stores:
             place.needs |= set(models.needs(config.model.name, int(has_pictures(config))))
 
     def of(self, config: ConfigDict) -> Store:
-        """The row's store with what its system needs; UserError or DataError saying why not."""
+        """The row's store with what its system needs; UserError saying why not."""
         place = self._places[_key(config)]
         if place.opened is None:
             self._open(place, config)
@@ -61,7 +60,7 @@ class Stores:
 
         try:
             place.opened = prepare(place.needs)
-        except (UserError, DataError):
+        except UserError:
             if not place.needs:
                 raise
             # Some rows' systems cannot be fed; the others can, or this says why not.
@@ -69,7 +68,7 @@ class Stores:
             for need in sorted(place.needs):
                 try:
                     place.opened = prepare([need])
-                except (UserError, DataError) as error:
+                except UserError as error:
                     place.lacks[need] = str(error)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_pipeline.schema import RELATIONS
-from drin_jax.types import UserError
+from data_pipeline.schema import RELATIONS, UserError
 
 TITLES = {
     "bert": "BERT",

@@ -1,7 +1,6 @@
 """What a suite's numbers are read with, once a workdir: audit, baselines, environment."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -13,22 +12,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline import schema
-from data_pipeline.schema import DataError
+from data_pipeline.files import write_json, write_whole
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract
 from drin_jax.audit.findings import knowledge_base, overlap, retrieval, statistics
 from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.extract.preparation import RELEASE
-from drin_jax.types import UserError
 
 PACKAGES = ("drin-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "transformers")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write the file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
 
 
 def write(
@@ -44,9 +36,8 @@ def write(
     results = {}
     for split in splits:
         view = SplitView.of(store, split, r)
-        partial = workdir / f"groups_{split}.partial.npz"
-        np.savez(partial, **view.groups)  # type: ignore[arg-type]
-        partial.replace(workdir / f"groups_{split}.npz")
+        groups: dict[str, Any] = view.groups
+        write_whole(workdir / f"groups_{split}.npz", lambda file, g=groups: np.savez(file, **g))  # type: ignore[misc]
         results[split] = evaluate_split(view, baseline_scores(view), ks)
     write_json(baselines, results)
 
@@ -60,7 +51,7 @@ def findings(config: ConfigDict, store: Store) -> list[dict[str, Any]]:
             corpus = extract.read_corpus(config)
             found = [statistics(corpus, split) for split in schema.SPLITS]
             found += [overlap(corpus), knowledge_base(corpus)]
-        except (UserError, DataError) as error:
+        except UserError as error:
             found = [{"finding": "raw files", "message": f"the raw files are not read: {error}"}]
     for split in schema.SPLITS:
         if store.splits[split]:

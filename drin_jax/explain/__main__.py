@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from data_pipeline.schema import UserError
 from drin_jax import command
-from drin_jax.types import UserError
 
 if TYPE_CHECKING:  # jax loads only when there is work
     from drin_jax.workdir import FinishedRun
@@ -116,7 +116,7 @@ def show_errors(
     run: "FinishedRun", split: str, examples: int, near: float, file: Path | None
 ) -> None:
     """The kinds of errors on the terminal, and every wrong mention in a JSON file."""
-    from data_pipeline.store.arrays import write_json
+    from data_pipeline.files import write_json
     from drin_jax.explain import choice, errors, sources, terminal
 
     found, raw = choice.outcome(run, split), sources.read(run)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipeline import schema
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.models.graph import edge_mask
-from drin_jax.types import UserError
 from drin_jax.workdir import FinishedRun
 
 

@@ -5,11 +5,10 @@ import dataclasses
 import numpy as np
 from rapidfuzz import process
 
-from data_pipeline.schema import SPLITS
+from data_pipeline.schema import SPLITS, UserError
 from drin_jax import extract
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.evaluation.ranks import slot_counts
-from drin_jax.types import UserError
 from drin_jax.workdir import FinishedRun
 
 RANDOM, RANDOM_WRONG = "random", "random-wrong"

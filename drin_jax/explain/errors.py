@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.schema import UserError
 from drin_jax.explain.choice import Outcome, mention_ids
 from drin_jax.explain.sources import Sources
-from drin_jax.types import UserError
 from drin_jax.workdir import FinishedRun
 
 # In the order in which they are asked: a mention's first kind is the first that applies. What no

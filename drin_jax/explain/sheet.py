@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from data_pipeline.store.arrays import write_whole
+from data_pipeline.files import write_whole
 
 DPI = 160
 FONT = "DejaVu Sans"  # comes with matplotlib

@@ -7,9 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from data_pipeline.pictures.images import STATUSES, open_picture
-from data_pipeline.schema import DataError, Entity, Mention
+from data_pipeline.schema import Entity, Mention, UserError
 from drin_jax import extract
-from drin_jax.types import UserError
 from drin_jax.workdir import FinishedRun
 
 Picture = Image.Image | None
@@ -50,7 +49,7 @@ def read(run: FinishedRun) -> Sources:
     config.data.source = ""  # a folder of raw files is there; it is read as it is
     try:
         corpus = extract.read_corpus(config)
-    except (DataError, UserError) as error:
+    except UserError as error:
         return Sources({}, {}, f"texts and pictures are not at hand: {error}")
     return Sources(
         {mention.id: mention for mention in corpus.mentions},

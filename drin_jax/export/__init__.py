@@ -29,7 +29,7 @@ def load(folder: str | Path) -> "Scorer":
     """The exported scorer in `folder`, on this process's first device.
 
     Raises:
-        DataError: it is no export, damaged, of another format version, of a jax that this one
+        UserError: it is no export, damaged, of another format version, of a jax that this one
             cannot read, or was not exported for this platform.
     """
     from drin_jax.export import scorer

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipeline.schema import UserError
 from drin_jax import command
-from drin_jax.types import UserError
 
 FLAGS = flags.FLAGS
 

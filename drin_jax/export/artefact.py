@@ -15,10 +15,11 @@ from jaxtyping import Array, Float
 
 import drin_jax
 from data_pipeline import schema
-from data_pipeline.store.arrays import write_json
+from data_pipeline.files import write_json
+from data_pipeline.schema import UserError
 from drin_jax import building, command
 from drin_jax.export import manifest
-from drin_jax.types import GraphBatch, UserError
+from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, read_config
 
 Named = dict[str, Any]

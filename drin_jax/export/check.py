@@ -20,7 +20,7 @@ def check(folder: Path) -> tuple[float, float, int]:
     """The largest difference of scores on fixed random batches, its limit, and how many scores.
 
     Raises:
-        DataError: the export cannot be loaded.
+        UserError: the export cannot be loaded.
         UserError: its config is of another version of this program.
     """
     scorer = load(folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import schema
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 
 FORMAT, VERSION = "drin_jax export", 1
 MANIFEST, CONFIG, PARAMS, ARTEFACT = "export.json", "config.json", "params", "scorer.jaxexport"
@@ -35,30 +35,30 @@ def read(folder: Path) -> dict[str, Any]:
     """`export.json`, every file that it names being as it says.
 
     Raises:
-        DataError: no export, of another version, or damaged.
+        UserError: no export, of another version, or damaged.
     """
     content = peek(folder)
     if content is None:
         what = f"holds no {MANIFEST} of ours" if folder.is_dir() else "is no folder"
-        raise DataError(
+        raise UserError(
             f"{folder} {what}, so it is no export; give the --out of python -m drin_jax.export"
         )
     if content.get("version") != VERSION:
-        raise DataError(
+        raise UserError(
             f"{folder / MANIFEST}: is of version {content.get('version')}, made by drin_jax "
             f"{content.get('drin_jax')}; this program reads version {VERSION}; {AGAIN} of one of "
             "the two"
         )
     if content.get("checksum") != own_checksum(content):
-        raise DataError(f"{folder / MANIFEST}: damaged, it is not as it was written; {AGAIN}")
+        raise UserError(f"{folder / MANIFEST}: damaged, it is not as it was written; {AGAIN}")
     for name, digest in content["files"].items():
         path = folder / name
         try:
             found = sha256(path)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
         if found != digest:
-            raise DataError(f"{path}: damaged, its checksum is not that of {MANIFEST}; {AGAIN}")
+            raise UserError(f"{path}: damaged, its checksum is not that of {MANIFEST}; {AGAIN}")
     return content
 
 
@@ -66,7 +66,7 @@ def peek(folder: Path) -> dict[str, Any] | None:
     """`export.json` as it is, of any version; None where the folder is no export.
 
     Raises:
-        DataError: there is such a file and it cannot be read.
+        UserError: there is such a file and it cannot be read.
     """
     path = folder / MANIFEST
     try:
@@ -74,9 +74,9 @@ def peek(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}); {AGAIN}") from None
+        raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
     return content if isinstance(content, dict) and content.get("format") == FORMAT else None
 
 

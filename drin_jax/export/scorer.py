@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from jax import export as jax_export
 from jaxtyping import Float
 
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from drin_jax.export import manifest
 
 Params = dict[str, jax.Array]
@@ -45,14 +45,14 @@ class Scorer:
             arrays: named as `data_pipeline.schema.batch_shapes`, any b, r, s and q; `gold` and
                 `mask` are not read and may be missing.
         Raises:
-            DataError: a name, dtype or shape is not as `export.json` says.
+            UserError: a name, dtype or shape is not as `export.json` says.
         """
         wanted = self.manifest["inputs"]
         unknown = sorted(set(arrays) - {*wanted, *manifest.UNREAD})
         missing = sorted(set(wanted) - set(arrays))
         if unknown or missing:
             what = f"no {missing[0]}" if missing else f"an unknown {unknown[0]}"
-            raise DataError(
+            raise UserError(
                 f"scores was given {what}; {self.manifest['model']} takes {', '.join(wanted)}"
             )
         sizes: dict[str, int] = {}
@@ -62,11 +62,11 @@ class Scorer:
 
 
 def _check(name: str, array: Any, spec: Mapping[str, Any], sizes: dict[str, int]) -> None:
-    """DataError unless `array` is as `spec` says, with the sizes that others had; adds its own."""
+    """UserError unless `array` is as `spec` says, with the sizes that others had; adds its own."""
     shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
     if shape is None or str(dtype) != spec["dtype"]:
         given = type(array).__name__ if dtype is None else dtype
-        raise DataError(f"{name} is {given}; it has to be an array of {spec['dtype']}")
+        raise UserError(f"{name} is {given}; it has to be an array of {spec['dtype']}")
     fits = len(shape) == len(spec["shape"]) and all(
         given == (sizes.setdefault(wanted, given) if isinstance(wanted, str) else wanted)
         for given, wanted in zip(shape, spec["shape"], strict=True)
@@ -74,9 +74,9 @@ def _check(name: str, array: Any, spec: Mapping[str, Any], sizes: dict[str, int]
     if not fits:
         known = "".join(f", {symbol} = {size}" for symbol, size in sizes.items())
         form = f"[{', '.join(map(str, spec['shape']))}]"
-        raise DataError(f"{name} is {list(shape)}; it has to be {form}{known}")
+        raise UserError(f"{name} is {list(shape)}; it has to be {form}{known}")
     if 0 in [given for given, wanted in zip(shape, spec["shape"], strict=True) if wanted != 0]:
-        raise DataError(f"{name} is {list(shape)}; there is nothing to score, give at least one")
+        raise UserError(f"{name} is {list(shape)}; there is nothing to score, give at least one")
 
 
 def load(folder: Path) -> Scorer:
@@ -84,7 +84,7 @@ def load(folder: Path) -> Scorer:
     content = manifest.read(folder)
     platform = jax_export.default_export_platform()
     if platform not in content["platforms"]:
-        raise DataError(
+        raise UserError(
             f"{folder}: exported for {', '.join(content['platforms'])}, and this process runs on "
             f"{platform}; export it with --platforms={','.join([*content['platforms'], platform])}"
         )
@@ -99,17 +99,17 @@ def _deserialize(path: Path, content: Mapping[str, Any]) -> jax_export.Exported:
     oldest = jax_export.minimum_supported_calling_convention_version
     convention = content["calling_convention"]
     if not oldest <= convention <= newest:
-        raise DataError(
+        raise UserError(
             f"{path}: {versions}, which reads calling conventions {oldest} to {newest}, not "
             f"{convention}; use that jax, or {manifest.AGAIN}"
         )
     try:
         return jax_export.deserialize(bytearray(path.read_bytes()))
     except ImportError as error:
-        raise DataError(f"{path}: {error}; run pip install -r requirements.txt") from None
+        raise UserError(f"{path}: {error}; run pip install -r requirements.txt") from None
     except Exception as error:  # whatever the parser of another version meets first
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
+        raise UserError(
             f"{path}: {versions}, which cannot read it ({reason[:200]}); use that jax, or "
             f"{manifest.AGAIN}"
         ) from None
@@ -119,7 +119,7 @@ def read_params(folder: Path, content: Mapping[str, Any]) -> Params:
     """The parameters by name, on the first local device.
 
     Raises:
-        DataError: they cannot be read, or are not those of the manifest.
+        UserError: they cannot be read, or are not those of the manifest.
     """
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = {
@@ -132,4 +132,4 @@ def read_params(folder: Path, content: Mapping[str, Any]) -> Params:
             return checkpointer.restore(path.absolute(), like)
     except Exception as error:  # damage surfaces as whatever tensorstore or orbax meets first
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: unreadable ({reason[:200]}); {manifest.AGAIN}") from None
+        raise UserError(f"{path}: unreadable ({reason[:200]}); {manifest.AGAIN}") from None

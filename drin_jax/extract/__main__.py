@@ -20,8 +20,8 @@ from drin_jax.extract.place import place as shards_place
 def main() -> None:
     """Prepare the store that the flags describe, and say what is in it."""
     config, workdir = command.config_and_workdir()
+    from data_pipeline.schema import UserError
     from drin_jax import extract  # jax and the encoders load only when there is work
-    from drin_jax.types import UserError
 
     made = Path(place) if (place := shards_place()) else None
     if made is not None and not made.is_dir():

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline import schema
 from data_pipeline.progress import Progress
-from data_pipeline.schema import Corpus, DataError
+from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store.extension import StoreExtension, offsets_of, same_mentions
 from data_pipeline.store.reader import Store
 from data_pipeline.system_features import FLAGS
@@ -18,7 +18,6 @@ from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import encoder_settings
 from drin_jax.extract.tables import ROWS
 from drin_jax.extract.texts import Span, mention_text
-from drin_jax.types import UserError
 
 TOKENS_PER_SHARD = 1 << 15
 PICTURES_PER_SHARD = 64
@@ -29,7 +28,7 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
     """The store with the arrays of `needs` ("tokens", "regions") added; resumable.
 
     Raises:
-        UserError, DataError: one line where raw files or encoders are gone or changed.
+        UserError: one line where raw files or encoders are gone or changed.
     """
     if config.data.reader == RELEASE:
         from data_pipeline.release import convert, sequences
@@ -37,7 +36,7 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         root = Path(config.data.root)
         try:
             made_from = {"release": convert.fingerprint(root)}
-        except DataError as error:
+        except UserError as error:
             raise _unable(store, needs, error) from None
         extension = StoreExtension(store, made_from)
         sequences.write(root, extension, needs)
@@ -46,7 +45,7 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         corpus = read_corpus(config)
         encoders = Encoders(encoder_settings(config))
         weights = {_ENCODER[need]: _fingerprint(encoders, store, need) for need in needs}
-    except (UserError, DataError) as error:
+    except UserError as error:
         raise _unable(store, needs, error) from None
     same_mentions(store, [mention.id for mention in corpus.mentions])
     settings = {"needs": list(needs), "weights": weights, "tokens": config.encoders.max_tokens}

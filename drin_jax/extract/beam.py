@@ -24,11 +24,11 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils import shared
 
+from data_pipeline.schema import UserError
 from drin_jax import command
 from drin_jax.extract.encoding import Encoders, EncoderSettings, items_from_plain, plain_items
 from drin_jax.extract.place import place as shards_place
 from drin_jax.extract.tables import STAMP, Stage, shard_file
-from drin_jax.types import UserError
 
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 

@@ -8,9 +8,8 @@ from ml_collections import ConfigDict
 
 from data_pipeline.retrieval import names
 from data_pipeline.retrieval.statistics import Weights, by_statistics
-from data_pipeline.schema import Corpus
+from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store.writer import StoreWriter
-from drin_jax.types import UserError
 
 # retrieval.vectors -> tables of the mention and the entity side.
 VECTORS = {
@@ -40,7 +39,7 @@ def retrieve(
     """Rows [M, r] of the entity table, scores [M, r], and what was counted.
 
     Raises:
-        DataError: the data set has nothing to retrieve with.
+        UserError: the data set has nothing to retrieve with.
     """
     fields = config.retrieval
     if fields.method != "dense":

@@ -5,8 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from data_pipeline.readers import read
-from data_pipeline.schema import Corpus
-from drin_jax.types import UserError
+from data_pipeline.schema import Corpus, UserError
 
 WEIGHTS = "encoder files"  # key of a store's settings: what its encoders were
 RELEASE = "release"  # the reader whose features are there already
@@ -27,7 +26,7 @@ def read_corpus(config: ConfigDict) -> Corpus:
 
 
 def fetch(config: ConfigDict) -> None:
-    """Download or generate the raw files where the config says so. UserError, DataError."""
+    """Download or generate the raw files where the config says so. UserError."""
     data = config.data
     if data.source and not data.root:
         raise UserError("data.source is set, but data.root, the folder to download to, is not")

@@ -16,8 +16,8 @@ from PIL import Image
 
 from data_pipeline.pictures import decoding, images
 from data_pipeline.pictures.decoding import Decoder, Wanted
+from data_pipeline.schema import UserError
 from drin_jax.encoders.pixels import read_preprocessor
-from drin_jax.types import UserError
 
 Arrays = dict[str, np.ndarray]
 SIDES = ("mention", "entity")
@@ -96,7 +96,7 @@ class Encoders:
     """The frozen encoders of a config, each loaded when it is first needed.
 
     Raises:
-        UserError, DataError: one line on a checkpoint that is missing, damaged or foreign.
+        UserError: one line on a checkpoint that is missing, damaged or foreign.
     """
 
     def __init__(self, settings: EncoderSettings):

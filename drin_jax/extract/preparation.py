@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline import schema
+from data_pipeline.schema import UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
@@ -21,7 +22,6 @@ from drin_jax.extract.edges import edges
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import Features, encoder_settings
 from drin_jax.parallel import multihost
-from drin_jax.types import UserError
 
 SOURCES = "data files"
 # Fields that change how fast something is made, not what.
@@ -59,7 +59,7 @@ def prepare(
         needs: of `schema.NEEDS`, what the store has to hold beside encoders.tokens and regions.
 
     Raises:
-        UserError, DataError: one line on anything a user can mend.
+        UserError: one line on anything a user can mend.
     """
     store = _prepare(config, workdir, made)
     asked = {need for need in ("tokens", "regions") if config.encoders[need]}

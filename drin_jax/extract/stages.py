@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline.pictures import boxes, images, precomputed
-from data_pipeline.schema import Corpus
+from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store.writer import StoreWriter
 from drin_jax.extract.encoding import (
     DETECTORS,
@@ -21,7 +21,6 @@ from drin_jax.extract.encoding import (
 )
 from drin_jax.extract.tables import ROWS, Stage, fill, gather, unique
 from drin_jax.extract.texts import Span, entity_text, mention_text
-from drin_jax.types import UserError
 
 PREPROCESSES = ("paper", "processor")
 PICTURES_PER_SHARD = 256

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.progress import Progress
+from data_pipeline.schema import UserError
 from data_pipeline.store.shard_table import ShardTable
 from data_pipeline.store.writer import StoreWriter
 from drin_jax.extract.encoding import Arrays, Encoders
-from drin_jax.types import UserError
 
 STAMP = "made_from"  # key of `Encoders.stamp` in a shard made elsewhere
 ROWS = 2048  # texts of a shard, and rows copied at once

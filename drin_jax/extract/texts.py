@@ -1,7 +1,6 @@
 """What the text encoders read of a mention and of an entity: the config's templates, filled."""
 
-from data_pipeline.schema import Mention
-from drin_jax.types import UserError
+from data_pipeline.schema import Mention, UserError
 
 Span = tuple[int, int] | None
 

@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from data_pipeline.progress import Progress
-from data_pipeline.schema import PADDING
-from drin_jax.types import UserError
+from data_pipeline.schema import PADDING, UserError
 
 QUERY_BLOCK = 512
 KEY_BLOCK = 16384

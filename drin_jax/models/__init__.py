@@ -6,13 +6,13 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from data_pipeline.schema import UserError
 from drin_jax.models.bert_matcher import BertMatcher
 from drin_jax.models.drin import DRIN
 from drin_jax.models.dzmned import DZMNED
 from drin_jax.models.ghmfc import GHMFC
 from drin_jax.models.jmel import JMEL
 from drin_jax.models.mel_hi import MELHI
-from drin_jax.types import UserError
 
 # Each is built as cls(text_width, image_width, *, width, dtype, rngs, **fields): of the config's
 # `model` and `graph` fields it gets those that its constructor names. `needs`, where it has it,

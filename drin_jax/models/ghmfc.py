@@ -8,9 +8,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from data_pipeline.schema import UserError
 from drin_jax.models.attention import Attention, heads_of
 from drin_jax.models.matching import match
-from drin_jax.types import Aux, GraphBatch, UserError
+from drin_jax.types import Aux, GraphBatch
 
 
 class CrossAttention(nnx.Module):

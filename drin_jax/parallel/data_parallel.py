@@ -13,8 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data_pipeline.schema import UserError
 from drin_jax.training.uploading import aligned, copy_rows
-from drin_jax.types import UserError
 
 AXIS = "data"
 IMPLEMENTATIONS = ("shard_map", "pmap")

@@ -4,9 +4,9 @@ import threading
 import time
 from typing import Any
 
+from data_pipeline.schema import UserError
 from drin_jax.parallel.peers import END, PATIENCE, REMIND, Peers, Place, exit_now, say
 from drin_jax.parallel.wire import Wire, join_address, listen, split_address
-from drin_jax.types import UserError
 
 FAREWELL = 3.0  # seconds that process 0 waits for the others to hear why it leaves
 

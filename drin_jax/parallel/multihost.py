@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from data_pipeline import progress
+from data_pipeline.schema import UserError
 from drin_jax.parallel.hub import Hub
 from drin_jax.parallel.peers import END, Member, Place
-from drin_jax.types import UserError
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ def join(place: Place | None, config: Mapping[str, Any]) -> None:
     card = {f"version of {name}": metadata.version(name) for name in SAME_VERSIONS} | dict(config)
     peers = Hub(place, card) if place.process == 0 else Member(place, card)
     _peers = peers
+    progress.SPEAKS = lead()
     import jax
 
     # It would take SIGTERM for itself; `agree_on_stop` has its place.

@@ -14,8 +14,8 @@ import threading
 import time
 from typing import Any, NoReturn
 
+from data_pipeline.schema import UserError
 from drin_jax.parallel.wire import Wire, split_address
-from drin_jax.types import UserError
 
 END = "the end"  # the gathering after which processes may leave
 RETRY = 0.1  # seconds between attempts to connect

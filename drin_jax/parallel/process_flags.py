@@ -15,9 +15,9 @@ from collections.abc import Mapping
 
 from absl import flags
 
+from data_pipeline.schema import UserError
 from drin_jax.parallel.peers import Place
 from drin_jax.parallel.wire import split_address
-from drin_jax.types import UserError
 
 FLAGS = flags.FLAGS
 ENVIRONMENT = {

@@ -24,13 +24,14 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
+from data_pipeline.schema import UserError
 from drin_jax.models.drin import DRIN
 from drin_jax.models.ghmfc import GHMFC
 from drin_jax.models.graph import RELATIONS, edge_mask
 from drin_jax.models.mel_hi import MELHI
 from drin_jax.parity import torch_weights
 from drin_jax.training.losses import margin_loss
-from drin_jax.types import GraphBatch, UserError
+from drin_jax.types import GraphBatch
 
 TOLERANCES = {
     "vertices": 1e-5,

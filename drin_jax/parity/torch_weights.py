@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from data_pipeline.schema import UserError
 from drin_jax.models.graph import cosine
 from drin_jax.parity.torch_baselines import ghmfc_names, melhi_names, pack, unpack
-from drin_jax.types import GraphBatch, UserError
+from drin_jax.types import GraphBatch
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -18,12 +18,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from data_pipeline import files
 from data_pipeline.retrieval.recall import table
-from data_pipeline.schema import Corpus
-from data_pipeline.store import arrays
+from data_pipeline.schema import Corpus, UserError
 from drin_jax import command
 from drin_jax.extract.candidates import untrained
-from drin_jax.types import UserError
 
 METHODS = ("names", "statistics", "given")
 DEEPEST = 100  # recall is told at this depth too, whatever eval.ks are
@@ -39,7 +38,7 @@ def measure(
 
     Raises:
         UserError: an unknown method, or no method.
-        DataError: "given" where the data set gives no candidates.
+        UserError: "given" where the data set gives no candidates.
     """
     unknown = [method for method in methods if method not in METHODS]
     if unknown or not methods:
@@ -108,8 +107,8 @@ def _write(workdir: Path, result: Mapping[str, Any], head: Sequence[str]) -> tup
     lines += ["| " + " | ".join(head) + " |", "|---" * 2 + "|---:" * (len(head) - 2) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows(result)]
     paths = workdir / "recall.json", workdir / "recall.md"
-    arrays.write_json(paths[0], result)
-    arrays.write_whole(paths[1], lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    files.write_json(paths[0], result)
+    files.write_whole(paths[1], lambda file: file.write(("\n".join(lines) + "\n").encode()))
     return paths
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from drin_jax.types import UserError
+from data_pipeline.schema import UserError
 
 
 @dataclasses.dataclass

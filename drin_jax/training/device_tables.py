@@ -19,10 +19,9 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from data_pipeline import schema, system_features
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
-from drin_jax.types import UserError
 
 Tables = dict[str, jax.Array]
 
@@ -121,13 +120,13 @@ class DeviceTables:
             layout: where they go.
 
         Raises:
-            DataError: the split is unknown or empty, or the store holds fewer candidates than r or
+            UserError: the split is unknown or empty, or the store holds fewer candidates than r or
                 lacks what is needed.
             UserError: the tables do not fit into the device's free memory.
         """
         store.check_split(split)
         if not 0 <= r <= store.sizes["r"]:
-            raise DataError(
+            raise UserError(
                 f"graph.r is {r}, but {store.path} holds {store.sizes['r']} candidates of a mention"
             )
         r = r or store.sizes["r"]

@@ -11,13 +11,14 @@ import jax
 import numpy as np
 
 from data_pipeline.progress import Progress
+from data_pipeline.schema import UserError
 from drin_jax.parallel import multihost
 from drin_jax.parallel.data_parallel import DataParallel
 from drin_jax.training.batches import Steps
 from drin_jax.training.checkpoint import Checkpoints, Position
 from drin_jax.training.metric_log import MetricLog
 from drin_jax.training.step import NEVER, TrainState
-from drin_jax.types import Metrics, UserError
+from drin_jax.types import Metrics
 
 DISPATCH_SECONDS = 1.0  # about; what a dispatch costs is nothing beside it
 FIRST_DISPATCH = 4  # steps, before their rate is known

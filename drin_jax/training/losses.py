@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from data_pipeline.schema import UserError
 from drin_jax.models.graph import unit
-from drin_jax.types import Aux, GraphBatch, Targets, UserError
+from drin_jax.types import Aux, GraphBatch, Targets
 
 FORMS = ("upstream", "hinge", "paper_own", "paper_batch")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 from tensorboardX import SummaryWriter
 
+from data_pipeline.files import write_text
+
 
 class MetricLog:
     """Appends to WORKDIR/metrics.jsonl and WORKDIR/tensorboard. Only process 0 writes.
@@ -25,9 +27,7 @@ class MetricLog:
             return
         path = workdir / "metrics.jsonl"
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= after]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept))
-        partial.replace(path)
+        write_text(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after + 1)
 

@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.parallel.data_parallel import DataParallel
 from drin_jax.training import device_tables
 from drin_jax.training.device_tables import SHARE_OF_FREE, DeviceTables, Layout
-from drin_jax.types import UserError
 
 SPLITS = ("train", "valid", "test")
 KINDS = ("auto", "device", "bfloat16", "sharded", "host")

@@ -14,8 +14,8 @@ import huggingface_hub
 import pytest
 
 from data_pipeline import hub
+from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
-from drin_jax.types import UserError
 from tests.encoders.bert_test import write_checkpoint
 from tests.support.fixtures import refusal
 from tests.support.hub_stand_in import StandIn

@@ -8,7 +8,7 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.loader import EvalLoader, TrainLoader
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from tests.support.fixtures import tiny_store
 
@@ -161,20 +161,20 @@ def test_a_position_past_the_end_leaves_nothing(store: Store) -> None:
 @pytest.mark.parametrize("change", [{"seed": 8}, {"batch": 5}, {"max_mentions": 9}])
 def test_a_position_in_another_order_is_refused(store: Store, change: dict[str, int]) -> None:
     state = make(store).get_state()
-    with pytest.raises(DataError, match=next(iter(change)).removeprefix("max_")):
+    with pytest.raises(UserError, match=next(iter(change)).removeprefix("max_")):
         make(store, **change).set_state(state)
 
 
 def test_a_position_of_another_store_is_refused(store: Store, tmp_path: Path) -> None:
     other = tiny_store(tmp_path / "store", mentions={"train": 14})
-    with pytest.raises(DataError, match="split_size = 13, this run 14"):
+    with pytest.raises(UserError, match="split_size = 13, this run 14"):
         make(other).set_state(make(store).get_state())
 
 
 @pytest.mark.parametrize("step", [None, -1, "3"])
 def test_an_odd_position_is_refused(store: Store, step: Any) -> None:
     loader = make(store)
-    with pytest.raises(DataError, match="step"):
+    with pytest.raises(UserError, match="step"):
         loader.set_state(loader.get_state() | {"step": step})
 
 
@@ -229,18 +229,18 @@ def test_evaluation_is_shared_too(store: Store) -> None:
     ],
 )
 def test_a_training_loader_refuses(store: Store, options: dict[str, Any], told: str) -> None:
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(UserError, match=told):
         make(store, **options)
 
 
 def test_an_evaluation_loader_refuses(store: Store) -> None:
-    with pytest.raises(DataError, match=r"eval\.batch is 0"):
+    with pytest.raises(UserError, match=r"eval\.batch is 0"):
         EvalLoader(store, "test", 0)
-    with pytest.raises(DataError, match=r"eval\.batch is 5, which does not divide"):
+    with pytest.raises(UserError, match=r"eval\.batch is 5, which does not divide"):
         EvalLoader(store, "test", 5, process_count=2)
 
 
 def test_an_empty_split_is_named(tmp_path: Path) -> None:
     store = tiny_store(tmp_path / "store", mentions={"train": 3})
-    with pytest.raises(DataError, match="the valid split is empty"):
+    with pytest.raises(UserError, match="the valid split is empty"):
         EvalLoader(store, "valid", 2)

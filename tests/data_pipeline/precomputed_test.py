@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.pictures import precomputed
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 
 
 def _arrays() -> dict[str, np.ndarray]:
@@ -84,7 +84,7 @@ def test_bad_arrays_are_refused_by_name(
     tmp_path: Path, changes: dict[str, np.ndarray | None], words: str
 ) -> None:
     path = _file(tmp_path, **changes)
-    with pytest.raises(DataError) as error:
+    with pytest.raises(UserError) as error:
         precomputed.load(path)
     message = str(error.value)
     assert words in message
@@ -94,15 +94,15 @@ def test_bad_arrays_are_refused_by_name(
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pictures.npz"
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(UserError, match="is missing"):
         precomputed.load(path)
     path.write_bytes(b"no archive")
-    with pytest.raises(DataError, match="not a whole"):
+    with pytest.raises(UserError, match="not a whole"):
         precomputed.load(path)
     np.save(path.open("wb"), np.zeros(3))
-    with pytest.raises(DataError, match="not a whole"):
+    with pytest.raises(UserError, match="not a whole"):
         precomputed.load(path)
     whole = _file(tmp_path).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="not a whole"):
+    with pytest.raises(UserError, match="not a whole"):
         precomputed.load(path)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data_pipeline import readers
-from data_pipeline.schema import Corpus, DataError
+from data_pipeline.schema import Corpus, UserError
 from tests.support.paths import SHARED
 
 WIKIMEL = SHARED / "data" / "wikimel"
@@ -53,7 +53,7 @@ def read(reader: str, root: Path | str, split: str = "published", **options: Any
 
 
 def refused(*args: Any, **options: Any) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         read(*args, **options)
     message = str(caught.value)
     assert "\n" not in message

@@ -15,7 +15,7 @@ from data_pipeline import readers
 from data_pipeline.retrieval import statistics as stage
 from data_pipeline.retrieval import words as bm25
 from data_pipeline.retrieval.statistics import Votes, Weights, by_statistics
-from data_pipeline.schema import PADDING, Corpus, DataError, Entity, Mention
+from data_pipeline.schema import PADDING, Corpus, Entity, Mention, UserError
 from tests.support.paths import SHARED
 
 WIKIMEL = SHARED / "data" / "wikimel"
@@ -214,7 +214,7 @@ def test_nothing_to_retrieve_is_padding() -> None:
     ],
 )
 def test_wrong_arguments_are_refused(options: dict[str, Any], reason: str) -> None:
-    with pytest.raises(DataError, match=reason):
+    with pytest.raises(UserError, match=reason):
         by_statistics(world(3), **{"r": 2, **options})
 
 

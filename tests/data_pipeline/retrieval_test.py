@@ -10,7 +10,7 @@ from rapidfuzz.utils import default_process
 from data_pipeline import readers
 from data_pipeline.retrieval import names as name_retrieval
 from data_pipeline.retrieval.names import SCORERS, by_name, given
-from data_pipeline.schema import PADDING, Corpus, DataError, Entity, Mention
+from data_pipeline.schema import PADDING, Corpus, Entity, Mention, UserError
 from tests.support.paths import SHARED
 
 WIKIMEL = SHARED / "data" / "wikimel"
@@ -59,12 +59,12 @@ def test_fewer_entities_than_r_are_padded() -> None:
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'wratio' is unknown; known: WRatio, QRatio"):
+    with pytest.raises(UserError, match="'wratio' is unknown; known: WRatio, QRatio"):
         by_name(NAMES, ["x"], 1, scorer="wratio")
-    with pytest.raises(DataError, match=r"retrieval\.r = 0"):
+    with pytest.raises(UserError, match=r"retrieval\.r = 0"):
         by_name(NAMES, ["x"], 0)
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be made"):
         by_name(NAMES, ["x"], 1, cache_dir=tmp_path / "file")
 
 
@@ -176,7 +176,7 @@ def test_given_candidates_keep_their_order() -> None:
 
 
 def test_given_refuses_a_mention_without_candidates() -> None:
-    with pytest.raises(DataError, match="corpus: mention 'm1' comes without candidates"):
+    with pytest.raises(UserError, match="corpus: mention 'm1' comes without candidates"):
         given(corpus_of(("a",), None), 2)
 
 

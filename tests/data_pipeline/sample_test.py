@@ -18,7 +18,7 @@ from data_pipeline.sample import lexicon as words
 from data_pipeline.sample import tiny_bert, world
 from data_pipeline.sample.drawing import draw
 from data_pipeline.sample.people import KINDS, make_entities, make_mentions
-from data_pipeline.schema import SPLITS, Corpus, DataError, Entity, Mention
+from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
 
@@ -59,11 +59,11 @@ def test_making_it_twice_does_nothing_and_foreign_folders_are_kept(tmp_path: Pat
     world.generate(root, seed=1, **small)  # another world takes its place
     assert not (root / "mine").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["sample"]
-    with pytest.raises(DataError, match="not the sample"):
+    with pytest.raises(UserError, match="not the sample"):
         world.generate(tmp_path, **small)
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "sample"):
-        with pytest.raises(DataError, match=r"data\.root") as error:
+        with pytest.raises(UserError, match=r"data\.root") as error:
             world.generate(place, **small)
         assert "\n" not in str(error.value)
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from data_pipeline import splits
-from data_pipeline.schema import DataError, Mention
+from data_pipeline.schema import Mention, UserError
 
 
 def mention(id: str, split: str, sample: str, text: str = "", image: str | None = None) -> Mention:
@@ -123,7 +123,7 @@ def test_a_published_valid_split_stays() -> None:
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
-    with pytest.raises(DataError, match=r"data\.valid_fraction"):
+    with pytest.raises(UserError, match=r"data\.valid_fraction"):
         splits.assign([], mode="disjoint", valid_fraction=fraction)
-    with pytest.raises(DataError, match="known: disjoint, published"):
+    with pytest.raises(UserError, match="known: disjoint, published"):
         splits.assign([], mode="joint", valid_fraction=0.1)

@@ -10,6 +10,7 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.loader import EvalLoader
+from data_pipeline.schema import UserError
 from data_pipeline.store.arrays import read_header
 from data_pipeline.store.reader import Store
 from data_pipeline.store.shard_table import ShardTable
@@ -17,7 +18,6 @@ from data_pipeline.system_features import characters
 from drin_jax import extract
 from drin_jax.extract import additions
 from drin_jax.extract.encoding import Encoders
-from drin_jax.types import UserError
 from tests.data_pipeline.store_writer_test import kills
 from tests.extract.prepare_release_test import config as release_config
 from tests.support import picture_world, release_fixtures

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from data_pipeline import readers, tfds_builders
 from data_pipeline.readers import READERS
-from data_pipeline.schema import Corpus, DataError
+from data_pipeline.schema import Corpus, UserError
 from data_pipeline.tfds_builders import BUILDERS, CONFIGS, __main__, build
 from data_pipeline.tfds_builders.corpus_builder import VALID_FRACTION, CorpusBuilder
 from tests.support.fixtures import refusal
@@ -195,7 +195,7 @@ def test_the_command_ends_in_one_line(
     assert __main__.main([*arguments, f"--manual_dir={raw}"]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith(f"error: {tmp_path / 'out'}")
-    with pytest.raises(DataError, match="config 'all' is unknown; known: disjoint, published"):
+    with pytest.raises(UserError, match="config 'all' is unknown; known: disjoint, published"):
         build(BUILDERS["wikimel"], "all", raw, tmp_path)
 
 

@@ -171,7 +171,7 @@ def test_wrong_flags_and_wrong_folders_end_in_one_line(tmp_path: Path) -> None:
     module = "data_pipeline.validate"
     assert_one_clear_line(run(module, "--format=csv", "x"), "csv", "wikidiverse", code=2)
     for form in ("wikidiverse", "richpedia", "mimic", "kgmel", "candidates"):
-        with pytest.raises(validate.DataError, match=r"holds no|missing"):
+        with pytest.raises(validate.UserError, match=r"holds no|missing"):
             validate.validate(form, tmp_path)
     missing = run(module, "--format=jsonl", str(tmp_path / "no"))
     assert_one_clear_line(missing, f"{tmp_path / 'no'} is not a folder")

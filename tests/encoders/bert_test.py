@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.bert import load_bert
-from drin_jax.types import UserError
 from tests.support.paths import GOLDEN, SHARED
 
 ATOL = 2e-5  # of hidden states of order 1, float32, up to 12 layers

@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from benchmarks.random_module import random_module
+from data_pipeline.schema import UserError
 from drin_jax.encoders.clip import Clip, load_clip, save_clip
 from drin_jax.encoders.clip_config import ClipConfig, TextConfig, VisionConfig
-from drin_jax.types import UserError
 from tests.support.picture_checkpoints import END, golden, weights, write_checkpoint
 
 HIDDEN, EMBEDDING = 2e-5, 1e-5  # of values of order 1 to 10, float32, up to 12 layers

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_pipeline.schema import UserError
 from drin_jax.encoders import detector
 from drin_jax.encoders.detector import Detector
-from drin_jax.types import UserError
 
 SHAPES = ((40, 60), (60, 40), (9, 9))
 

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from benchmarks.random_module import random_module
+from data_pipeline.schema import UserError
 from drin_jax.encoders.resnet import (
     ResNet,
     ResNetConfig,
@@ -15,7 +16,6 @@ from drin_jax.encoders.resnet import (
     max_pool,
     save_resnet,
 )
-from drin_jax.types import UserError
 from tests.support.picture_checkpoints import golden, weights, write_checkpoint
 
 REGIONS, POOLED = 2e-5, 1e-5  # of values of order 1 to 10, float32

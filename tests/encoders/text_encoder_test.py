@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipeline.schema import UserError
 from drin_jax.encoders.bert import load_bert
 from drin_jax.encoders.buckets import LENGTHS, plan
 from drin_jax.encoders.text_encoder import POOLINGS, TextEncoder, token_span
-from drin_jax.types import UserError
 from tests.encoders.bert_test import golden_weights, minilm, write_checkpoint
 from tests.support.paths import ROOT
 

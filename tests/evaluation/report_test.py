@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_pipeline.schema import UserError
 from drin_jax.evaluation import report
 from drin_jax.evaluation.evaluate import SplitView, evaluate_split
-from drin_jax.types import UserError
 
 
 def a_report(system: str, flip: bool = False) -> dict[str, Any]:

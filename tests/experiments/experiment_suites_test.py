@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import sample, wikimel_text
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract, models
 from drin_jax.experiments import published, suites
@@ -57,7 +57,7 @@ class Prepared:
     def __call__(self, config: ConfigDict, workdir: Path, needs: list[str]) -> Store:
         self.asked.append((Path(config.data.store).name, needs))
         if needs and self.whole is None:
-            raise DataError("the raw files are gone")
+            raise UserError("the raw files are gone")
         return Store.open(self.plain if self.whole is None else self.whole)
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import common
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building, run
 from drin_jax.evaluation.evaluate import Scorer
@@ -16,7 +17,6 @@ from drin_jax.experiments import seeds, seeds_program
 from drin_jax.experiments.seeds import SeedRun, score_seeds, train_seeds
 from drin_jax.experiments.seeds_checkpoint import SeedsCheckpoint
 from drin_jax.training import device_tables
-from drin_jax.types import UserError
 from tests.support.commands import small_store, step_lines
 
 SEEDS = (0, 3)

@@ -16,13 +16,13 @@ from PIL import Image
 from configs import common
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
-from data_pipeline.schema import DataError, Entity
+from data_pipeline.schema import Entity, UserError
 from drin_jax import building, run
 from drin_jax.explain import __main__ as command
 from drin_jax.explain import cases, choice, errors, figure, sources, terminal
 from drin_jax.explain.sources import Sources
 from drin_jax.models.graph import edge_mask
-from drin_jax.types import GraphBatch, UserError
+from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support import commands, fixtures
 
@@ -307,7 +307,7 @@ def test_a_run_that_cannot_be_opened_says_why(
     (moved / "config.json").write_text("{")
     refused(moved, "config.json: unreadable")
     (moved / "config.json").write_text(json.dumps(fields | {"text.entity": "{name}"}))
-    refused(moved, "made with other settings", DataError)
+    refused(moved, "made with other settings", UserError)
     other = dataclasses.replace(bert, store=fixtures.tiny_store(tmp_path / "tiny"))
     with pytest.raises(UserError, match="made from other data"):
         cases.same_mention(other, drin, cases.explain(drin, "test", 0))

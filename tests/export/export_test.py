@@ -17,13 +17,13 @@ from jax import export as jax_export
 
 from configs import common
 from data_pipeline.graphs import GraphTables
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building, command, export, models
 from drin_jax.export import __main__ as export_command
 from drin_jax.export import artefact, manifest
 from drin_jax.export.check import LIMITS, random_batch
 from drin_jax.training.checkpoint import Checkpoints
-from drin_jax.types import UserError
 from drin_jax.workdir import CHECKPOINTS, REPORT, open_run
 from tests.support import commands
 from tests.support.commands import user_error

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import Features, encoder_settings
 from drin_jax.extract.tables import shard_file
-from drin_jax.types import UserError
 from tests.support import commands, picture_world
 
 pytest.importorskip(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract
 from tests.support import commands, picture_world
@@ -84,7 +84,7 @@ def test_a_full_disk_leaves_nothing_half_written(world: Path, tmp_path: Path) ->
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
-        with pytest.raises(DataError, match="cannot be written"):
+        with pytest.raises(UserError, match="cannot be written"):
             extract.prepare(config, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

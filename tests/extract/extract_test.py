@@ -9,13 +9,12 @@ import pytest
 from PIL import Image
 
 from data_pipeline.pictures import images
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
 from drin_jax.extract.edges import edges
-from drin_jax.types import UserError
 from tests.support import commands, picture_world, tiny_encoders
 from tests.support.odd_pictures import write_all
 
@@ -204,7 +203,7 @@ def test_the_processors_preprocessing_is_another_store(
     row = by_id(store, "mention")["m3"]
     np.testing.assert_allclose(store.array("mention_image")[row], wanted, atol=1e-6)
     config.data.store = str(workdir / "store")
-    with pytest.raises(DataError, match=r"image\.preprocess was \"paper\", is \"processor\""):
+    with pytest.raises(UserError, match=r"image\.preprocess was \"paper\", is \"processor\""):
         extract.prepare(config, tmp_path / "other")
 
 
@@ -294,7 +293,7 @@ def test_bad_input_is_one_line(
     if change:
         change(tmp_path / "data")
     config = picture_world.config(tmp_path / "data", encoders, **fields)
-    with pytest.raises((UserError, DataError)) as caught:
+    with pytest.raises(UserError) as caught:
         extract.prepare(config, tmp_path / "work")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

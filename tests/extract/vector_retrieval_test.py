@@ -6,10 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipeline.schema import PADDING
+from data_pipeline.schema import PADDING, UserError
 from drin_jax.extract import vector_retrieval
 from drin_jax.extract.vector_retrieval import by_vectors
-from drin_jax.types import UserError
 
 
 def vectors(n: int, d: int, seed: int) -> np.ndarray:

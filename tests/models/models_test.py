@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from data_pipeline.schema import batch_shapes
+from data_pipeline.schema import UserError, batch_shapes
 from drin_jax import models
 from drin_jax.models import blocks, gcn
 from drin_jax.models.bert_matcher import BertMatcher
 from drin_jax.models.drin import DRIN
 from drin_jax.models.gcn import PaperLayer
-from drin_jax.types import GraphBatch, UserError
+from drin_jax.types import GraphBatch
 from tests.support.random_graphs import (
     D,
     R,

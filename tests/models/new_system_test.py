@@ -11,11 +11,11 @@ import pytest
 from flax import nnx
 
 from configs import common
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building, models
 from drin_jax.evaluation.evaluate import Scorer
 from drin_jax.training.step import create_state
-from drin_jax.types import UserError
 from tests.support.fixtures import tiny_store
 from tests.support.paths import ROOT
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from data_pipeline.schema import UserError
 from drin_jax.models.jmel import JMEL
 from drin_jax.models.mel_hi import MELHI
 from drin_jax.models.recurrent import LSTM
-from drin_jax.types import UserError
 from tests.support.random_graphs import R
 from tests.support.random_sequences import (
     B,

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from data_pipeline.schema import UserError
 from drin_jax.parallel import process_flags
 from drin_jax.parallel.hub import Hub
 from drin_jax.parallel.peers import END, Member, Place
 from drin_jax.parallel.wire import Wire
-from drin_jax.types import UserError
 
 NOT_GIVEN = dict.fromkeys(process_flags.ENVIRONMENT)
 CARD = {"version of jax": "1", "train.batch": 16}

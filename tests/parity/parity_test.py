@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from data_pipeline.schema import UserError
 from drin_jax.models.bert_matcher import BertMatcher
 from drin_jax.parity import comparison, torch_weights
-from drin_jax.types import UserError
 from tests.support.paths import GOLDEN
 
 FILES = [path for name in ("drin", "ghmfc", "melhi") for path in sorted(GOLDEN.glob(f"{name}_*"))]

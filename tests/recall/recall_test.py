@@ -10,9 +10,8 @@ import pytest
 
 from configs import common
 from data_pipeline.retrieval import recall
-from data_pipeline.schema import NIL, OUTSIDE_KB, PADDING, Corpus, DataError, Entity, Mention
+from data_pipeline.schema import NIL, OUTSIDE_KB, PADDING, Corpus, Entity, Mention, UserError
 from drin_jax.recall import __main__ as command
-from drin_jax.types import UserError
 from tests.support.commands import assert_one_clear_line, run
 
 ROWS = np.array([[3, 1, 2], [1, 3, PADDING], [2, 1, 0], [0, PADDING, PADDING], [1, 2, 3]], np.int32)
@@ -31,9 +30,9 @@ def test_padding_is_nobodys_gold() -> None:
 
 
 def test_recall_refuses_what_it_cannot_tell() -> None:
-    with pytest.raises(DataError, match="recall@4 cannot be told from 3 candidates"):
+    with pytest.raises(UserError, match="recall@4 cannot be told from 3 candidates"):
         recall.recall(ROWS, np.zeros(5, int), (1, 4))
-    with pytest.raises(DataError, match="none has a gold"):
+    with pytest.raises(UserError, match="none has a gold"):
         recall.recall(ROWS, np.full(5, NIL), (1,))
 
 
@@ -88,7 +87,7 @@ def test_what_cannot_be_measured_is_told() -> None:
     with pytest.raises(UserError, match="--methods is empty"):
         measure()
     without = dataclasses.replace(corpus().mentions[0], candidates=None)
-    with pytest.raises(DataError, match="'m0' comes without candidates"):
+    with pytest.raises(UserError, match="'m0' comes without candidates"):
         measure("given", of=dataclasses.replace(corpus(), mentions=[without]))
     nil = dataclasses.replace(corpus(), mentions=corpus().mentions[8:])
     with pytest.raises(UserError, match="nine: no mention of valid or test has a gold"):

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from configs import common
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import StoreWriter
 from drin_jax import extract
-from drin_jax.types import UserError
 from tests.support.fixtures import TINY_GROUPS, tiny_arrays
 from tests.support.paths import ROOT
 

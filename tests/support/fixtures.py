@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store, StoreWriter
 
 TINY_GROUPS = [schema.GROUP_CLEAN, schema.GROUP_UNSEEN, schema.GROUP_NO_SPAN]
@@ -162,7 +162,7 @@ def _split(
 
 def refusal(call: Callable[[], Any]) -> str:
     """The one line with which `call` refuses."""
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         call()
     assert "\n" not in str(caught.value)
     return str(caught.value)

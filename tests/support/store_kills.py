@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import schema
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store, StoreWriter
 from tests.support.fixtures import TINY_GROUPS, tiny_arrays, tiny_store
@@ -71,7 +71,7 @@ def _is_right(path: Path, entities: int) -> bool:
 def _is_refused(path: Path) -> bool:
     try:
         Store.open(path)
-    except DataError:
+    except UserError:
         return True
     return False
 

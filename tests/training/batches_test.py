@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from configs import common
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building
 from drin_jax.parallel.data_parallel import DataParallel
@@ -17,7 +18,6 @@ from drin_jax.training.batches import HostSteps, ResidentSteps
 from drin_jax.training.device_tables import DeviceTables, Layout
 from drin_jax.training.loop import Trainer
 from drin_jax.training.step import create_state
-from drin_jax.types import UserError
 from tests.support.fixtures import tiny_store
 
 STEPS = 8  # two epochs, each of which ends in a padded batch

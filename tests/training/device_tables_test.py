@@ -8,11 +8,10 @@ import pytest
 
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
-from data_pipeline.schema import DataError
+from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.training import device_tables
 from drin_jax.training.device_tables import DeviceTables
-from drin_jax.types import UserError
 from tests.support.fixtures import tiny_store
 
 
@@ -86,9 +85,9 @@ def test_tables_that_do_not_fit_are_refused(store: Store, monkeypatch: pytest.Mo
 
 
 def test_unknown_splits_and_too_many_candidates_are_refused(store: Store) -> None:
-    with pytest.raises(DataError, match="'dev' is no split"):
+    with pytest.raises(UserError, match="'dev' is no split"):
         DeviceTables.of(store, "dev")
-    with pytest.raises(DataError, match="'glosses' is nothing"):
+    with pytest.raises(UserError, match="'glosses' is nothing"):
         DeviceTables.of(store, "train", needs=("glosses",))
-    with pytest.raises(DataError, match=r"graph\.r is 5, but .* holds 4"):
+    with pytest.raises(UserError, match=r"graph\.r is 5, but .* holds 4"):
         DeviceTables.of(store, "train", r=5)

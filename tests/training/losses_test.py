@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipeline.schema import UserError
 from drin_jax.training.losses import FORMS, margin_loss
-from drin_jax.types import GraphBatch, UserError
+from drin_jax.types import GraphBatch
 from tests.support.random_graphs import random_graphs
 
 MARGIN = 0.25

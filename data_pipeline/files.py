@@ -1,0 +1,51 @@
+"""Files that appear whole: written under another name first, and renamed when they are on disk."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from data_pipeline.schema import UserError
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """`path` as `write(file)` leaves it: under another name first, so that it appears whole.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """A whole JSON file."""
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def plain(tree: Any) -> Any:
+    """What JSON makes of it: lists for tuples, numbers for NumPy scalars."""
+    return json.loads(json.dumps(tree, default=lambda scalar: scalar.item()))
+
+
+def sync_folder(folder: Path) -> None:
+    """Names that appeared in `folder` survive a power cut from here on."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A whole UTF-8 file."""
+    write_whole(path, lambda file: file.write(text.encode()))
