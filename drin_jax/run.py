@@ -18,19 +18,20 @@ from data_pipeline.loader import TrainOrder
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import command, extract, models, shared_folders
-from drin_jax.building import LEAK_WARNING, Setup, check, make_steps, set_up
+from drin_jax.config import check
 from drin_jax.evaluation import report
 from drin_jax.evaluation.evaluate import (
-    Scorer,
+    SplitScorer,
     SplitView,
     baseline_scores,
     evaluate_split,
     valid_score,
 )
 from drin_jax.models.graph import RELATIONS
-from drin_jax.training import placement as placing
-from drin_jax.training.device_tables import ONE_DEVICE, DeviceTables
+from drin_jax.training import device_tables
+from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.loop import Trainer
+from drin_jax.training.setup import LEAK_WARNING, Setup, make_steps, set_up
 from drin_jax.training.step import create_state
 
 
@@ -43,27 +44,48 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     extract.say(extract.describe(store))
     prepared = time.perf_counter()
     setup = set_up(config, store)
-    if setup.gold_slot:
+    if setup.spec.gold_slot:
         extract.say(LEAK_WARNING)
     extract.say(_overview(config, setup))
-    view = SplitView.of(store, "valid", setup.r)
+    trainer, scorer = _train(config, workdir, store, setup)
+    trained = time.perf_counter()
+    result = _evaluate(config, store, setup, scorer, trainer.best_params())
+    result["best_step"] = trainer.position.best_step
+    result["seconds"] = {
+        "prepare": prepared - began,
+        "train": trainer.seconds,
+        "evaluate": time.perf_counter() - trained,
+        "total": time.perf_counter() - began,
+    }
+    result["steps_trained_now"] = trainer.steps_run
+    result["peak_memory_gb"] = _peak_memory_gb()
+    result["config"] = command.flat(config)
+    if jax.process_index() == 0:
+        _report(workdir, result)
+    return result
+
+
+def _train(
+    config: ConfigDict, workdir: Path, store: Store, setup: Setup
+) -> tuple[Trainer, SplitScorer]:
+    """A training that came to its end, and what scores splits from where it had its tables."""
+    view = SplitView.of(store, "valid", setup.spec.r)
     if not np.any(view.gold >= 0):
         raise UserError(
             "no valid mention has its gold among the candidates; nothing selects a model"
         )
-    options: dict[str, Any] = {"r": setup.r, "gold_slot": setup.gold_slot, "needs": setup.needs}
-    placement = placing.choose(config.data.tables, store, setup.parallel, **options)
+    placement = device_tables.choose(config.data.tables, store, setup.parallel, setup.spec)
     extract.say(placement.describe())
     tables = None
-    if placement.layout:
-        tables = DeviceTables.of(store, "train", layout=placement.layout, **options)
-    scorer = Scorer(
+    if placement.on_devices:
+        tables = DeviceTables.of(store, "train", setup.spec, placement=placement)
+    scorer = SplitScorer(
         setup.graphdef,
         setup.parallel,
         batch=config.eval.batch,
+        spec=setup.spec,
         tables=tables,
-        layout=placement.layout or ONE_DEVICE,
-        **options,
+        placement=placement,
     )
     optimizer = optax.adam(config.train.learning_rate)
     steps = make_steps(config, store, setup, optimizer, tables)
@@ -82,20 +104,7 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         log_every=config.train.log_every,
     )
     trainer.fit()
-    trained = time.perf_counter()
-    result = _evaluate(config, store, setup, scorer, trainer.best_params())
-    result["best_step"] = trainer.position.best_step
-    result["seconds"] = {
-        "prepare": prepared - began,
-        "train": trainer.seconds,
-        "evaluate": time.perf_counter() - trained,
-        "total": time.perf_counter() - began,
-    }
-    result["steps_trained_now"] = trainer.steps_run
-    result["peak_memory_gb"] = _peak_memory_gb()
-    result["config"] = command.flat(config)
-    _write_report(config, workdir, result)
-    return result
+    return trainer, scorer
 
 
 def _overview(config: ConfigDict, setup: Setup) -> str:
@@ -126,12 +135,12 @@ def _mentions_of(store: Store, order: TrainOrder, step: int) -> str:
 
 
 def _evaluate(
-    config: ConfigDict, store: Store, setup: Setup, scorer: Scorer, params: Any
+    config: ConfigDict, store: Store, setup: Setup, scorer: SplitScorer, params: Any
 ) -> dict[str, Any]:
     splits = {}
-    ks = [k for k in config.eval.ks if k <= setup.r]
+    ks = [k for k in config.eval.ks if k <= setup.spec.r]
     for split in ("valid", "test"):
-        view = SplitView.of(store, split, setup.r)
+        view = SplitView.of(store, split, setup.spec.r)
         systems = baseline_scores(view)
         systems[_system_name(config)] = scorer.scores(params, store, split)
         splits[split] = evaluate_split(view, systems, ks)
@@ -140,7 +149,7 @@ def _evaluate(
         "system": _system_name(config),
         "protocol": setup.protocol.label(),
         "ks": ks,
-        "gold_in_graph": setup.gold_slot,
+        "gold_in_graph": setup.spec.gold_slot,
         "store": {"counts": store.report.get("counts", {}), "groups": store.groups},
         "splits": splits,
     }
@@ -159,9 +168,7 @@ def _system_name(config: ConfigDict) -> str:
     return f"{config.model.name.upper()} ({', '.join(details)})"
 
 
-def _write_report(config: ConfigDict, workdir: Path, result: dict[str, Any]) -> None:
-    if jax.process_index() != 0:
-        return
+def _report(workdir: Path, result: dict[str, Any]) -> None:
     ties_for = ("name matching", result["system"])
     console = Console(highlight=False)
     for split in result["splits"].values():

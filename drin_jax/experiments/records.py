@@ -13,12 +13,13 @@ from ml_collections import ConfigDict
 
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, command
+from drin_jax import command
 from drin_jax.evaluation.evaluate import SplitView, evaluate_split
 from drin_jax.evaluation.ranks import slot_counts
 from drin_jax.experiments import edge_weights, seeds
 from drin_jax.experiments.results import RUN_JSON
 from drin_jax.experiments.seeds import SeedRun
+from drin_jax.training.setup import set_up
 
 
 class Recorder:
@@ -32,9 +33,9 @@ class Recorder:
 
     def __init__(self, config: ConfigDict, store: Store, splits: Sequence[str], judged: str):
         self._config, self._store, self._judged = config, store, judged
-        self._setup = building.set_up(config, store)
-        self._views = {split: SplitView.of(store, split, self._setup.r) for split in splits}
-        self._ks = [k for k in config.eval.ks if k <= self._setup.r]
+        self._setup = set_up(config, store)
+        self._views = {split: SplitView.of(store, split, self._setup.spec.r) for split in splits}
+        self._ks = [k for k in config.eval.ks if k <= self._setup.spec.r]
 
     def write(self, folder: Path, trained: Sequence[SeedRun], about: Mapping[str, Any]) -> None:
         """One folder `seedK` a run under `folder`. `about` goes into each run.json as it is, and
@@ -66,7 +67,7 @@ class Recorder:
             "seed": one.seed,
             "config": command.flat(config) | {"seed": one.seed},
             "protocol": self._setup.protocol.label(),
-            "gold_in_graph": self._setup.gold_slot,
+            "gold_in_graph": self._setup.spec.gold_slot,
             "ks": self._ks,
             "train_mentions": config.train.max_mentions or self._store.splits["train"],
             "parameters": _count(one.params),
@@ -85,9 +86,7 @@ class Recorder:
         if self._config.model.name != "drin":
             return []
         setup = self._setup
-        step = edge_weights.sums_of(
-            setup.graphdef, tuple(self._config.graph.relations), setup.gold_slot
-        )
+        step = edge_weights.sums_of(setup.graphdef, tuple(self._config.graph.relations), setup.spec)
         found = []
         for pure in params:
             state = nnx.clone(setup.params)
@@ -98,8 +97,7 @@ class Recorder:
                     state,
                     self._store,
                     self._views[self._judged],
-                    r=setup.r,
-                    gold_slot=setup.gold_slot,
+                    setup.spec,
                 )
             )
         return found

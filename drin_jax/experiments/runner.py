@@ -18,12 +18,14 @@ from ml_collections import ConfigDict
 
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, command
+from drin_jax import command
+from drin_jax.config import check
 from drin_jax.experiments import seeds, surroundings
 from drin_jax.experiments.records import Recorder
 from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_folders
 from drin_jax.experiments.stores import Stores
 from drin_jax.experiments.suites import RowPlan, Suite
+from drin_jax.training.setup import LEAK_WARNING, set_up
 
 # A suite may go on with other values of these; all else decides what its rows are.
 FREE_FIELDS = (
@@ -57,7 +59,7 @@ class Runner:
     """One suite over one config in one workdir."""
 
     def __init__(self, suite: Suite, config: ConfigDict, workdir: Path, wanted: Wanted):
-        building.check(config)
+        check(config)
         self.suite, self.config, self.workdir, self.wanted = suite, config, workdir, wanted
         self.plans = {plan.row: plan for plan in suite.plan(config)}
         for name in (*wanted.rows, *([wanted.against] if wanted.against else [])):
@@ -112,13 +114,13 @@ class Runner:
             config = plan.config(self.config)
             store = self.stores.of(config)
             config = _with_share(config, plan, store)
-            setup = building.set_up(config, store)
+            setup = set_up(config, store)
         except UserError as error:
             self.why_not[plan.row] = _line(error)
             return f"not run: {_line(error)}"
         self.why_not[plan.row] = None
-        if setup.gold_slot:
-            _say(building.LEAK_WARNING)
+        if setup.spec.gold_slot:
+            _say(LEAK_WARNING)
         # Where stores differ, baselines are those of the row that the others are held against.
         anew = plan.row == self.against
         surroundings.write(config, store, self.workdir, self.splits, anew)

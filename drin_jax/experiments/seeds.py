@@ -22,10 +22,13 @@ from ml_collections import ConfigDict
 from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, command
+from drin_jax import command
+from drin_jax.config import check
 from drin_jax.evaluation.evaluate import valid_score
 from drin_jax.experiments.seeds_checkpoint import SeedsCheckpoint
-from drin_jax.experiments.seeds_program import SeedsProgram, split_scores, stack, upload_split
+from drin_jax.experiments.seeds_program import SeedsProgram, split_scores, stack
+from drin_jax.training.device_tables import DeviceTables
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import NEVER
 
 # What a checkpoint may differ in. Not the patience: a group's stopped runs are not kept as they
@@ -99,7 +102,7 @@ def train_seeds(
     seeds = [int(seed) for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"seeds are {seeds}; give one or more, from 0 on, each once")
-    building.check(config)
+    check(config)
     if checkpoint:
         command.claim_workdir(checkpoint, config, free=FREE_FIELDS)
     program = SeedsProgram(config, store)
@@ -117,8 +120,8 @@ def score_seeds(
     config: ConfigDict, store: Store, params: Sequence[Any], split: str
 ) -> Float[np.ndarray, "s n r"]:
     """Scores of a split's mentions, in file order, with the parameters of each run."""
-    setup = building.set_up(config, store)
-    tables = upload_split(config, store, setup, split)
+    setup = set_up(config, store)
+    tables = DeviceTables.of(store, split, setup.spec)
     states = []
     for pure in params:
         state = jax.tree.map(lambda leaf: leaf, setup.params)  # not the same object

@@ -20,11 +20,11 @@ from data_pipeline.loader import TrainOrder
 from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, models
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.parallel.data_parallel import AXIS
 from drin_jax.training import device_tables
 from drin_jax.training.device_tables import DeviceTables
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import TrainState, create_state, make_train_step
 from drin_jax.types import GraphBatch
 
@@ -46,11 +46,11 @@ class SeedsProgram:
 
     def __init__(self, config: ConfigDict, store: Store):
         self.config, self._store = config, store
-        self._setup = building.set_up(config, store)
-        upload = partial(upload_split, config, store, self._setup)
+        self._setup = set_up(config, store)
+        upload = partial(DeviceTables.of, store, spec=self._setup.spec)
         self._train = upload("train")
         self._valid = upload("valid", like=self._train)
-        self.view = SplitView.of(store, "valid", self._setup.r)
+        self.view = SplitView.of(store, "valid", self._setup.spec.r)
         if not np.any(self.view.gold >= 0):
             raise UserError(
                 "no valid mention has its gold among the candidates; nothing selects a model"
@@ -86,7 +86,7 @@ class SeedsProgram:
         for seed in seeds:
             config = self.config.copy_and_resolve_references()
             config.seed = seed
-            params.append(building.set_up(config, self._store).params)
+            params.append(set_up(config, self._store).params)
         return jax.jit(self._create)(stack(params))
 
     def epoch(
@@ -142,7 +142,7 @@ class SeedsProgram:
             self._optimizer,
             loss_form=config.loss.form,
             margin=config.loss.margin,
-            gold_slot=self._setup.gold_slot,
+            gold_slot=self._setup.spec.gold_slot,
         )
 
         def one_run(tables, state, losses, rows, first, last):  # type: ignore[no-untyped-def]
@@ -172,19 +172,6 @@ class SeedsProgram:
         return jitted.lower(self._train, states, losses, rows, bound, bound).compile()
 
 
-def upload_split(
-    config: ConfigDict,
-    store: Store,
-    setup: building.Setup,
-    split: str,
-    like: DeviceTables | None = None,
-) -> DeviceTables:
-    """A split's tables for the config's system; `like` as in `DeviceTables.of`."""
-    needs = models.needs(config.model.name, store.sizes["image_width"])
-    r, gold_slot = setup.r, setup.gold_slot
-    return DeviceTables.of(store, split, r=r, gold_slot=gold_slot, needs=needs, like=like)
-
-
 def split_scores(
     graphdef: nnx.GraphDef, params: Any, tables: DeviceTables, batch: int
 ) -> Float[np.ndarray, "s n r"]:
@@ -192,7 +179,7 @@ def split_scores(
     rows = np.full(-(-tables.mentions // batch) * batch, -1, np.int32)
     rows[: tables.mentions] = np.arange(tables.mentions)
     out = [
-        _score(graphdef, tables.gold_slot, params, _look_up(tables, part))
+        _score(graphdef, tables.spec.gold_slot, params, _look_up(tables, part))
         for part in rows.reshape(-1, batch)
     ]
     return np.concatenate(jax.device_get(out), 1)[:, : tables.mentions]

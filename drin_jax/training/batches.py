@@ -161,7 +161,7 @@ class ResidentSteps(Steps):
         sharded = jax.shard_map(
             steps,
             mesh=self._parallel.mesh,
-            in_specs=(self._tables.specs(), everywhere, PartitionSpec(None, AXIS))
+            in_specs=(self._tables.partitions(), everywhere, PartitionSpec(None, AXIS))
             + 2 * (everywhere,),
             out_specs=everywhere,
             check_vma=False,

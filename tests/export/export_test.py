@@ -19,11 +19,12 @@ from configs import common
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, command, export, models
+from drin_jax import command, export, models
 from drin_jax.export import __main__ as export_command
 from drin_jax.export import artefact, manifest
 from drin_jax.export.check import LIMITS, random_batch
 from drin_jax.training.checkpoint import Checkpoints
+from drin_jax.training.setup import set_up
 from drin_jax.workdir import CHECKPOINTS, REPORT, open_run
 from tests.support import commands
 from tests.support.commands import user_error
@@ -65,7 +66,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command.claim_workdir(folder, config)
     (folder / REPORT).write_text(json.dumps({"system": "DRIN (small)"}))
     checkpoints = Checkpoints(folder / CHECKPOINTS)
-    checkpoints.save_best(7, random_like(building.set_up(config, Store.open(store)).params))
+    checkpoints.save_best(7, random_like(set_up(config, Store.open(store)).params))
     checkpoints.close()
     return folder
 
@@ -102,7 +103,7 @@ def test_a_fresh_process_scores_as_evaluation_did_without_the_models(
     workdir: Path, exported: Path, tmp_path: Path
 ) -> None:
     done = open_run(workdir)
-    arrays = GraphTables(done.store, "test", needs=done.setup.needs).batch(np.arange(12))
+    arrays = GraphTables(done.store, "test", done.setup.spec).batch(np.arange(12))
     assert not arrays["candidate_mask"].all()
     np.savez(tmp_path / "arrays.npz", **arrays)
     result = subprocess.run(
