@@ -22,7 +22,6 @@ import numpy as np
 from data_pipeline.release import convert
 from data_pipeline.release.inventory import TEMPLATES
 from data_pipeline.schema import SPLITS
-from data_pipeline.store import arrays
 from data_pipeline.store.writer import StoreWriter
 
 SIZES = {"t": 768, "v": 2048, "o": 2048, "L": 128, "P": 49, "A": 64, "q": 3, "k": 1, "1": 1}
@@ -70,7 +69,8 @@ def _write_features(
 ) -> None:
     width = int(np.prod(shape[1:]))
     with path.open("wb") as file:
-        file.write(arrays.header(tuple(shape), "float32"))
+        fields = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+        np.lib.format.write_array_header_1_0(file, fields)
         for row in rows:
             values = np.resize(np.roll(noise[: min(width, len(noise))], int(row)), width)
             (np.abs(values) if positive else values).tofile(file)

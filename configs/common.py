@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
 
     config.retrieval = retrieval = ConfigDict()
     # "names" (fuzzy match of the surface form), "statistics" (prior, words and names together),
-    # "given" (the data set's own candidates) or "dense" (nearest vectors of the whole base)
+    # "given" (the data set's own candidates) or "vectors" (nearest of the whole base)
     retrieval.method = "names"
     retrieval.r = 100  # candidates of a mention
     retrieval.scorer = "WRatio"  # names: rapidfuzz scorer
@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     retrieval.word_weight = 0.5
     retrieval.names_pool = 100
     retrieval.words_pool = 100
-    retrieval.vectors = "text"  # dense: "text" (encoders.text, edge pooling) or "clip"
+    retrieval.vectors = "text"  # vectors: "text" (encoders.text, edge pooling) or "clip"
 
     config.text = text = ConfigDict()
     # templates of what the encoder reads; fields {sentence}, {mention} and {name}, {description}

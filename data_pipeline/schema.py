@@ -165,6 +165,26 @@ CHARACTERS = 32  # of a name that a system reads, at most: UTF-8 bytes plus 1, 0
 # Tables of strings: "{name}_bytes" [total] uint8 (UTF-8) and "{name}_offsets" [n+1] int64.
 STRING_TABLES = ("entity_id", "entity_name", "mention_id", "mention_surface")
 
+# An array that is not there is the same as the other.
+SAME_AS = {"entity_text_edge": "entity_text", "mention_text_edge": "mention_text"}
+# Those that a store may do without.
+OPTIONAL_ARRAYS = {*SAME_AS, *TOKEN_ARRAYS, *REGION_ARRAYS}
+
+
+def _templates() -> dict[str, tuple[tuple[str, ...], str]]:
+    tables = {**ENTITY_ARRAYS, **MENTION_ARRAYS, **TOKEN_ARRAYS, **REGION_ARRAYS}
+    for split in SPLITS:
+        for name, (shape, dtype) in SPLIT_ARRAYS.items():
+            tables[f"{split}_{name}"] = (shape.replace("N", f"N_{split}"), dtype)
+    for name in STRING_TABLES:
+        tables[f"{name}_bytes"] = (f"bytes_{name}", "uint8")
+        tables[f"{name}_offsets"] = ("E+1" if name.startswith("entity") else "M+1", "int64")
+    return {name: (tuple(shape.split()), dtype) for name, (shape, dtype) in tables.items()}
+
+
+# Every array that a store may have: name -> (symbols of its shape, dtype).
+TEMPLATES = _templates()
+
 # Groups every store may report apart, beside "kind:<label>" from the mentions themselves.
 GROUP_CLEAN = "clean"  # shares no sample, sentence or picture with a mention of another split
 GROUP_UNSEEN = "unseen_entity"  # its gold occurs as gold in no training mention

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.schema import SPLITS, UserError
+from data_pipeline.store.arrays import Header, read_header
 
 WIKIDIVERSE, WIKIMEL = "wikidiverse", "wikimel"
 QIDS = "qid2idx.json"
@@ -55,7 +56,7 @@ _SHARED = {
     "entity-object-feature_all": ("E k 1 o", FLOAT),
     "entity-object-score_all": ("E k", FLOAT),
 }
-_MEND = "copy it again"
+MEND = "copy it again"  # what helps against damage
 
 
 def _templates(dataset: str) -> dict[str, tuple[tuple[str, ...], str]]:
@@ -68,19 +69,6 @@ def _templates(dataset: str) -> dict[str, tuple[tuple[str, ...], str]]:
 
 
 TEMPLATES = {dataset: _templates(dataset) for dataset in _SLOTS}
-
-
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """Where an array lies in its file, and what it is."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int
-
-    @property
-    def row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +102,7 @@ class Release:
         offset = header.offset + begin * header.row_bytes
         flat = np.fromfile(self.path(name), header.dtype, math.prod(shape), offset=offset)
         if len(flat) != math.prod(shape):
-            raise UserError(f"{self.path(name)}: ends before row {end}; {_MEND}")
+            raise UserError(f"{self.path(name)}: ends before row {end}; {MEND}")
         kind = np.float32 if header.dtype.kind == "f" else header.dtype.newbyteorder("=")
         return flat.reshape(shape).astype(kind, copy=False)
 
@@ -191,28 +179,12 @@ def inspect(folder: Path, dataset: str) -> tuple[Release, list[str]]:
 
 
 def _header(path: Path) -> Header:
-    try:
-        with path.open("rb") as file:
-            major, minor = np.lib.format.read_magic(file)
-            read = getattr(np.lib.format, f"read_array_header_{major}_{minor}")
-            shape, fortran, dtype = read(file)
-            header = Header(shape, dtype, file.tell())
-            size = file.seek(0, 2)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception:  # a damaged header surfaces as whatever its parser meets first
-        raise UserError(f"{path}: is empty, damaged or no .npy file; {_MEND}") from None
-    if dtype.hasobject:
+    header = read_header(path, MEND)
+    if header.dtype.hasobject:
         raise UserError(
             f"{path}: holds Python objects, which are not read; save it as plain strings "
             "(np.save of array.astype(str))"
         )
-    if fortran and len(shape) > 1:
-        raise UserError(f"{path}: is in Fortran order; save it in C order")
-    wanted = header.offset + math.prod(shape) * dtype.itemsize
-    if size < wanted:
-        told = f"{size} bytes where {dtype.name} {list(shape)} takes {wanted}"
-        raise UserError(f"{path}: is cut, {told}; {_MEND}")
     return header
 
 
@@ -244,12 +216,12 @@ def _misfit(
     names = ", ".join("N*S" if "*" in s else s.split("_")[0] for s in symbols)
     if list(header.shape) != wanted:
         shape = f"[{', '.join(map(str, wanted))}]"
-        return [f"{path}: is {list(header.shape)}, but must be {shape} ({names}); {_MEND}"]
+        return [f"{path}: is {list(header.shape)}, but must be {shape} ({names}); {MEND}"]
     if not all(header.shape):
-        return [f"{path}: is empty ({list(header.shape)}); {_MEND}"]
+        return [f"{path}: is empty ({list(header.shape)}); {MEND}"]
     if header.dtype.kind not in kinds:
         known = {FLOAT: "floats", INTEGER: "integers", NUMBER: "numbers", STRING: "strings"}
-        return [f"{path}: holds {header.dtype.name}, but must hold {known[kinds]}; {_MEND}"]
+        return [f"{path}: holds {header.dtype.name}, but must hold {known[kinds]}; {MEND}"]
     return []
 
 
@@ -257,7 +229,7 @@ def _read_qids(path: Path) -> dict[str, int]:
     try:
         loaded = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); {_MEND}") from None
+        raise UserError(f"{path}: not readable as JSON ({error}); {MEND}") from None
     if not isinstance(loaded, dict) or not all(type(row) is int for row in loaded.values()):
-        raise UserError(f"{path}: must map QIDs to rows of the entity arrays; {_MEND}")
+        raise UserError(f"{path}: must map QIDs to rows of the entity arrays; {MEND}")
     return loaded

@@ -1,6 +1,6 @@
 """What upstream makes of the sequences it released: vertices and initial edges, in plain NumPy.
 
-Symbols as in `release_files`; n rows at a time.
+Symbols as in `inventory`; n rows at a time.
 """
 
 import numpy as np

@@ -2,8 +2,8 @@
 
 import contextlib
 import dataclasses
-import io
 import math
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,7 +16,6 @@ from rich.console import Console
 from data_pipeline.files import write_whole
 from data_pipeline.schema import UserError
 
-MAGIC = b"\x93NUMPY"
 CHUNK = 1 << 23  # bytes read at once
 QUIET_BYTES = 2 << 30  # less is read in a few seconds
 
@@ -31,18 +30,32 @@ class Spec:
     crc32: int
 
     @property
-    def content(self) -> int:
-        """Bytes of the array itself, behind the header."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+    def form(self) -> tuple[tuple[int, ...], str]:
+        """Shape and dtype."""
+        return self.shape, self.dtype
 
 
-def header(shape: tuple[int, ...], dtype: str) -> bytes:
-    """The bytes before a C-ordered array."""
-    out = io.BytesIO()
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    fields = {"descr": descr, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(out, fields)
-    return out.getvalue()
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a C-ordered array is, and where in its file it begins."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        """Bytes of the whole file."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def form(self) -> tuple[tuple[int, ...], str]:
+        """Shape and dtype, as a `Spec` has them."""
+        return self.shape, self.dtype.name if self.dtype.isnative else self.dtype.str
 
 
 def save(path: Path, array: np.ndarray) -> None:
@@ -51,76 +64,70 @@ def save(path: Path, array: np.ndarray) -> None:
     write_whole(path, lambda file: np.lib.format.write_array(file, native, allow_pickle=False))
 
 
-def read_header(path: Path) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype told by a file's header.
+def read_header(path: Path, mend: str = "") -> Header:
+    """What a `.npy` file's header tells.
+
+    Args:
+        mend: what the user is to do where the file is damaged; by default, to make the store anew.
 
     Raises:
-        UserError: missing, unreadable, not a `.npy` file, or not in C order.
+        UserError: missing, unreadable, not a `.npy` file, cut, or not in C order.
     """
+    mend = mend or f"delete {path.parent} and run again to make it anew"
     try:
         with path.open("rb") as file:
-            if (magic := file.read(len(MAGIC))) != MAGIC:
-                what = "is empty" if not magic else "is no .npy file"
-                raise UserError(f"{path}: {what}; {_remedy(path)}")
+            magic = file.read(len(np.lib.format.MAGIC_PREFIX))
+            if magic != np.lib.format.MAGIC_PREFIX:
+                raise UserError(f"{path}: {'is no .npy file' if magic else 'is empty'}; {mend}")
             file.seek(0)
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
+            major, minor = np.lib.format.read_magic(file)
+            read = getattr(np.lib.format, f"read_array_header_{major}_{minor}")
             shape, fortran, dtype = read(file)
+            header = Header(shape, dtype, file.tell())
+            size = file.seek(0, os.SEEK_END)
     except FileNotFoundError:
-        raise UserError(f"{path}: is missing; {_remedy(path)}") from None
+        raise UserError(f"{path}: is missing; {mend}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UserError:
         raise
     except Exception:  # a damaged header surfaces as whatever its parser meets first
-        raise UserError(f"{path}: its header is damaged or cut; {_remedy(path)}") from None
+        raise UserError(f"{path}: its header is damaged or cut; {mend}") from None
     if fortran and len(shape) > 1:
-        raise UserError(f"{path}: is in Fortran order; {_remedy(path)}")
-    return shape, dtype.name if dtype.isnative else dtype.str
+        raise UserError(f"{path}: is in Fortran order, not in C order; {mend}")
+    if size < header.end:
+        told = f"{size} bytes where {dtype.name} {list(shape)} takes {header.end}"
+        raise UserError(f"{path}: is cut, {told}; {mend}")
+    return header
 
 
-def check(path: Path, spec: Spec) -> None:
-    """UserError unless the file has length, shape and dtype of `spec`. Reads the header only."""
-    try:
-        size = path.stat().st_size
-    except OSError:
-        size = spec.bytes  # read_header says why it cannot be read
-    if size >= spec.bytes:
-        shape, dtype = read_header(path)
-        if (shape, dtype) != (spec.shape, spec.dtype):
-            raise UserError(
-                f"{path}: holds {dtype} {list(shape)}, but store.json says {spec.dtype} "
-                f"{list(spec.shape)}; {_remedy(path)}"
-            )
-    elif size:
-        read_header(path)  # tells a foreign file from one that is cut
-    if size != spec.bytes:
-        what = "is cut" if size < spec.bytes else "is too long"
+def check(path: Path, spec: Spec) -> Header:
+    """The file's header. UserError unless it has length, shape and dtype of `spec`."""
+    header = read_header(path)
+    (shape, dtype), size = header.form, path.stat().st_size
+    if (shape, dtype, size) != (spec.shape, spec.dtype, spec.bytes):
         raise UserError(
-            f"{path}: {what}, {size} bytes where store.json says {spec.bytes}; {_remedy(path)}"
+            f"{path}: holds {dtype} {list(shape)} in {size} bytes, but store.json says "
+            f"{spec.dtype} {list(spec.shape)} in {spec.bytes}; delete {path.parent} and run again "
+            "to make it anew"
         )
+    return header
 
 
-def checksum(
-    path: Path, shape: tuple[int, ...], dtype: str, advance: Callable[[int], None]
-) -> tuple[int, int | None]:
+def checksum(path: Path, header: Header, advance: Callable[[int], None]) -> tuple[int, int | None]:
     """CRC-32 of the whole file, and the first row with a float that is not finite, or None.
 
     Args:
         advance: told how many bytes were read, after each piece.
     """
-    crc, bad, seen = 0, None, 0
-    kind = np.dtype(dtype)
-    width = max(math.prod(shape[1:]), 1)
+    bad, seen = None, 0
+    width = max(math.prod(header.shape[1:]), 1)
     with path.open("rb") as file:
-        crc = zlib.crc32(file.read(path.stat().st_size - math.prod(shape) * kind.itemsize))
+        crc = zlib.crc32(file.read(header.offset))
         while piece := file.read(CHUNK):
             crc = zlib.crc32(piece, crc)
-            if kind.kind == "f" and bad is None:
-                finite = np.isfinite(np.frombuffer(piece, kind))
+            if header.dtype.kind == "f" and bad is None:
+                finite = np.isfinite(np.frombuffer(piece, header.dtype))
                 if not finite.all():
                     bad = (seen + int(np.argmin(finite))) // width
                 seen += len(finite)
@@ -158,7 +165,3 @@ def watch(title: str, total: int) -> Iterator[Callable[[int], None]]:
     ) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.advance(task, done)
-
-
-def _remedy(path: Path) -> str:
-    return f"delete {path.parent} and run again to make it anew"

@@ -17,7 +17,6 @@ from data_pipeline import schema
 from data_pipeline.files import plain, sync_folder, write_json
 from data_pipeline.schema import STORE_JSON, UserError
 from data_pipeline.store import layout
-from data_pipeline.store.arrays import read_header
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
 
@@ -44,15 +43,14 @@ class StoreExtension(StoreWriter):
 
     def finish(self, name: str, groups: Sequence[str], report: Mapping[str, Any]) -> None:
         """Check the new arrays and let them appear; `report` joins the store's own."""
-        found = {
-            array: read_header(self._file(array)) for array in layout.TEMPLATES if self.has(array)
-        }
-        old = {array: (spec.shape, spec.dtype) for array, spec in self.store.specs.items()}
-        layout.resolve(old | found, str(self.folder))
+        found = self._found()
+        forms = {array: spec.form for array, spec in self.store.specs.items()}
+        forms |= {array: header.form for array, header in found.items()}
+        layout.resolve(forms, str(self.folder))
         for need, arrays in schema.NEEDED_ARRAYS.items():
             if all(array in found for array in arrays):
                 layout.check_needed(need, self.array, str(self.folder))
-        entries = dict(self._summed(found))
+        entries = self._summed(found)
         meta = json.loads((self.path / STORE_JSON).read_text("utf-8"))
         meta["arrays"] |= entries
         meta["report"] |= plain(dict(report))

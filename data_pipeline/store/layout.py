@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from data_pipeline import schema
-from data_pipeline.schema import UserError
+from data_pipeline.schema import OPTIONAL_ARRAYS, TEMPLATES, UserError
 
-# An array that is not there is the same as the other.
-SAME_AS = {"entity_text_edge": "entity_text", "mention_text_edge": "mention_text"}
 MAX_GROUPS = 32  # bits of the groups array
 # Symbol of the schema -> name in `Store.sizes`.
 SIZES = {
@@ -21,24 +19,6 @@ SIZES = {
     "c": "clip_width",
 }
 MAY_BE_EMPTY = ("v", "o", "c")
-
-
-def _templates() -> dict[str, tuple[tuple[str, ...], str]]:
-    """Every array a store may have: name -> (symbols of its shape, dtype)."""
-    tables: dict[str, tuple[str, str]] = {**schema.ENTITY_ARRAYS, **schema.MENTION_ARRAYS}
-    for arrays in schema.NEEDED_ARRAYS.values():
-        tables |= arrays
-    for split in schema.SPLITS:
-        for name, (shape, dtype) in schema.SPLIT_ARRAYS.items():
-            tables[f"{split}_{name}"] = (shape.replace("N", f"N_{split}"), dtype)
-    for name in schema.STRING_TABLES:
-        tables[f"{name}_bytes"] = (f"bytes_{name}", "uint8")
-        tables[f"{name}_offsets"] = ("E+1" if name.startswith("entity") else "M+1", "int64")
-    return {name: (tuple(shape.split()), dtype) for name, (shape, dtype) in tables.items()}
-
-
-TEMPLATES = _templates()
-OPTIONAL = {*SAME_AS, *(name for arrays in schema.NEEDED_ARRAYS.values() for name in arrays)}
 
 
 def check_one(name: str, shape: Sequence[int], dtype: str, where: str) -> None:
@@ -67,7 +47,7 @@ def resolve(
     Raises:
         UserError: an array is missing, unknown, or disagrees with another.
     """
-    missing = [name for name in TEMPLATES if name not in arrays and name not in OPTIONAL]
+    missing = [name for name in TEMPLATES if name not in arrays and name not in OPTIONAL_ARRAYS]
     if missing:
         raise UserError(f"{where}: lacks the array {missing[0]} ({len(missing)} missing in all)")
     known: dict[str, tuple[int, str]] = {}

@@ -3,7 +3,7 @@
     STORE/store.json      schema version, name, sizes, arrays, groups, splits, made_from, report
     STORE/NAME.npy        one file an array, names and shapes as in `schema`
 
-`store_writer` writes it.
+`store.writer` writes it.
 """
 
 import json
@@ -70,8 +70,8 @@ class Store:
         self.groups: list[str] = meta["groups"]
         self.made_from: dict[str, Any] = meta["made_from"]
         self.report: dict[str, Any] = meta["report"]
-        shapes = {name: (spec.shape, spec.dtype) for name, spec in self.specs.items()}
-        self.sizes, self.splits = layout.resolve(shapes, str(path / STORE_JSON))
+        forms = {name: spec.form for name, spec in self.specs.items()}
+        self.sizes, self.splits = layout.resolve(forms, str(path / STORE_JSON))
         self._arrays: dict[str, np.memmap] = {}
 
     @classmethod
@@ -97,7 +97,7 @@ class Store:
 
     def array(self, name: str) -> np.memmap:
         """The array of this name, read-only; shapes as in `schema`."""
-        name = name if name in self.specs else layout.SAME_AS.get(name, name)
+        name = name if name in self.specs else schema.SAME_AS.get(name, name)
         if name not in self.specs:
             raise UserError(f"{self.path}: has no array {name!r}")
         if name not in self._arrays:
@@ -134,12 +134,12 @@ class Store:
             UserError: names every damaged file.
         """
         damaged = []
-        total = sum(spec.content for spec in self.specs.values())
+        total = sum(spec.bytes for spec in self.specs.values())
         with arrays.watch(f"verifying {self.path}", total) as advance:
             for name, spec in self.specs.items():
                 path = self.path / f"{name}.npy"
-                arrays.check(path, spec)
-                if arrays.checksum(path, spec.shape, spec.dtype, advance)[0] != spec.crc32:
+                header = arrays.check(path, spec)
+                if arrays.checksum(path, header, advance)[0] != spec.crc32:
                     damaged.append(path.name)
         if damaged:
             raise UserError(

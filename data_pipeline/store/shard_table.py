@@ -4,7 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -26,43 +26,37 @@ class ShardTable:
         self._growing = folder / f"{name}.npy.shards"
         self._plan = folder / f"{name}.shards.json"
         self._shape, self._dtype, self._step = shape, np.dtype(dtype), rows_per_shard
-        self._header = arrays.header(shape, dtype)
-        self._bytes = len(self._header) + math.prod(shape) * self._dtype.itemsize
         self.count = -(-shape[0] // rows_per_shard)
         if self._target.exists():
-            if arrays.read_header(self._target) == (shape, dtype):
+            if arrays.read_header(self._target).form == (shape, dtype):
                 self._done = set(range(self.count))
                 return
             self._target.unlink()
         self._done = self._resume()
-
-    def _settings(self) -> dict[str, Any]:
-        return {"shape": list(self._shape), "dtype": self._dtype.name, "rows": self._step}
+        self._offset = arrays.read_header(self._growing).offset
 
     def _resume(self) -> set[int]:
         try:
             plan = json.loads(self._plan.read_text())
-            if plan["settings"] == self._settings() and self._intact():
+            same = arrays.read_header(self._growing).form == (self._shape, self._dtype.name)
+            if same and plan["rows"] == self._step:
                 return set(plan["done"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, UserError):
             pass
         self._plan.unlink(missing_ok=True)  # first: a list without its array would lie
-
-        def whole_length(file: BinaryIO) -> None:
-            file.write(self._header)
-            file.truncate(self._bytes)
-
-        files.write_whole(self._growing, whole_length)
+        files.write_whole(self._growing, self._write_blank)
         self._write_plan(set())
         return set()
 
-    def _intact(self) -> bool:
-        with self._growing.open("rb") as file:
-            same = file.read(len(self._header)) == self._header
-        return same and self._growing.stat().st_size == self._bytes
+    def _write_blank(self, file: BinaryIO) -> None:
+        """The header, and the file's whole length."""
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        fields = {"descr": descr, "fortran_order": False, "shape": self._shape}
+        np.lib.format.write_array_header_1_0(file, fields)
+        file.truncate(file.tell() + math.prod(self._shape) * self._dtype.itemsize)
 
     def _write_plan(self, done: set[int]) -> None:
-        files.write_json(self._plan, {"settings": self._settings(), "done": sorted(done)})
+        files.write_json(self._plan, {"rows": self._step, "done": sorted(done)})
 
     def array(self) -> np.memmap:
         """The whole array, read-only, once it is finished."""
@@ -90,7 +84,7 @@ class ShardTable:
         row_bytes = math.prod(self._shape[1:]) * self._dtype.itemsize
         try:
             with self._growing.open("r+b") as file:
-                file.seek(len(self._header) + begin * row_bytes)
+                file.seek(self._offset + begin * row_bytes)
                 file.write(rows.tobytes())
                 file.flush()
                 os.fsync(file.fileno())

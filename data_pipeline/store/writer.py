@@ -11,12 +11,14 @@ is whole and checked. Inside it, too, every file appears under its name only whe
     scratch_NAME.*          an array that is only needed on the way
 """
 
+import contextlib
+import dataclasses
 import fcntl
 import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,14 @@ import numpy as np
 
 from data_pipeline import files
 from data_pipeline.files import plain, write_json
-from data_pipeline.schema import SCHEMA_VERSION, STORE_JSON, STRING_TABLES, UserError
+from data_pipeline.schema import (
+    SAME_AS,
+    SCHEMA_VERSION,
+    STORE_JSON,
+    STRING_TABLES,
+    TEMPLATES,
+    UserError,
+)
 from data_pipeline.store import arrays, layout
 from data_pipeline.store.shard_table import ShardTable
 
@@ -90,22 +99,23 @@ class StoreWriter:
         """Keep the leftover in the folder if it was made with these settings, else discard it."""
         settings = {"schema": SCHEMA_VERSION, "made_from": self._made_from}
         marker = self.folder / MADE_FROM
-        others = [file for file in self.folder.iterdir() if file.name not in (LOCK, MADE_FROM)]
         ours = marker.exists()
+        own = (LOCK, MADE_FROM, f"{MADE_FROM}.tmp")
+        others = [file for file in self.folder.iterdir() if file.name not in own]
         for file in others:
-            if file.is_dir() or not (ours or file.suffix == ".tmp"):
+            if file.is_dir() or not ours:
                 raise UserError(
                     f"{file}: no writer of a store left it, but its folder is needed; move it away"
                 )
-        same = _read_json(marker) == settings
-        if ours and not same:
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(marker.read_text("utf-8")) == settings:
+                return
+        if ours:
             note = f"{self.folder}: left over from other settings, discarded"
             print(note, file=sys.stderr, flush=True)
         for file in others:
-            if not same or file.suffix == ".tmp" or file.name == STORE_JSON:
-                file.unlink()
-        if not same:
-            write_json(marker, settings)
+            file.unlink()
+        write_json(marker, settings)
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
@@ -119,7 +129,7 @@ class StoreWriter:
     def array(self, name: str) -> np.memmap:
         """A finished array, read-only."""
         if not self.has(name):
-            name = layout.SAME_AS.get(name, name)
+            name = SAME_AS.get(name, name)
         if not self.has(name):
             raise UserError(f"{self._file(name)}: is not written yet")
         return arrays.open_array(self._file(name))
@@ -176,14 +186,10 @@ class StoreWriter:
                 table, or holds a float that is not finite.
         """
         where = str(self.folder)
-        found = {
-            array: arrays.read_header(self._file(array))
-            for array in layout.TEMPLATES
-            if self.has(array)
-        }
-        sizes, splits = layout.resolve(found, where)
+        found = self._found()
+        sizes, splits = layout.resolve({name: h.form for name, h in found.items()}, where)
         layout.check_content(self.array, sizes, groups, where)
-        entries = dict(self._summed(found))
+        entries = self._summed(found)
         kept = {MADE_FROM, LOCK, *(f"{array}.npy" for array in found)}
         for file in self.folder.iterdir():
             if file.name not in kept:
@@ -206,27 +212,23 @@ class StoreWriter:
             (self.path / leftover).unlink(missing_ok=True)
         self.close()
 
-    def _summed(
-        self, found: Mapping[str, tuple[tuple[int, ...], str]]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        total = sum(self._file(name).stat().st_size for name in found)
-        with arrays.watch("checking the features", total) as advance:
-            for name, (shape, dtype) in found.items():
-                crc32, bad = arrays.checksum(self._file(name), shape, dtype, advance)
+    def _found(self) -> dict[str, arrays.Header]:
+        """The arrays that are finished."""
+        return {name: arrays.read_header(self._file(name)) for name in TEMPLATES if self.has(name)}
+
+    def _summed(self, found: Mapping[str, arrays.Header]) -> dict[str, dict[str, Any]]:
+        """Their entries in store.json. UserError on a float that is not finite."""
+        entries = {}
+        with arrays.watch("checking the features", sum(h.end for h in found.values())) as advance:
+            for name, header in found.items():
+                path, (shape, dtype) = self._file(name), header.form
+                crc32, bad = arrays.checksum(path, header, advance)
                 if bad is not None:
-                    raise UserError(
-                        f"{self._file(name)}: row {bad} holds a value that is not finite"
-                    )
-                size = self._file(name).stat().st_size
-                yield name, {"shape": shape, "dtype": dtype, "bytes": size, "crc32": crc32}
+                    raise UserError(f"{path}: row {bad} holds a value that is not finite")
+                spec = arrays.Spec(shape, dtype, header.end, crc32)
+                entries[name] = dataclasses.asdict(spec)
+        return entries
 
     def close(self) -> None:
         """Let another writer go on; what is finished stays."""
         self._lock.close()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -24,7 +24,7 @@ FIRST_STAGES = {
     "names": "Names",
     "statistics": "Names, prior and words",
     "given": "The data set's own",
-    "dense": "Dense vectors",
+    "vectors": "Dense vectors",
 }
 # MATH.md's open choices: the paper form has them, the authors' program has decided them.
 PAPER_CHOICES = ("edge_activation", "vertex_activation", "edge_scale", "mention_rows")

@@ -10,11 +10,15 @@ workdir looks for it; pictures that were masked are listed in WORKDIR/masked_pic
 import json
 from pathlib import Path
 
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
 from drin_jax import command
-from drin_jax.extract.place import place as shards_place
+
+SHARDS = flags.DEFINE_string(
+    "shards", None, "Folder (or gs://…) of jobs and shards of drin_jax.extract.beam."
+)
 
 
 def main() -> None:
@@ -23,10 +27,10 @@ def main() -> None:
     from data_pipeline.schema import UserError
     from drin_jax import extract  # jax and the encoders load only when there is work
 
-    made = Path(place) if (place := shards_place()) else None
-    if made is not None and not made.is_dir():
-        raise UserError(f"--shards {made}: is not a folder")
-    store = extract.prepare(config, workdir, made)
+    shards = Path(SHARDS.value) if SHARDS.value else None
+    if shards is not None and not shards.is_dir():
+        raise UserError(f"--shards {shards}: is not a folder")
+    store = extract.prepare(config, workdir, shards)
     print(extract.describe(store))
     table = Table("counted", "number")
     for name, count in store.report.get("counts", {}).items():

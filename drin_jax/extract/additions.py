@@ -14,10 +14,11 @@ from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store.extension import StoreExtension, offsets_of, same_mentions
 from data_pipeline.store.reader import Store
 from drin_jax.extract.corpus import RELEASE, WEIGHTS, read_corpus
+from drin_jax.extract.encoder_settings import check, encoder_settings
 from drin_jax.extract.encoding import Encoders
-from drin_jax.extract.stages import encoder_settings
-from drin_jax.extract.tables import ROWS
+from drin_jax.extract.stages import ROWS
 from drin_jax.extract.texts import Span, mention_text
+from drin_jax.extract.texts import check as check_texts
 
 TOKENS_PER_SHARD = 1 << 15
 PICTURES_PER_SHARD = 64
@@ -42,6 +43,8 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         sequences.write(root, extension, needs)
         return extension.add({})
     try:
+        check(config)
+        check_texts(config.text)
         corpus = read_corpus(config)
         encoders = Encoders(encoder_settings(config))
         weights = {_ENCODER[need]: _fingerprint(encoders, store, need) for need in needs}

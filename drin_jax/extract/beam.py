@@ -26,9 +26,13 @@ from apache_beam.utils import shared
 
 from data_pipeline.schema import UserError
 from drin_jax import command
-from drin_jax.extract.encoding import Encoders, EncoderSettings, items_from_plain, plain_items
-from drin_jax.extract.place import place as shards_place
-from drin_jax.extract.tables import STAMP, Stage, shard_file
+from drin_jax.extract import encoder_settings, texts
+from drin_jax.extract.__main__ import SHARDS
+from drin_jax.extract.corpus import read_corpus
+from drin_jax.extract.encoder_settings import EncoderSettings
+from drin_jax.extract.encoding import Encoders, items_from_plain, plain_items
+from drin_jax.extract.stages import Stage, Stages
+from drin_jax.extract.tables import STAMP, shard_file
 
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -97,15 +101,14 @@ def run(
 def main() -> None:
     """Run the pipeline that the flags describe."""
     config, _ = command.config_and_workdir()
-    from drin_jax.extract.preparation import read_corpus
-    from drin_jax.extract.stages import Features, encoder_settings
-
-    place = shards_place()
+    place = SHARDS.value
     if not place:
         raise UserError("--shards is missing; name the place for jobs and shards")
-    settings = encoder_settings(config)
-    features = Features(config, read_corpus(config), Encoders(settings))
-    made = run(features.stages(), settings, place, BEAM_FLAGS)
+    encoder_settings.check(config)
+    texts.check(config.text)
+    corpus = read_corpus(config)  # first: a data set may bring its own encoders
+    settings = encoder_settings.encoder_settings(config)
+    made = run(Stages(config, corpus, Encoders(settings)).all(), settings, place, BEAM_FLAGS)
     print(f"{made} shards made in {place}")
     print(f"next: python -m drin_jax.extract --config=… --workdir=… --shards={place}")
 

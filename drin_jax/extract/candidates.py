@@ -16,7 +16,14 @@ VECTORS = {
     "text": ("mention_text_edge", "entity_text_edge"),
     "clip": ("mention_clip_text", "entity_clip_text"),
 }
-METHODS = ("names", "statistics", "given", "dense")
+METHODS = ("names", "statistics", "given", "vectors")
+RENAMED = {"dense": "vectors"}  # older configs and stores
+
+
+def method(config: ConfigDict) -> str:
+    """retrieval.method, by the name it has now."""
+    given: str = config.retrieval.method
+    return RENAMED.get(given, given)
 
 
 def check(config: ConfigDict) -> None:
@@ -24,9 +31,9 @@ def check(config: ConfigDict) -> None:
     fields = config.retrieval
     if fields.r < 1:
         raise UserError(f"retrieval.r is {fields.r}; at least 1 candidate is needed")
-    if fields.method not in METHODS:
+    if method(config) not in METHODS:
         raise UserError(f"retrieval.method is {fields.method!r}; known are {', '.join(METHODS)}")
-    if fields.method == "dense":
+    if method(config) == "vectors":
         if fields.vectors not in VECTORS:
             raise UserError(f"retrieval.vectors is {fields.vectors!r}; known are text, clip")
         if fields.vectors == "clip" and not config.encoders.clip:
@@ -42,7 +49,7 @@ def retrieve(
         UserError: the data set has nothing to retrieve with.
     """
     fields = config.retrieval
-    if fields.method != "dense":
+    if method(config) != "vectors":
         return untrained(fields.method, config, corpus, fields.r, workdir / "cache")
     from drin_jax.extract.vector_retrieval import by_vectors
 
@@ -51,7 +58,7 @@ def retrieve(
 
 
 def untrained(
-    method: str, config: ConfigDict, corpus: Corpus, r: int, cache: Path
+    stage: str, config: ConfigDict, corpus: Corpus, r: int, cache: Path
 ) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:
     """The same by a method that needs no vectors: names, statistics or given.
 
@@ -59,9 +66,9 @@ def untrained(
         cache: folder where comparisons of names are kept.
     """
     fields = config.retrieval
-    if method == "given":
+    if stage == "given":
         return names.given(corpus, r)
-    if method == "statistics":
+    if stage == "statistics":
         weights = Weights(fields.name_weight, fields.prior_weight, fields.word_weight)
         found = by_statistics(
             corpus,

@@ -7,7 +7,7 @@ again after a kill, or by a Beam worker elsewhere (`drin_jax.extract.beam`).
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,10 +18,9 @@ from data_pipeline.pictures import decoding, images
 from data_pipeline.pictures.decoding import Decoder, Wanted
 from data_pipeline.schema import UserError
 from drin_jax.encoders.pixels import read_preprocessor
+from drin_jax.extract.encoder_settings import DETECTORS, EncoderSettings
 
 Arrays = dict[str, np.ndarray]
-SIDES = ("mention", "entity")
-DETECTORS = ("fasterrcnn", "maskrcnn")
 SPEED = ("batch_tokens", "batch_images", "workers")  # settings that change no number
 GROUP, DETECTED = 128, 8  # pictures encoded at once; the same where a detector sees them whole
 EPS = 1e-8  # norms are at least this (MATH: cosines)
@@ -64,32 +63,6 @@ def items_from_plain(kind: str, rows: Sequence[Any]) -> list[Any]:
     if kind == "clip_texts":
         return list(rows)
     return [(text, tuple(span) if span else None) for text, span in rows]
-
-
-@dataclasses.dataclass(frozen=True)
-class EncoderSettings:
-    """The config's `encoders` and `image` fields, plain, names already resolved to folders or ids.
-
-    Attributes:
-        poolings: table of the store -> pooling of the text encoder.
-        keep: side -> objects of a picture, the best ones.
-    """
-
-    text: str
-    clip: str
-    image: str
-    objects: str
-    poolings: Mapping[str, str]
-    keep: Mapping[str, int]
-    detector_weights: str = ""
-    dtype: str = "float32"
-    max_length: int = 512
-    batch_tokens: int = 4096
-    batch_images: int = 32
-    preprocess: str = "paper"
-    max_pixels: int = images.MAX_PIXELS
-    min_side: int = images.MIN_SIDE
-    workers: int = 0
 
 
 class Encoders:

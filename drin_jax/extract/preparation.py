@@ -10,20 +10,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline import schema
-from data_pipeline.schema import UserError
+from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
-from drin_jax.extract import additions
-from drin_jax.extract.candidates import check as check_candidates
-from drin_jax.extract.candidates import retrieve
+from drin_jax.extract import additions, candidates, encoder_settings, features, texts
 from drin_jax.extract.corpus import RELEASE, WEIGHTS, fetch, read_corpus
 from drin_jax.extract.edges import edges
 from drin_jax.extract.encoding import Encoders
-from drin_jax.extract.stages import Features, encoder_settings
+from drin_jax.extract.stages import Stages
+from drin_jax.extract.tables import Tables
 from drin_jax.parallel import multihost
 
 SOURCES = "data files"
+METHOD = "retrieval.method"
 # Fields that change how fast something is made, not what.
 _SPEED = ("encoders.batch_tokens", "encoders.batch_images", "image.workers")
 # Fields of what may be added to a store at any time.
@@ -41,27 +41,44 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     groups = {"data": data}
     if config.data.reader != RELEASE:
         groups |= {name: dict(config[name]) for name in ("retrieval", "text", "encoders", "image")}
-    return {
+    found = {
         f"{group}.{name}": value
         for group, fields in groups.items()
         for name, value in fields.items()
         if f"{group}.{name}" not in _SPEED + _ADDED
     }
+    return found | ({METHOD: candidates.method(config)} if METHOD in found else {})
 
 
 def prepare(
-    config: ConfigDict, workdir: Path, made: Path | None = None, needs: Collection[str] = ()
+    config: ConfigDict, workdir: Path, shards: Path | None = None, needs: Collection[str] = ()
 ) -> Store:
     """The feature store of this config, made if it is missing.
 
     Args:
-        made: folder of shards that were encoded elsewhere (`drin_jax.extract.beam`).
+        shards: folder of shards that were encoded elsewhere (`drin_jax.extract.beam`).
         needs: of `schema.NEEDS`, what the store has to hold beside encoders.tokens and regions.
 
     Raises:
         UserError: one line on anything a user can mend.
     """
-    store = _prepare(config, workdir, made)
+    path = store_path(config, workdir)
+    if path.exists():
+        store = _open(config, path)
+    elif config.data.reader == RELEASE:
+        store = _import(config, path)
+    else:
+        # What contradicts itself is told before anything is downloaded or encoded.
+        candidates.check(config)
+        encoder_settings.check(config)
+        texts.check(config.text)
+        corpus = read_corpus(config)
+        _check_corpus(config, corpus)
+        encoders = Encoders(encoder_settings.encoder_settings(config))
+        stages = Stages(config, corpus, encoders)
+        made_from = {SOURCES: dict(stages.sources), WEIGHTS: encoders.weights()}
+        writer = StoreWriter(path, settings(config) | made_from)
+        store = _extract(stages, Tables(writer, encoders, shards), workdir)
     asked = {need for need in ("tokens", "regions") if config.encoders[need]}
     # A store without pictures has no regions, and the systems know that.
     asked |= {need for need in needs if need != "regions" or store.sizes["image_width"]}
@@ -71,26 +88,17 @@ def prepare(
     return store
 
 
-def _prepare(config: ConfigDict, workdir: Path, made: Path | None) -> Store:
-    path = store_path(config, workdir)
-    if path.exists():
-        return _open(config, path)
-    if config.data.reader == RELEASE:
-        return _import(config, path)
-    check_candidates(config)
-    encoder_settings(config)  # what contradicts itself is told before anything is downloaded
-    corpus = read_corpus(config)
-    encoders = Encoders(encoder_settings(config))  # a data set may bring its own
+def _check_corpus(config: ConfigDict, corpus: Corpus) -> None:
+    root = config.data.root
     for split in schema.SPLITS:
         if not any(mention.split == split for mention in corpus.mentions):
-            raise UserError(f"{config.data.root}: the {split} split is empty")
-    features = Features(config, corpus, encoders)
-    made_from = settings(config) | {
-        SOURCES: dict(features.sources),
-        WEIGHTS: encoders.weights(),
-    }
-    writer = StoreWriter(path, made_from)
-    return _extract(config, workdir, features, writer, made)
+            raise UserError(f"{root}: the {split} split is empty")
+    pictures = [item.image for items in (corpus.entities, corpus.mentions) for item in items]
+    if config.encoders.image and not any(pictures):
+        raise UserError(
+            f"{root}: encoders.image is set, but not one picture of the data set is there; "
+            "put them in their place, or unset encoders.image, clip and objects"
+        )
 
 
 def _import(config: ConfigDict, path: Path) -> Store:
@@ -122,7 +130,10 @@ def _open(config: ConfigDict, path: Path) -> Store:
             for name, digest in made_from.get(SOURCES, {}).items()
         }
     kept = {WEIGHTS: made_from[WEIGHTS]} if WEIGHTS in made_from else {}
-    store = Store.open(path, made_from=settings(config) | {SOURCES: now} | kept)
+    expected = settings(config) | {SOURCES: now} | kept
+    if expected.get(METHOD) == candidates.RENAMED.get(made_from.get(METHOD, "")):
+        expected[METHOD] = made_from[METHOD]
+    store = Store.open(path, made_from=expected)
     if config.data.verify:
         store.verify()
     return store
@@ -135,37 +146,36 @@ def _digest(file: Path) -> str | None:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _extract(
-    config: ConfigDict, workdir: Path, features: Features, writer: StoreWriter, made: Path | None
-) -> Store:
-    corpus = features.corpus
-    entities, mentions = corpus.entities, corpus.mentions
-    rows = {entity.id: i for i, entity in enumerate(entities)}
+def _extract(stages: Stages, tables: Tables, workdir: Path) -> Store:
+    config, corpus, writer = stages.config, stages.corpus, tables.writer
+    mentions = corpus.mentions
+    rows = {entity.id: i for i, entity in enumerate(corpus.entities)}
     report: dict[str, Any] = {"counts": dict(corpus.counts)}
-    writer.write_strings("entity_id", [e.id for e in entities])
-    writer.write_strings("entity_name", [e.name for e in entities])
+    writer.write_strings("entity_id", [e.id for e in corpus.entities])
+    writer.write_strings("entity_name", [e.name for e in corpus.entities])
     writer.write_strings("mention_id", [m.id for m in mentions])
     writer.write_strings("mention_surface", [m.name for m in mentions])
-    dense = config.retrieval.method == "dense"
-    if not dense:  # minutes at most, and its mistakes are better told early
-        candidates, scores, found = retrieve(config, workdir, corpus, writer)
-    report |= features.write(writer, workdir, made)
-    if dense:
-        candidates, scores, found = retrieve(config, workdir, corpus, writer)
-    report["counts"] |= found | report.pop("picture_counts", {})
+    late = candidates.method(config) == "vectors"
+    if not late:  # minutes at most, and its mistakes are better told early
+        found = candidates.retrieve(config, workdir, corpus, writer)
+    report |= features.write(stages, tables, workdir)
+    if late:
+        found = candidates.retrieve(config, workdir, corpus, writer)
+    retrieved, scores, counts = found
+    report["counts"] |= counts | report.pop("picture_counts", {})
     groups = split_arrays.group_names(mentions)
     known = {m.gold for m in mentions if m.split == "train"}
     for split in schema.SPLITS:
         chosen = np.array([i for i, m in enumerate(mentions) if m.split == split])
         own = [mentions[i] for i in chosen]
-        arrays = split_arrays.golds(own, rows, candidates[chosen]) | {
+        arrays = split_arrays.golds(own, rows, retrieved[chosen]) | {
             "mention": chosen.astype(np.int32),
-            "candidates": candidates[chosen],
+            "candidates": retrieved[chosen],
             "retrieval_score": scores[chosen],
             "groups": split_arrays.group_bits(own, groups, known),
         }
         golds = arrays["gold_entity"][:, None]
-        arrays["edges"] = edges(writer.array, chosen, candidates[chosen])
+        arrays["edges"] = edges(writer.array, chosen, retrieved[chosen])
         arrays["gold_edges"] = edges(writer.array, chosen, golds)[:, :, 0]
         for name, array in arrays.items():
             writer.write(f"{split}_{name}", array)

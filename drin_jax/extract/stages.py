@@ -1,154 +1,90 @@
-"""Every feature table of a corpus: what is unique, which encoder sees it, and where it ends up."""
+"""What the encoders have to see of a corpus: everything unique, in stages of shards."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline.pictures import boxes, images, precomputed
-from data_pipeline.schema import Corpus, UserError
-from data_pipeline.store.writer import StoreWriter
-from drin_jax.extract.encoding import (
-    DETECTORS,
-    SIDES,
-    Encoders,
-    EncoderSettings,
-    Picture,
-    objects_table,
-)
-from drin_jax.extract.tables import ROWS, Stage, fill, gather, unique
+from data_pipeline.pictures import boxes
+from data_pipeline.schema import Corpus
+from drin_jax.extract.encoder_settings import DETECTORS, SIDES
+from drin_jax.extract.encoding import Encoders, Picture, objects_table
 from drin_jax.extract.texts import Span, entity_text, mention_text
 
-PREPROCESSES = ("paper", "processor")
+ROWS = 2048  # texts of a shard, and rows copied at once
 PICTURES_PER_SHARD = 256
 DETECTED_PER_SHARD = 32  # a detector sees whole pictures, which are held one shard ahead
-LISTED = 20  # masked pictures named in the store's report; all of them in masked_pictures.tsv
 
 
-def encoder_settings(config: ConfigDict) -> EncoderSettings:
-    """The config's encoders, with names under data.root resolved.
-
-    Raises:
-        UserError: fields that contradict each other.
-    """
-    encoders, image = config.encoders, config.image
-    if encoders.pictures and (encoders.image or encoders.clip or encoders.objects):
-        raise UserError(
-            "encoders.pictures brings its own features; unset encoders.image, clip and objects"
-        )
-    for name in ("clip", "objects"):
-        if encoders[name] and not encoders.image:
-            raise UserError(f"encoders.{name} needs encoders.image, the pictures' vertex feature")
-    keep = {side: int(encoders[f"{side}_objects"]) for side in SIDES}
-    if encoders.objects and min(keep.values()) < 1:
-        raise UserError("encoders.mention_objects and entity_objects must be at least 1")
-    if image.preprocess not in PREPROCESSES:
-        raise UserError(
-            f"image.preprocess is {image.preprocess!r}; known are {', '.join(PREPROCESSES)}"
-        )
-    poolings = {}
-    for side in SIDES:
-        poolings[f"{side}_text"] = encoders[f"{side}_vertex"]
-        if encoders[f"{side}_edge"] != encoders[f"{side}_vertex"]:
-            poolings[f"{side}_text_edge"] = encoders[f"{side}_edge"]
-    root = Path(config.data.root)
-
-    def local(name: str) -> str:
-        return str(root / name) if name and (root / name).is_dir() else name
-
-    return EncoderSettings(
-        text=local(encoders.text),
-        clip=local(encoders.clip),
-        image=local(encoders.image),
-        objects=encoders.objects,
-        poolings=poolings,
-        keep=keep,
-        detector_weights=encoders.detector_weights,
-        dtype=encoders.dtype,
-        max_length=encoders.max_length,
-        batch_tokens=encoders.batch_tokens,
-        batch_images=encoders.batch_images,
-        preprocess=image.preprocess,
-        max_pixels=image.max_pixels,
-        min_side=image.min_side,
-        workers=image.workers,
-    )
-
-
-class Features:
-    """The feature tables of a corpus.
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One pass of the encoders over `count` items.
 
     Attributes:
-        sources: file -> SHA-256 of every file that was read, boxes and precomputed features too.
+        kind: of `Encoders.encode`.
+        item: number -> item, made when it is needed: a million texts are not held at once.
+        rows: items of a shard.
+        tables: name -> shape of a row and dtype.
+    """
+
+    kind: str
+    title: str
+    unit: str
+    count: int
+    item: Callable[[int], Any]
+    rows: int
+    tables: Mapping[str, tuple[tuple[int, ...], str]]
+
+    @property
+    def shards(self) -> int:
+        return -(-self.count // self.rows)
+
+    def items(self, shard: int) -> list[Any]:
+        """The items of one shard."""
+        begin = shard * self.rows
+        return [self.item(i) for i in range(begin, min(begin + self.rows, self.count))]
+
+
+class Stages:
+    """The stages of a corpus.
+
+    Attributes:
+        sides: the items of each side.
+        sources: file -> SHA-256 of every file that was read, boxes too.
     """
 
     def __init__(self, config: ConfigDict, corpus: Corpus, encoders: Encoders):
         self.config, self.corpus, self.encoders = config, corpus, encoders
         self.sources = dict(corpus.sources)
-        self._sides: dict[str, Sequence[Any]] = {
+        self.sides: dict[str, Sequence[Any]] = {
             "entity": corpus.entities,
             "mention": corpus.mentions,
         }
-        # Asked now, so that a mistake is told before anything is encoded.
-        self._text(0, "entity"), self._text(0, "mention")
-        self._text(0, "entity", "clip_"), self._text(0, "mention", "clip_")
-        root, name = Path(config.data.root), config.encoders.objects
+        name = config.encoders.objects
         self._boxes = {}
         if name and name not in DETECTORS:
-            self._boxes = boxes.load(root / name, self.sources)
-        if config.encoders.image and not any(
-            item.image for items in self._sides.values() for item in items
-        ):
-            raise UserError(
-                f"{root}: encoders.image is set, but not one picture of the data set is there; "
-                "put them in their place, or unset encoders.image, clip and objects"
-            )
-
-    def write(self, writer: StoreWriter, workdir: Path, made: Path | None) -> dict[str, Any]:
-        """Writes every table of both sides; returns what the store's report says of them."""
-        entities, mentions = self.corpus.entities, self.corpus.mentions
-        blank = [not (e.name.strip() or e.description.strip()) for e in entities]
-        writer.write("entity_has_text", ~np.array(blank, bool))
-        writer.write("mention_has_text", np.array([bool(m.text.strip()) for m in mentions]))
-        for stage in self.text_stages():
-            fill(stage, self.encoders, writer.shards, made)
-        report = {"text_encoder": self._told("text")}
-        if self.config.encoders.pictures:
-            return report | self._write_precomputed(writer)
-        return (
-            report
-            | self._write_clip_texts(writer, made)
-            | self._write_pictures(writer, workdir, made)
-        )
-
-    def _told(self, name: str) -> dict[str, Any]:
-        encoder = getattr(self.encoders, name)
-        return {
-            "name": self.config.encoders[name],
-            "fingerprint": encoder.fingerprint,
-            "width": encoder.width,
-        }
+            self._boxes = boxes.load(Path(config.data.root) / name, self.sources)
 
     def _text(self, row: int, side: str, prefix: str = "") -> tuple[str, Span]:
-        template, field = self.config.text[f"{prefix}{side}"], f"text.{prefix}{side}"
+        template, item = self.config.text[f"{prefix}{side}"], self.sides[side][row]
         if side == "mention":
-            return mention_text(template, self.corpus.mentions[row], field)
-        entity = self.corpus.entities[row]
-        return entity_text(template, entity.name, entity.description, field), None
+            return mention_text(template, item)
+        return entity_text(template, item), None
 
-    def stages(self) -> list[Stage]:
+    def all(self) -> list[Stage]:
         """Everything that an encoder has to see."""
-        found = self.text_stages()
+        found = self.texts()
         if self.config.encoders.clip:
             found.append(self.clip_texts()[0])
         if self.config.encoders.image:
             found.append(self.pictures()[0])
         return found
 
-    def text_stages(self) -> list[Stage]:
+    def texts(self) -> list[Stage]:
         """BERT over both sides."""
         width = self.encoders.text.width
         return [
@@ -165,17 +101,17 @@ class Features:
                     if table.startswith(side)
                 },
             )
-            for side, items in self._sides.items()
+            for side, items in self.sides.items()
         ]
 
     def clip_texts(self) -> tuple[Stage, dict[str, np.ndarray]]:
         """CLIP over the unique texts of both sides, and each side's rows in them (-1: blank)."""
         keys = [
             self._text(row, side, "clip_")[0].strip() or None
-            for side, items in self._sides.items()
+            for side, items in self.sides.items()
             for row in range(len(items))
         ]
-        number, rows = unique(iter(keys))
+        number, rows = _unique(iter(keys))
         texts = list(number)
         stage = Stage(
             kind="clip_texts",
@@ -194,7 +130,7 @@ class Features:
 
     def pictures(self) -> tuple[Stage, dict[str, np.ndarray]]:
         """The unique pictures of both sides, and each side's rows in them (-1: none)."""
-        number, rows = unique(item.image for items in self._sides.values() for item in items)
+        number, rows = _unique(item.image for items in self.sides.values() for item in items)
         own, paths = self._split(rows), list(number)
         settings = self.encoders.settings
         keep = np.zeros(len(paths), np.int64)
@@ -225,90 +161,9 @@ class Features:
         )
         return stage, own
 
-    def _write_clip_texts(self, writer: StoreWriter, made: Path | None) -> dict[str, Any]:
-        if not self.config.encoders.clip:
-            for side, items in self._sides.items():
-                writer.write(f"{side}_clip_text", np.zeros((len(items), 0), np.float32))
-            return {}
-        stage, rows = self.clip_texts()
-        vectors = fill(stage, self.encoders, writer.scratch, made)["clip_text"].array()
-        for side, own in rows.items():
-            gather(writer, f"{side}_clip_text", vectors, own, vectors.shape[1])
-        return {"clip_encoder": self._told("clip")}
 
-    def _write_pictures(
-        self, writer: StoreWriter, workdir: Path, made: Path | None
-    ) -> dict[str, Any]:
-        names = ("image", "clip_image", "objects")
-        if not self.config.encoders.image:
-            unseen = sum(mention.image is not None for mention in self.corpus.mentions)
-            for side, items in self._sides.items():
-                writer.write(f"{side}_has_image", np.zeros(len(items), bool))
-                for name in names:
-                    writer.write(f"{side}_{name}", np.zeros((len(items), 0), np.float32))
-            return {"picture_counts": {"mention pictures without features (masked)": unseen}}
-        stage, rows = self.pictures()
-        tables = fill(stage, self.encoders, writer.scratch, made)
-        found = {name: table.array() for name, table in tables.items()}
-        status = np.asarray(found["status"])
-        unread = np.flatnonzero(status >= images.READ).tolist()
-        masked = [(stage.item(i).path, int(status[i])) for i in unread]
-        _list_masked(workdir, masked)
-        if len(masked) == stage.count:
-            raise UserError(
-                f"{self.config.data.root}: not one of its {stage.count} pictures can be read; the "
-                f"first is {masked[0][0]} ({images.STATUSES[masked[0][1]]})"
-            )
-        keep = self.encoders.settings.keep
-        for side, own in rows.items():
-            read = np.where(own >= 0, status[np.maximum(own, 0)] < images.READ, False)
-            writer.write(f"{side}_has_image", read)
-            own = np.where(read, own, -1)
-            for name in names:
-                source = objects_table(keep[side]) if name == "objects" else name
-                table = found.get(source)
-                width = 0 if table is None else table.shape[1]
-                gather(writer, f"{side}_{name}", table, own, width)
-        counts = {
-            f"pictures {text}": int(n)
-            for text, n in zip(
-                images.STATUSES, np.bincount(status, minlength=len(images.STATUSES)), strict=True
-            )
-            if n
-        }
-        named = {path: images.STATUSES[code] for path, code in masked[:LISTED]}
-        return {
-            "picture_counts": counts,
-            "image_encoder": self._told("image"),
-            "masked_pictures": {Path(path).name: why for path, why in named.items()},
-        }
-
-    def _write_precomputed(self, writer: StoreWriter) -> dict[str, Any]:
-        name = self.config.encoders.pictures
-        local = Path(self.config.data.root) / name
-        ready = precomputed.load(local if local.exists() else Path(name))
-        for side, items in self._sides.items():
-            rows = ready.image_rows([item.image for item in items])
-            field = "text" if side == "mention" else "description"
-            texts = ready.text_rows([getattr(item, field) for item in items])
-            writer.write(f"{side}_has_image", rows >= 0)
-            for table, source, own in (
-                ("image", ready.pooled, rows),
-                ("clip_image", ready.unit_clip_image, rows),
-                ("objects", ready.objects_mean, rows),
-                ("clip_text", ready.unit_clip_text, texts),
-            ):
-                gather(writer, f"{side}_{table}", source, own, source.shape[1])
-        return {"pictures": name}
-
-
-def _list_masked(workdir: Path, masked: Sequence[tuple[str, int]]) -> None:
-    """masked_pictures.tsv in the workdir: every picture that no encoder saw, and why."""
-    path = workdir / "masked_pictures.tsv"
-    if not masked:
-        path.unlink(missing_ok=True)
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        "".join(f"{file}\t{images.STATUSES[code]}\n" for file, code in masked), encoding="utf-8"
-    )
+def _unique(keys: Iterator[str | None]) -> tuple[dict[str, int], np.ndarray]:
+    """Numbers of the distinct keys in order of appearance, and [n] the number of each, -1: None."""
+    number: dict[str, int] = {}
+    rows = [-1 if key is None else number.setdefault(key, len(number)) for key in keys]
+    return number, np.array(rows, np.int64)

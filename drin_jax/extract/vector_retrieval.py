@@ -1,7 +1,7 @@
 """Stage one by vectors: the entities whose vectors point most nearly where the mention's does.
 
-Exact: every key is compared with every query, block by block on the device. Keys are read from a
-memory map once, in order. With n queries, r candidates, width d, B keys and Q queries a block
+Exact: every key is compared with every query, chunk by chunk on the device. Keys are read from a
+memory map once, in order. With n queries, r candidates, width d, B keys and Q queries a chunk
 
     device memory  4 (n d + 3 B d + 2 Q B + 4 n r) bytes     host memory  4 (2 n d + 3 B d) bytes
 
@@ -18,10 +18,10 @@ from jaxtyping import Array, Float, Int
 from data_pipeline.progress import Progress
 from data_pipeline.schema import PADDING, UserError
 
-QUERY_BLOCK = 512
-KEY_BLOCK = 16384
+QUERY_CHUNK = 512
+KEY_CHUNK = 16384
 ZERO_KEY = -2.0  # below every cosine: a missing text or picture is retrieved when all else is
-_LANES = 128  # blocks are multiples of it, so that no key is computed by a kernel's edge case
+_LANES = 128  # chunks are multiples of it, so that no key is computed by a kernel's edge case
 
 
 def by_vectors(
@@ -29,7 +29,7 @@ def by_vectors(
     keys: Float[np.ndarray, "e k"],
     r: int,
     *,
-    block: int = KEY_BLOCK,
+    chunk: int = KEY_CHUNK,
 ) -> tuple[Int[np.ndarray, "n r"], Float[np.ndarray, "n r"]]:
     """The r keys of largest cosine with each query, computed in float32.
 
@@ -41,32 +41,32 @@ def by_vectors(
         queries: vectors of the n mentions.
         keys: vectors of the e entities, in memory or memory-mapped; k = d.
         r: candidates of a query; where there are fewer keys, the row ends in PADDING.
-        block: keys compared at once, rounded up to a multiple of 128.
+        chunk: keys compared at once, rounded up to a multiple of 128.
 
     Returns:
         rows [n,r] int32 and cosines [n,r] float32, falling along a row, 0 at padding.
 
     Raises:
-        UserError: r or block below 1, other widths, or a vector that is not finite.
+        UserError: r or chunk below 1, other widths, or a vector that is not finite.
     """
-    if r < 1 or block < 1:
-        raise UserError(f"dense retrieval of r {r} in blocks of {block}; both must be at least 1")
+    if r < 1 or chunk < 1:
+        raise UserError(f"vector retrieval of r {r} in chunks of {chunk}; both must be at least 1")
     (n, d), (e, k) = queries.shape, keys.shape
     if d != k:
         raise UserError(
-            f"dense retrieval: mentions are {d} wide, entities {k}; encode both with one encoder"
+            f"vector retrieval: mentions are {d} wide, entities {k}; encode both with one encoder"
         )
     _check_finite(queries, "mention", 0)
     if not n or not e:
         return np.full((n, r), PADDING, np.int32), np.zeros((n, r), np.float32)
-    q = min(QUERY_BLOCK, -(-n // 8) * 8)
-    blocks = -(-n // q)
-    wide = min(-(-block // _LANES), -(-e // _LANES)) * _LANES
-    padded = np.zeros((blocks * q, d), np.float32)
+    q = min(QUERY_CHUNK, -(-n // 8) * 8)
+    chunks = -(-n // q)
+    wide = min(-(-chunk // _LANES), -(-e // _LANES)) * _LANES
+    padded = np.zeros((chunks * q, d), np.float32)
     padded[:n] = queries
-    asked = _unit(jnp.asarray(padded).reshape(blocks, q, d))
-    rows = jnp.full((blocks, q, r), PADDING, jnp.int32)
-    best = jnp.full((blocks, q, r), -jnp.inf, jnp.float32)
+    asked = _unit(jnp.asarray(padded).reshape(chunks, q, d))
+    rows = jnp.full((chunks, q, r), PADDING, jnp.int32)
+    best = jnp.full((chunks, q, r), -jnp.inf, jnp.float32)
     with Progress("candidates by vectors", e, unit="entities") as progress:
         for start in range(0, e, wide):
             part = np.asarray(keys[start : start + wide], np.float32)
@@ -76,7 +76,7 @@ def by_vectors(
                 part = np.concatenate([part, np.zeros((wide - present, d), np.float32)])
             earlier = best
             rows, best = _merge(asked, jnp.asarray(part), start, present, rows, best)
-            earlier.block_until_ready()  # one block is read ahead of the device, no more
+            earlier.block_until_ready()  # one chunk is read ahead of the device, no more
             progress.advance(present)
         found, cosines = (np.asarray(a).reshape(-1, r)[:n] for a in (rows, best))
     cosines = np.clip(cosines, -1, 1)  # keys of zeros, and rounding
@@ -87,7 +87,7 @@ def _check_finite(vectors: np.ndarray, side: str, start: int) -> None:
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         row = start + int(np.argmin(finite))
-        raise UserError(f"dense retrieval: the vector of {side} {row} is not finite; encode anew")
+        raise UserError(f"vector retrieval: the vector of {side} {row} is not finite; encode anew")
 
 
 def _unit(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
@@ -108,10 +108,10 @@ def _merge(
     rows: Int[Array, "c q r"],
     best: Float[Array, "c q r"],
 ) -> tuple[Int[Array, "c q r"], Float[Array, "c q r"]]:
-    """The best so far and a block of keys, of which the first `present` are real.
+    """The best so far and a chunk of keys, of which the first `present` are real.
 
     `top_k` puts the lower index first where values are equal: what was found earlier stands before
-    the block, so ties stay in the order of the keys.
+    the chunk, so ties stay in the order of the keys.
     """
     r = rows.shape[-1]
     slot = jnp.arange(len(keys))

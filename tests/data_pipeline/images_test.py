@@ -150,7 +150,7 @@ def test_a_script_without_a_guard_decodes_by_itself(tmp_path: Path) -> None:
     photo().save(tmp_path / "a.png")
     script = tmp_path / "script.py"
     script.write_text(
-        "from data_pipeline import images\n"
+        "from data_pipeline.pictures import images\n"
         "from data_pipeline.pictures.decoding import Decoder, Plan, Wanted\n"
         "with Decoder(Plan({'look': images.plain(8)}), workers=2) as decoder:\n"
         f"    wanted = [Wanted({str(tmp_path / 'a.png')!r})] * 9\n"

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
-from data_pipeline.release import convert, vertices
+from data_pipeline.release import convert, inventory, vertices
 from data_pipeline.schema import SPLITS, GraphSpec
 from data_pipeline.store.reader import Store, StoreWriter
 from drin_jax.parity import torch_weights
@@ -259,10 +259,10 @@ def test_the_folder_is_found_or_asked_for(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from data_pipeline import release, release_tables
+from data_pipeline.release import convert, vertices
 from data_pipeline.store.shard_table import ShardTable
-from data_pipeline.store import StoreWriter
-release_tables.ROWS_PER_SHARD = 2
+from data_pipeline.store.writer import StoreWriter
+vertices.ROWS_PER_SHARD = 2
 write, left = ShardTable.write, int(sys.argv[3])
 def counted(*args):
     global left
@@ -271,7 +271,7 @@ def counted(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     write(*args)
 ShardTable.write = counted
-release.write(Path(sys.argv[1]), StoreWriter(sys.argv[2], {}), name="test")
+convert.write(Path(sys.argv[1]), StoreWriter(sys.argv[2], {}), name="test")
 """
 
 
@@ -282,15 +282,14 @@ def test_a_killed_import_goes_on(tmp_path, monkeypatch):
     shards = -(-whole.sizes["entities"] // 2) * 3 + 3  # all of the entities', one of the mentions'
     command = [sys.executable, "-c", KILLED, str(root), str(tmp_path / "store"), str(shards)]
     assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == -9
-    reduced = []
-    keep = vertices._reduced
-    monkeypatch.setattr(vertices, "_reduced", lambda *a: reduced.append(a) or keep(*a))
+    read, rows = [], inventory.Release.rows
+    monkeypatch.setattr(inventory.Release, "rows", lambda *a: read.append(a[1:]) or rows(*a))
     writer = StoreWriter(tmp_path / "store", {})
     assert writer.has("entity_objects")
     assert not (tmp_path / "store").exists()
     told = refusal(lambda: StoreWriter(tmp_path / "store", {}))
     assert "another process is writing it" in told
     convert.write(root, writer, name="test")
-    assert min(begin for _, split, begin, _ in reduced if split == "train") == 2
+    assert min(row[1] for row in read if row[0] == "mention-image-feature_train") == 2
     one, two = (json.loads((tmp_path / s / "store.json").read_text()) for s in ("whole", "store"))
     assert one["arrays"] == two["arrays"]  # checksums of everything

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline.store import layout
+from data_pipeline import schema
 from data_pipeline.store.reader import Store, StoreWriter
 from tests.support.fixtures import TINY_GROUPS, refusal, tiny_arrays, tiny_store
 
@@ -74,7 +74,7 @@ def test_strings_are_a_sequence(whole: Path) -> None:
 
 def test_a_finished_store_holds_nothing_but_the_store(whole: Path) -> None:
     files = {file.name for file in whole.iterdir()}
-    arrays = layout.TEMPLATES.keys() - layout.OPTIONAL
+    arrays = schema.TEMPLATES.keys() - schema.OPTIONAL_ARRAYS
     assert files == {"store.json", *(f"{name}.npy" for name in arrays)}
     assert [file.name for file in whole.parent.iterdir()] == ["store"]
 
@@ -107,13 +107,16 @@ def _cut(path: Path) -> None:
         (lambda p: _edit(p, lambda m: m["arrays"].update(test_gold=3)), "'test_gold' is odd"),
         (lambda p: (p / "entity_text.npy").unlink(), "entity_text.npy: is missing"),
         (lambda p: _cut(p / "entity_text.npy"), "entity_text.npy: is cut"),
-        (lambda p: (p / "entity_text.npy").write_bytes(b""), "entity_text.npy: is cut, 0 bytes"),
+        (lambda p: (p / "entity_text.npy").write_bytes(b""), "entity_text.npy: is empty"),
         (lambda p: (p / "entity_text.npy").write_bytes(b"PK" * 999), "is no .npy file"),
         (lambda p: (p / "entity_text.npy").write_bytes(b"GIF89a"), "is no .npy file"),
-        (lambda p: (p / "entity_text.npy").open("ab").write(b"x" * 9), "text.npy: is too long"),
+        (
+            lambda p: (p / "entity_text.npy").open("ab").write(b"x" * 9),
+            "in 905 bytes, but store.json says",
+        ),
         (
             lambda p: np.save(p / "entity_text.npy", np.zeros((8, 24), np.float32)),
-            "holds float32 [8, 24], but store.json says float32 [24, 8]",
+            "holds float32 [8, 24] in 896 bytes, but store.json says float32 [24, 8] in 896",
         ),
         (lambda p: np.save(p / "entity_text.npy", np.zeros((24, 8), np.int32)), "holds int32"),
         (lambda p: np.save(p / "entity_text.npy", np.zeros((24, 8), ">f4")), "holds >f4"),

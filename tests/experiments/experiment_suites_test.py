@@ -88,7 +88,7 @@ def test_rows_share_the_stores_that_can_serve_them(
     stores = Stores(base, rows, tmp_path)
     assert len({id(stores.of(config)) for config in rows.values()}) == 4
     places = [name for name, _ in prepared.asked[-4:]]
-    assert places == ["store", "statistics", "given", "dense"]
+    assert places == ["store", "statistics", "given", "vectors"]
 
 
 def test_published_numbers_come_with_their_source(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract
+from drin_jax.extract.encoder_settings import encoder_settings
 from drin_jax.extract.encoding import Encoders
-from drin_jax.extract.stages import Features, encoder_settings
+from drin_jax.extract.stages import Stages
 from drin_jax.extract.tables import shard_file
 from tests.support import commands, picture_world
 
@@ -38,8 +39,8 @@ def test_shards_made_by_beam_give_the_store_of_one_machine(world: Path, tmp_path
     assert names == {shard_file(kind, 0) for kind in kinds}
     from drin_jax.extract.beam import write_jobs
 
-    stages = Features(config, extract.read_corpus(config), Encoders(encoder_settings(config)))
-    assert write_jobs(stages.stages(), str(tmp_path / "shards")) == []
+    stages = Stages(config, extract.read_corpus(config), Encoders(encoder_settings(config)))
+    assert write_jobs(stages.all(), str(tmp_path / "shards")) == []
     taken = extract.prepare(config, tmp_path / "work", tmp_path / "shards")
     here = extract.prepare(config, tmp_path / "here")
     for name in here.specs:

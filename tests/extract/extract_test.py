@@ -214,10 +214,10 @@ def test_the_processors_preprocessing_is_another_store(
         ("clip", ("mention_clip_text", "entity_clip_text")),
     ],
 )
-def test_dense_candidates_are_the_nearest_of_the_whole_base(
+def test_candidates_by_vectors_are_the_nearest_of_the_whole_base(
     vectors: str, tables: tuple[str, str], world: Path, encoders: Path, tmp_path: Path
 ) -> None:
-    fields = {"retrieval.method": "dense", "retrieval.vectors": vectors, "retrieval.r": 3}
+    fields = {"retrieval.method": "vectors", "retrieval.vectors": vectors, "retrieval.r": 3}
     store = extract.prepare(picture_world.config(world, encoders, **fields), tmp_path)
     near = cosines(*(np.asarray(store.array(name)) for name in tables))
     near = near[store.array("train_mention")]
@@ -225,9 +225,19 @@ def test_dense_candidates_are_the_nearest_of_the_whole_base(
     scores = store.array("train_retrieval_score")
     np.testing.assert_allclose(scores, -np.sort(-near, axis=1)[:, :3], atol=1e-5)
     np.testing.assert_allclose(np.take_along_axis(near, found, 1), scores, atol=1e-5)
+    # The name that the method had before, in a config or in a store, means the same.
+    meta = json.loads((store.path / "store.json").read_text())
+    assert meta["made_from"]["retrieval.method"] == "vectors"
+    older = picture_world.config(world, encoders, **fields | {"retrieval.method": "dense"})
+    extract.prepare(older, tmp_path)
+    meta["made_from"]["retrieval.method"] = "dense"
+    (store.path / "store.json").write_text(json.dumps(meta))
+    for method in ("dense", "vectors"):
+        older.retrieval.method = method
+        extract.prepare(older, tmp_path)
 
 
-def test_statistics_and_dense_need_their_fields(
+def test_statistics_and_vectors_need_their_fields(
     world: Path, encoders: Path, tmp_path: Path
 ) -> None:
     fields: dict[str, Any] = {"retrieval.method": "statistics", "retrieval.names_pool": 4}
@@ -238,7 +248,7 @@ def test_statistics_and_dense_need_their_fields(
         ({"retrieval.vectors": "image"}, "known are text, clip"),
         ({"retrieval.vectors": "clip", "encoders.clip": ""}, "set encoders.clip too"),
     ):
-        config = picture_world.config(world, encoders, **{"retrieval.method": "dense", **fields})
+        config = picture_world.config(world, encoders, **{"retrieval.method": "vectors", **fields})
         with pytest.raises(UserError, match=words):
             extract.prepare(config, tmp_path / "none")
 

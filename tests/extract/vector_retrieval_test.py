@@ -1,4 +1,4 @@
-"""Dense retrieval: the exact cosine top-r, in blocks, with ties in the order of the entities."""
+"""Retrieval by vectors: the exact cosine top-r, in chunks, ties in the order of the entities."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ def cosines(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return x @ y.T / np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1))
 
 
-@pytest.mark.parametrize("block", [1, 200, 16384])
-def test_top_r_is_the_sort_of_all_cosines(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_retrieval, "QUERY_BLOCK", 16)  # several of each, the last one short
+@pytest.mark.parametrize("chunk", [1, 200, 16384])
+def test_top_r_is_the_sort_of_all_cosines(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_retrieval, "QUERY_CHUNK", 16)  # several of each, the last one short
     queries, keys = vectors(37, 24, seed=0), vectors(1100, 24, seed=1)
-    rows, scores = by_vectors(queries, keys, 30, block=block)
+    rows, scores = by_vectors(queries, keys, 30, chunk=chunk)
     assert (rows.dtype, scores.dtype) == (np.int32, np.float32)
     full = cosines(queries, keys)
     expected = np.argsort(-full, axis=1, kind="stable")[:, :30]
@@ -34,12 +34,12 @@ def test_top_r_is_the_sort_of_all_cosines(block: int, monkeypatch: pytest.Monkey
 
 
 def test_equal_vectors_are_in_the_order_of_the_entities() -> None:
-    """Copies lie in several blocks, each at another column."""
+    """Copies lie in several chunks, each at another column."""
     keys = vectors(1000, 40, seed=2)
     copies = np.random.default_rng(3).permutation(1000)[:60]
     keys[copies] = keys[copies[0]]
     queries = np.stack([keys[copies[0]] * 3, vectors(1, 40, seed=4)[0]])
-    rows, scores = by_vectors(queries, keys, 60, block=256)
+    rows, scores = by_vectors(queries, keys, 60, chunk=256)
     assert rows[0].tolist() == sorted(copies.tolist())
     assert len(set(scores[0].tolist())) == 1
     within = [row for row in rows[1].tolist() if row in set(copies.tolist())]
@@ -50,7 +50,7 @@ def test_a_missing_vector_is_retrieved_when_nothing_else_is_left() -> None:
     keys = vectors(300, 8, seed=5)
     keys[[0, 1, 200]] = 0
     queries = np.stack([vectors(1, 8, seed=6)[0], np.zeros(8, np.float32)])
-    rows, scores = by_vectors(queries, keys, 303, block=128)
+    rows, scores = by_vectors(queries, keys, 303, chunk=128)
     for i in range(2):
         assert set(rows[i, :297].tolist()) == set(range(300)) - {0, 1, 200}
         assert rows[i, 297:].tolist() == [0, 1, 200, PADDING, PADDING, PADDING]
@@ -69,29 +69,18 @@ def test_lengths_do_not_count_however_large_or_small() -> None:
     np.testing.assert_allclose(scores, expected[1], atol=1e-6)
 
 
-def test_keys_may_be_a_memory_map_and_compile_once(tmp_path: Path) -> None:
+def test_keys_may_be_a_memory_map_and_compile_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     queries, keys = vectors(9, 12, seed=10), vectors(1500, 12, seed=11)
     np.save(tmp_path / "keys.npy", keys)
     mapped = np.load(tmp_path / "keys.npy", mmap_mode="r")
-    compiled = vector_retrieval._merge._cache_size  # type: ignore[attr-defined]
-    before = compiled()
-    rows, scores = by_vectors(queries, mapped, 7, block=128)
-    assert compiled() == before + 1  # 12 blocks, the last one short
-    for mine, whole in zip((rows, scores), by_vectors(queries, keys, 7, block=128), strict=True):
+    by_vectors(queries, mapped[:128], 7, chunk=128)
+    with jax.log_compiles(True), caplog.at_level("WARNING"):
+        rows, scores = by_vectors(queries, mapped, 7, chunk=128)  # 12 chunks, the last one short
+    assert not [line for line in caplog.messages if "Compiling" in line]
+    for mine, whole in zip((rows, scores), by_vectors(queries, keys, 7, chunk=128), strict=True):
         np.testing.assert_array_equal(mine, whole)
-
-
-def test_the_device_sees_one_block_of_keys_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = set()
-    merge = vector_retrieval._merge
-
-    def watched(asked: jax.Array, keys: jax.Array, *rest: object) -> object:
-        shapes.add(keys.shape)
-        return merge(asked, keys, *rest)
-
-    monkeypatch.setattr(vector_retrieval, "_merge", watched)
-    by_vectors(vectors(3, 4, seed=12), vectors(2000, 4, seed=13), 5, block=300)
-    assert shapes == {(384, 4)}
 
 
 def test_nothing_to_retrieve_is_padding() -> None:
@@ -109,6 +98,6 @@ def test_wrong_input_is_told_in_one_line() -> None:
         by_vectors(queries, keys, 0)
     keys[300, 2] = np.nan
     with pytest.raises(UserError, match="vector of entity 300 is not finite"):
-        by_vectors(queries, keys, 1, block=128)
+        by_vectors(queries, keys, 1, chunk=128)
     with pytest.raises(UserError, match="vector of mention 1 is not finite"):
         by_vectors(np.array([[1, 1], [np.inf, 0]], np.float32), keys[:, :2], 1)
