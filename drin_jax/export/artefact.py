@@ -88,11 +88,7 @@ def write(
     check_out(out, overwrite)
     config, store = finished.config, finished.store
     widths = {name: store.sizes[name] for name in ("text_width", "image_width")}
-    # Where DRIN joins projections depends on the batch's sizes, which are symbols here.
-    score = score_function(
-        lambda: build_model(config, **widths, join_projections=False),
-        finished.setup.spec.gold_slot,
-    )
+    score = score_function(lambda: build_model(config, **widths), finished.setup.spec.gold_slot)
     params = named(finished.params)
     exported = trace(score, params, **widths, needs=finished.setup.spec.needs, platforms=platforms)
     try:

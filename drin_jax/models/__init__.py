@@ -1,6 +1,5 @@
 """The systems, by name. A new one is one file and one line here (docs/systems.md)."""
 
-import inspect
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,8 +13,8 @@ from drin_jax.models.ghmfc import GHMFC
 from drin_jax.models.jmel import JMEL
 from drin_jax.models.mel_hi import MELHI
 
-# Each is built as cls(text_width, image_width, *, width, dtype, rngs, **fields): of the config's
-# `model` and `graph` fields it gets those that its constructor names. `needs`, where it has it,
+# Each is built as cls(text_width, image_width, *, dtype, rngs, **fields), with those of the
+# config's `model` and `graph` fields that its class lists in `fields`. `needs`, where it has it,
 # tells what a batch holds for it beside the vertex features.
 MODELS: dict[str, type[nnx.Module]] = {
     "drin": DRIN,
@@ -49,15 +48,26 @@ def needs(name: str, image_width: int) -> tuple[str, ...]:
 def build(
     name: str, text_width: int, image_width: int, *, dtype: str, rngs: nnx.Rngs, **fields: Any
 ) -> nnx.Module:
-    """The named system over frozen features of these widths; UserError for an unknown choice."""
+    """The named system over frozen features of these widths. Of `fields` it gets its own; those of
+    other systems are ignored, as one config serves them all.
+
+    Raises:
+        UserError: an unknown name or choice, or a field that no system takes.
+    """
     system: Any = _class(name)
-    for field, known in CHOICES.items():
-        value = dtype if field == "dtype" else fields.get(field, known[0])
-        if value not in known:
-            raise UserError(f"{field} is {value!r}; known are {', '.join(known)}")
-    named = inspect.signature(system.__init__).parameters
-    own = {field: value for field, value in fields.items() if field in named}
+    known = {field for each in MODELS.values() for field in _fields(each)}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise UserError(f"no system takes {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    for field, value in {"dtype": dtype, **fields}.items():
+        if value not in CHOICES.get(field, (value,)):
+            raise UserError(f"{field} is {value!r}; known are {', '.join(CHOICES[field])}")
+    own = {field: fields[field] for field in _fields(system) if field in fields}
     return system(text_width, image_width, dtype=jnp.dtype(dtype), rngs=rngs, **own)
+
+
+def _fields(system: Any) -> tuple[str, ...]:
+    return system.fields
 
 
 def _class(name: str) -> type[nnx.Module]:

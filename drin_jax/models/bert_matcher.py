@@ -14,7 +14,7 @@ from drin_jax.types import Aux, GraphBatch
 class BertMatcher(nnx.Module):
     """`cos(W_m span_mean, W_e CLS)`; text only, no graph: `image_width` is not used."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    fields: ClassVar[tuple[str, ...]] = ("width",)
 
     def __init__(
         self,

@@ -7,15 +7,18 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from drin_jax.models import gcn_block
 from drin_jax.models.gcn import PaperLayer, UpstreamLayer
 from drin_jax.models.graph import (
     RELATIONS,
     InputProjections,
     edge_mask,
+    from_block,
     from_dense,
-    matching,
+    to_block,
     to_dense,
 )
+from drin_jax.models.matching import match
 from drin_jax.types import Aux, GraphBatch
 
 
@@ -30,11 +33,12 @@ class DRIN(nnx.Module):
         text_width, image_width: of the frozen features; 0 for a store without pictures, whose
             graphs then have text vertices only.
         pictures: whether there are image vertices; by default where a relation reaches one.
-        join_projections: whether the entities' input projections join the first layer's product
-            (block adjacency, upstream form); by default where that saves work.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    fields: ClassVar[tuple[str, ...]] = (
+        *("width", "layers", "form", "relations", "dynamic", "adjacency", "mention_rows"),
+        *("edge_scale", "edge_activation", "vertex_activation"),
+    )
 
     def __init__(
         self,
@@ -52,7 +56,6 @@ class DRIN(nnx.Module):
         edge_activation: str = "sigmoid",
         vertex_activation: str = "gelu",
         pictures: bool | None = None,
-        join_projections: bool | None = None,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -81,9 +84,8 @@ class DRIN(nnx.Module):
             )
 
         self.layers = nnx.List([layer() for _ in range(layers)])
-        self.join_projections = join_projections if form == "upstream" else False
 
-    def __call__(self, batch: GraphBatch) -> tuple[Float[Array, "b r"], Aux]:
+    def __call__(self, batch: GraphBatch) -> tuple[Float[Array, "b scored"], Aux]:
         """Scores [b, scored slots] and what they came from.
 
         `aux` holds `edges` [l+1, b, 4, r], the initial edge weights and those after every layer;
@@ -91,46 +93,25 @@ class DRIN(nnx.Module):
         vectors. A slot without a candidate or whose entity has no text scores 0 and is masked by
         the losses and metrics. Nothing of `aux` costs time in a compiled step that does not use it.
         """
-        mask = edge_mask(batch, self.relations)
-        slots = jnp.maximum(jnp.sum(batch.candidate_mask, 1), 1).astype(jnp.float32)
         x = self.inputs(batch)
-        edges = jnp.where(mask, batch.edges, 0)
+        k = len(x.mentions)
+        mask = to_block(edge_mask(batch, self.relations), k)
+        edges = jnp.where(mask, to_block(batch.edges, k), 0)
+        slots = jnp.maximum(jnp.sum(batch.candidate_mask, 1), 1).astype(jnp.float32)
+        entities = gcn_block.first_entities(self.layers[0], self.inputs, batch, x)
         vertices, weights = [x], [edges]
-        if self.adjacency == "dense":
-            h, a = to_dense(x, edges)
-            _, m = to_dense(x, mask)
-            for layer in self.layers:
-                h, a = layer.dense(h, a, m, slots, len(x.mention))
-                new, edges = from_dense(h, a, x)
-                vertices.append(new)
-                weights.append(edges)
-        else:
-            joined = {"projected": self.inputs.projected(batch)} if self._joins(batch) else {}
-            for i, layer in enumerate(self.layers):
-                options = joined if i == 0 else {}
-                new, edges = layer.block(vertices[-1], edges, mask, slots, **options)
-                vertices.append(new)
-                weights.append(edges)
-        last = vertices[-1]
-        mention, entity = last.mention[0], last.entity[0]
-        scores = matching(mention, entity)
-        present = batch.candidate_mask & batch.entity_has_text
-        scores = jnp.where(present, scores, 0)[:, : batch.scored]
-        aux: Aux = {
-            "edges": jnp.stack(weights),
-            "vertices": vertices,
-            "mention": mention,
-            "entity": entity,
-        }
-        return scores, aux
-
-    def _joins(self, batch: GraphBatch) -> bool:
-        """Joining costs 3 d^2 (t + v) multiply-adds a step and saves 6 d^2 a candidate; twice the
-        even number of candidates, since sums over the wider features cost something too."""
-        if self.join_projections is not None:
-            return self.join_projections
-        b, r, t = batch.entity_text.shape
-        return b * r >= t + batch.entity_image.shape[-1]
+        for layer in self.layers:
+            if self.adjacency == "dense":
+                h, a, m, d = to_dense(x, edges, mask, layer.mention_row(slots))
+                x, edges = from_dense(*layer(h, a, m, d), k)
+            else:
+                x, edges = gcn_block.advance(layer, x, entities, edges, mask, slots)
+                entities = x.entities
+            vertices.append(x)
+            weights.append(edges)
+        scores, aux = match(batch, x.mt, x.et, batch.entity_has_text)
+        stacked = jnp.stack([from_block(edges) for edges in weights])
+        return scores, aux | {"edges": stacked, "vertices": vertices}
 
 
 def raw_text_edge(batch: GraphBatch) -> Float[Array, "b r"]:

@@ -67,6 +67,7 @@ class DZMNED(nnx.Module):
     modalities. The paper matches with embeddings of a knowledge graph; here the entity is its text.
     """
 
+    fields: ClassVar[tuple[str, ...]] = ("width",)
     needs: ClassVar[tuple[str, ...]] = ("tokens", "characters")
 
     def __init__(

@@ -60,6 +60,7 @@ class GHMFC(nnx.Module):
         UserError: `image_width` is 0; there is nothing to fuse.
     """
 
+    fields: ClassVar[tuple[str, ...]] = ("width",)
     needs: ClassVar[tuple[str, ...]] = ("tokens", "regions")
 
     def __init__(

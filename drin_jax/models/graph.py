@@ -1,10 +1,12 @@
-"""The graph of one mention: its vertices, its edges, and two layouts of the same adjacency.
+"""The graph of one mention: its vertices, its edges, and two forms of the same adjacency.
 
 A mention's text and picture (`mt`, `mv`) are joined to every candidate's text and picture (`et_j`,
 `ev_j`) and nothing else is an edge, so of the n x n adjacency (n = 2 + 2r) only the
-mention x entity block is ever non-zero. The *block* layout keeps that block, [b, 4, r]; the *dense*
-layout is the paper's, [b, n, n] in the vertex order mt, mv, et_1..et_r, ev_1..ev_r.
+mention x entity block is ever non-zero. *Block* adjacency is that block, [b, k, k, r]; *dense*
+adjacency is the paper's, [b, n, n] in the vertex order mt, mv, et_1..et_r, ev_1..ev_r.
 """
+
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -17,69 +19,35 @@ from drin_jax.types import GraphBatch
 
 RELATIONS = ("tt", "tv", "vt", "vv")
 
-
-@flax.struct.dataclass
-class Projected:
-    """Entity vertices as the projection that makes them, `features @ kernel + bias`, not computed.
-
-    All that the first layer asks of an entity vertex is linear in it (`weighted_sum`, `dots`,
-    `times`), so the layer's own product joins the projection's: one product a candidate instead of
-    two, and one in the backward pass instead of three.
-    """
-
-    features: Float[Array, "b r f"]
-    kernel: Float[Array, "f d"]
-    bias: Float[Array, " d"]
-
-
-Entities = Float[Array, "b r d"] | Projected
+# Between k kinds of mention vertex and k kinds of entity vertex: [:, u, v] is relation 2u + v.
+Edges = Float[Array, "b k k r"]
+EdgeMask = Bool[Array, "b k k r"]
 
 
 @flax.struct.dataclass
 class Vertices:
-    """The kinds of vertex: (mt, mv) and (et, ev), or only the text ones where no enabled relation
-    reaches a picture. The edge between mention kind u and entity kind v is relation 2u + v."""
+    """Text and picture of the mentions and of their candidates; no pictures (k is 1, not 2) where
+    no enabled relation reaches one."""
 
-    mention: tuple[Float[Array, "b d"], ...]
-    entity: tuple[Float[Array, "b r d"], ...]
+    mt: Float[Array, "b d"]
+    et: Float[Array, "b r d"]
+    mv: Float[Array, "b d"] | None = None
+    ev: Float[Array, "b r d"] | None = None
 
+    @classmethod
+    def of(cls, mentions: Sequence[Array], entities: Sequence[Array]) -> "Vertices":
+        """From [mt, mv] and [et, ev], or [mt] and [et]."""
+        return cls(mentions[0], entities[0], *mentions[1:], *entities[1:])
 
-def weighted_sum(weights: Float[Array, "b k r"], x: Entities) -> Float[Array, "b k d"]:
-    """Sums of a graph's entity vertices, weighted in k ways."""
-    if isinstance(x, Projected):
-        total = jnp.sum(weights, -1, keepdims=True).astype(x.bias.dtype)
-        return weighted_sum(weights, x.features) @ x.kernel + total * x.bias
-    return jnp.einsum("bkr,brd->bkd", weights.astype(x.dtype), x)
+    @property
+    def mentions(self) -> list[Float[Array, "b d"]]:
+        """The k kinds of mention vertex, text first."""
+        return [self.mt] if self.mv is None else [self.mt, self.mv]
 
-
-def dots(queries: Float[Array, "b k d"], x: Entities) -> Float[Array, "b k r"]:
-    """Dot products, in float32, of k vectors with a graph's entity vertices."""
-    if isinstance(x, Projected):
-        constant = jnp.einsum("bkd,d->bk", queries, x.bias, preferred_element_type=jnp.float32)
-        return dots(queries @ x.kernel.T, x.features) + constant[..., None]
-    # One query at a time: XLA's CPU backend has no fast product of a few rows with a long matrix.
-    each = [
-        jnp.einsum("bd,brd->br", queries[:, k], x, preferred_element_type=jnp.float32)
-        for k in range(queries.shape[1])
-    ]
-    return jnp.stack(each, 1)
-
-
-def times(x: Entities, kernel: Float[Array, "d e"]) -> Float[Array, "b r e"]:
-    """Entity vertices through a linear map without bias."""
-    if isinstance(x, Projected):
-        return x.features @ (x.kernel @ kernel) + x.bias @ kernel
-    return x @ kernel
-
-
-def edge_mask(batch: GraphBatch, relations: tuple[str, ...]) -> Bool[Array, "b 4 r"]:
-    """M, the edges that exist: enabled, both ends present, the slot holding a candidate."""
-    mention = jnp.stack([batch.mention_has_text, batch.mention_has_image], 1)
-    entity = jnp.stack([batch.entity_has_text, batch.entity_has_image], 1)
-    entity = entity & batch.candidate_mask[:, None]
-    mask = mention[:, :, None, None] & entity[:, None]  # [b, 2, 2, r]: mention side, entity side
-    enabled = jnp.array([name in relations for name in RELATIONS])
-    return mask.reshape(mask.shape[0], 4, -1) & enabled[None, :, None]
+    @property
+    def entities(self) -> list[Float[Array, "b r d"]]:
+        """The k kinds of entity vertex, text first."""
+        return [self.et] if self.ev is None else [self.et, self.ev]
 
 
 class InputProjections(nnx.Module):
@@ -103,54 +71,64 @@ class InputProjections(nnx.Module):
             self.entity_image = nnx.Linear(image_width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, batch: GraphBatch) -> Vertices:
-        mention, entity = self.mention_text(batch.mention_text), self.entity_text(batch.entity_text)
+        mt, et = self.mention_text(batch.mention_text), self.entity_text(batch.entity_text)
         if not self.pictures:
-            return Vertices((mention,), (entity,))
-        return Vertices(
-            (mention, self.mention_image(batch.mention_image)),
-            (entity, self.entity_image(batch.entity_image)),
-        )
+            return Vertices(mt, et)
+        mv, ev = self.mention_image(batch.mention_image), self.entity_image(batch.entity_image)
+        return Vertices(mt, et, mv, ev)
 
-    def projected(self, batch: GraphBatch) -> tuple[Projected, ...]:
-        """The entity vertices of `__call__`, not computed."""
-        maps = [(batch.entity_text, self.entity_text)]
-        if self.pictures:
-            maps.append((batch.entity_image, self.entity_image))
-        return tuple(
-            Projected(*(a.astype(m.dtype) for a in (x, value(m.kernel), value(m.bias))))
-            for x, m in maps
-        )
+
+def edge_mask(batch: GraphBatch, relations: tuple[str, ...]) -> Bool[Array, "b 4 r"]:
+    """M, the edges that exist: enabled, both ends present, the slot holding a candidate."""
+    mention = jnp.stack([batch.mention_has_text, batch.mention_has_image], 1)
+    entity = jnp.stack([batch.entity_has_text, batch.entity_has_image], 1)
+    entity = entity & batch.candidate_mask[:, None]
+    mask = mention[:, :, None, None] & entity[:, None]  # [b, 2, 2, r]: mention side, entity side
+    enabled = jnp.array([name in relations for name in RELATIONS])
+    return mask.reshape(mask.shape[0], 4, -1) & enabled[None, :, None]
+
+
+def to_block(relations: Array, k: int) -> Array:
+    """[b, 4, r] as [b, k, k, r]: the relations between kinds of vertex that there are."""
+    b, _, r = relations.shape
+    return relations.reshape(b, 2, 2, r)[:, :k, :k]
+
+
+def from_block(edges: Array) -> Array:
+    """[b, k, k, r] as [b, 4, r]: 0 for relations between kinds of vertex that there are not."""
+    b, k, _, r = edges.shape
+    return jnp.pad(edges, ((0, 0), (0, 2 - k), (0, 2 - k), (0, 0))).reshape(b, 4, r)
+
+
+def to_dense(
+    x: Vertices, edges: Edges, mask: EdgeMask, mention_row: Float[Array, " b"]
+) -> tuple[Float[Array, "b n d"], Float[Array, "b n n"], Bool[Array, "b n n"], Array]:
+    """H, A, M and D (`gcn.py`) of a graph; D has `mention_row` on the rows of mentions."""
+    h = jnp.concatenate([*(m[:, None] for m in x.mentions), *x.entities], 1)
+    n, k = h.shape[1], len(x.mentions)
+
+    def symmetric(block: Array) -> Array:
+        block = block.reshape(block.shape[0], k, -1)
+        a = jnp.zeros((block.shape[0], n, n), block.dtype)
+        return a.at[:, :k, k:].set(block).at[:, k:, :k].set(block.swapaxes(1, 2))
+
+    d = jnp.where(jnp.arange(n) < k, mention_row[:, None], 1.0)[..., None]
+    return h, symmetric(edges), symmetric(mask), d
+
+
+def from_dense(
+    h: Float[Array, "b n d"], a: Float[Array, "b n n"], k: int
+) -> tuple[Vertices, Edges]:
+    """The vertices and the block of H and A; k kinds of vertex on either side."""
+    mentions, entities = jnp.split(h, [k], 1)
+    block = a[:, :k, k:].reshape(a.shape[0], k, k, -1)
+    return Vertices.of(jnp.unstack(mentions, axis=1), jnp.split(entities, k, 1)), block
 
 
 def value(param: nnx.Param | None) -> Array:
     """The array of a parameter that exists; flax types kernels and biases as optional."""
     assert param is not None
     return param[...]
-
-
-def to_dense(
-    vertices: Vertices, edges: Float[Array, "b 4 r"] | Bool[Array, "b 4 r"]
-) -> tuple[Float[Array, "b n d"], Array]:
-    """H and the symmetric A (or M, of a mask). Text vertices only: n = 1 + r."""
-    k = len(vertices.mention)
-    h = jnp.concatenate([*(x[:, None] for x in vertices.mention), *vertices.entity], 1)
-    b, _, r = edges.shape
-    block = edges.reshape(b, 2, 2, r)[:, :k, :k].reshape(b, k, k * r)
-    a = jnp.zeros((b, k + k * r, k + k * r), edges.dtype)
-    return h, a.at[:, :k, k:].set(block).at[:, k:, :k].set(block.swapaxes(1, 2))
-
-
-def from_dense(
-    h: Float[Array, "b n d"], a: Float[Array, "b n n"], like: Vertices
-) -> tuple[Vertices, Float[Array, "b 4 r"]]:
-    """The block layout of `to_dense`'s result, with the kinds of vertex that `like` has."""
-    k, (b, r, _) = len(like.mention), like.entity[0].shape
-    vertices = Vertices(
-        tuple(h[:, u] for u in range(k)),
-        tuple(h[:, k + v * r : k + (v + 1) * r] for v in range(k)),
-    )
-    block = a[:, :k, k:].reshape(b, k, k, r)
-    return vertices, jnp.zeros((b, 2, 2, r), a.dtype).at[:, :k, :k].set(block).reshape(b, 4, r)
 
 
 def cosine(x: Float[Array, "*#n d"], y: Float[Array, "*#n d"], eps: float = 1e-8) -> Array:

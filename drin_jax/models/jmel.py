@@ -41,7 +41,7 @@ class JMEL(nnx.Module):
     """Cosine of mention and entity in a joint space of text and picture, with weights of its own
     on either side. (The paper's own triplet loss is `loss.form = "hinge"`.)"""
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    fields: ClassVar[tuple[str, ...]] = ("width",)
 
     def __init__(
         self,

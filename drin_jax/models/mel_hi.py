@@ -28,6 +28,9 @@ class MELHI(nnx.Module):
         image_text_threshold, image_entity_threshold: θ1 and θ2.
     """
 
+    fields: ClassVar[tuple[str, ...]] = (
+        *("width", "recurrent_width", "image_text_threshold", "image_entity_threshold"),
+    )
     needs: ClassVar[tuple[str, ...]] = ("tokens",)
 
     def __init__(

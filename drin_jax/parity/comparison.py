@@ -58,7 +58,7 @@ REQUIRED_OF_DRIN = {
     *("in/similarity_miet", "in/similarity_mtei", "out/adam_losses", "out/score_after_adam"),
     *("edge0/tt", "edgeL/tt", "vertex0/mt", "vertexL/mt"),
 }
-_VERTICES = (("mention", 0, "mt"), ("mention", 1, "mi"), ("entity", 0, "et"), ("entity", 1, "ei"))
+_VERTICES = {"mt": "mt", "mv": "mi", "et": "et", "ev": "ei"}  # ours: theirs
 _EDGES = ("tt", "ti", "it", "ii")
 
 
@@ -163,9 +163,9 @@ def _graph_errors(
     first, last = aux["vertices"][0], aux["vertices"][-1]
     return {
         "vertices": _worst(
-            _error(getattr(vertices, side)[kind], arrays[f"{group}/{name}"])
+            _error(getattr(vertices, ours), arrays[f"{group}/{theirs}"])
             for group, vertices in (("vertex0", first), ("vertexL", last))
-            for side, kind, name in _VERTICES
+            for ours, theirs in _VERTICES.items()
         ),
         "edges": _worst(
             # A disabled edge has no value: ours is zero, theirs is whatever was never read.

@@ -63,8 +63,8 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
     )
 
 
-def build_model(config: ConfigDict, text_width: int, image_width: int, **fields: Any) -> nnx.Module:
-    """The config's system over features of these widths; `fields` are more of its constructor's."""
+def build_model(config: ConfigDict, text_width: int, image_width: int) -> nnx.Module:
+    """The config's system over features of these widths."""
     named = dict(config.model)
     return models.build(
         named.pop("name"),
@@ -75,7 +75,7 @@ def build_model(config: ConfigDict, text_width: int, image_width: int, **fields:
         dynamic=config.graph.edges == "dynamic",
         adjacency=config.graph.adjacency,
         rngs=nnx.Rngs(config.seed),
-        **named | fields,
+        **named,
     )
 
 

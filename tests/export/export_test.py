@@ -135,9 +135,7 @@ def test_every_system_lowers_for_every_platform_and_any_size(
     dtype, gold_slot = fields.pop("dtype", "float32"), fields.pop("gold_slot", False)
 
     def build() -> nnx.Module:
-        return models.build(
-            name, T, v, dtype=dtype, rngs=nnx.Rngs(0), width=4, join_projections=False, **fields
-        )
+        return models.build(name, T, v, dtype=dtype, rngs=nnx.Rngs(0), width=4, **fields)
 
     params = random_like(artefact.named(nnx.state(nnx.eval_shape(build), nnx.Param)))
     score = artefact.score_function(build, gold_slot)

@@ -1,4 +1,4 @@
-"""DRIN: its layouts agree, its masks hide, and it does what its equations say."""
+"""DRIN: both adjacencies agree, its masks hide, and it does what its equations say."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from flax import nnx
 
 from data_pipeline.schema import UserError, batch_shapes
 from drin_jax import models
-from drin_jax.models import blocks, gcn
+from drin_jax.models import gcn_block
 from drin_jax.models.bert_matcher import BertMatcher
 from drin_jax.models.drin import DRIN
 from drin_jax.models.gcn import PaperLayer
@@ -44,8 +44,8 @@ PAPER = [
     {"form": "paper", "layers": 2, "edge_activation": "tanh", "relations": ("tt", "tv", "vt")},
     {"form": "paper", "layers": 3, "edge_activation": "identity", "relations": ("tt",)},
 ]
-FORMS = [{"layers": 2}, {"layers": 2, "join_projections": True}, {"form": "paper", "layers": 2}]
-LAYOUTS = [*FORMS, {"layers": 2, "adjacency": "dense"}, {"form": "paper", "adjacency": "dense"}]
+FORMS = [{"layers": 2}, {"form": "paper", "layers": 2}]
+EVERY = [*FORMS, {"layers": 2, "adjacency": "dense"}, {"form": "paper", "adjacency": "dense"}]
 
 
 def changed(batch: GraphBatch, **arrays: jax.Array) -> GraphBatch:
@@ -60,35 +60,28 @@ def test_block_equals_dense(fields):
 
 
 @pytest.mark.parametrize("fields", UPSTREAM, ids=str)
-def test_joined_projections_change_nothing(fields):
+def test_joined_projections_change_nothing(fields, monkeypatch):
     batch = holes(2)
-    joined = value_and_grad(small(join_projections=True, **fields), batch)
-    assert_same(joined, value_and_grad(small(join_projections=False, **fields), batch))
-
-
-@pytest.mark.parametrize("joined", [True, False])
-@pytest.mark.parametrize("fields", [UPSTREAM[1], UPSTREAM[3], {"layers": 2}], ids=str)
-def test_blocks_of_mentions_change_nothing(fields, joined, monkeypatch):
-    batch = holes(2)
-    whole = value_and_grad(small(join_projections=joined, **fields), batch)
-    monkeypatch.setattr(gcn, "MANY_CANDIDATES", 1)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
-    assert_same(value_and_grad(small(join_projections=joined, **fields), batch), whole)
+    apart = value_and_grad(small(**fields), batch)
+    monkeypatch.setattr(gcn_block, "joining_pays", lambda batch: True)
+    assert_same(value_and_grad(small(**fields), batch), apart)
 
 
 def test_projections_join_where_that_saves_work():
-    model = DRIN(768, 2048, width=8, rngs=nnx.Rngs(0))
+    def joined(form: str, r: int) -> set[bool]:
+        shapes = batch_shapes(64, r, 768, 2048)
+        batch = GraphBatch.from_host({n: jnp.zeros(*s) for n, s in shapes.items()})
+        model = DRIN(768, 2048, width=1, form=form, rngs=nnx.Rngs(0))
+        x = model.inputs(batch)
+        entities = gcn_block.first_entities(model.layers[0], model.inputs, batch, x)
+        return {isinstance(entity, gcn_block.Projected) for entity in entities}
 
-    def joins(r: int) -> bool:
-        shapes = {n: jax.ShapeDtypeStruct(*s) for n, s in batch_shapes(64, r, 768, 2048).items()}
-        return model._joins(GraphBatch.from_host(shapes))
-
-    assert joins(100)
-    assert not joins(10)
-    assert DRIN(T, V, form="paper", width=8, rngs=nnx.Rngs(0)).join_projections is False
+    assert joined("upstream", 100) == {True}
+    assert joined("upstream", 10) == {False}
+    assert joined("paper", 100) == {False}
 
 
-@pytest.mark.parametrize("fields", LAYOUTS, ids=str)
+@pytest.mark.parametrize("fields", EVERY, ids=str)
 @pytest.mark.parametrize("relations", [ALL, ("tt", "vt"), ("vv",)], ids=str)
 def test_no_edge_where_an_end_is_missing(fields, relations):
     batch = holes(3)
@@ -105,7 +98,7 @@ def test_no_edge_where_an_end_is_missing(fields, relations):
     assert np.all(edges[:, exists] != 0)
 
 
-@pytest.mark.parametrize("fields", LAYOUTS, ids=str)
+@pytest.mark.parametrize("fields", EVERY, ids=str)
 def test_padding_changes_no_score(fields):
     batch, junk = holes(4), random_graphs(5, r=3)
     padded = {
@@ -125,7 +118,7 @@ def test_padding_changes_no_score(fields):
     assert np.all(scores[:, R:] == 0)
 
 
-@pytest.mark.parametrize("fields", LAYOUTS, ids=str)
+@pytest.mark.parametrize("fields", EVERY, ids=str)
 def test_what_is_masked_is_never_read(fields):
     batch = holes(6)
     other = random_graphs(7)
@@ -143,7 +136,7 @@ def test_what_is_masked_is_never_read(fields):
     assert_same(model(swapped)[0], model(batch)[0])
 
 
-@pytest.mark.parametrize("fields", LAYOUTS, ids=str)
+@pytest.mark.parametrize("fields", EVERY, ids=str)
 def test_without_pictures_it_is_the_text_only_model(fields):
     batch = changed(
         holes(8),
@@ -161,7 +154,7 @@ def test_without_pictures_it_is_the_text_only_model(fields):
     assert_same(text_only(without)[0], model(batch)[0])
 
 
-@pytest.mark.parametrize("fields", LAYOUTS, ids=str)
+@pytest.mark.parametrize("fields", EVERY, ids=str)
 def test_candidates_have_no_order(fields):
     batch, order = holes(9), np.random.default_rng(9).permutation(R)
     shuffled = {
@@ -179,7 +172,7 @@ def test_candidates_have_no_order(fields):
     assert_same(model(changed(batch, **shuffled))[0], model(batch)[0][:, order])
 
 
-@pytest.mark.parametrize("fields", LAYOUTS, ids=str)
+@pytest.mark.parametrize("fields", EVERY, ids=str)
 def test_graphs_of_a_batch_do_not_meet(fields):
     batch, model = holes(10), small(**fields)
     scores, _ = model(batch)
@@ -187,7 +180,7 @@ def test_graphs_of_a_batch_do_not_meet(fields):
     assert_same(model(alone)[0], scores[2:3])
 
 
-@pytest.mark.parametrize("fields", LAYOUTS, ids=str)
+@pytest.mark.parametrize("fields", EVERY, ids=str)
 def test_zeros_and_empty_graphs_stay_finite(fields):
     zeros = jax.tree.map(jnp.zeros_like, random_graphs())  # no candidate, no text, nothing
     flags = [name for name, (_, dtype) in batch_shapes(1, 1, 1, 1).items() if dtype == "bool"]
@@ -245,7 +238,7 @@ def test_static_edges_stay(fields):
     assert_same(aux["edges"][1:], jnp.broadcast_to(aux["edges"][0], aux["edges"][1:].shape), 0.0)
 
 
-@pytest.mark.parametrize("fields", [FORMS[0], FORMS[2]], ids=str)
+@pytest.mark.parametrize("fields", FORMS, ids=str)
 def test_bfloat16_arithmetic_stays_near(fields):
     batch = holes(14)
     scores, aux = small(dtype=jnp.bfloat16, **fields)(batch)
