@@ -27,11 +27,13 @@ from drin_jax.evaluation.evaluate import (
     evaluate_split,
     valid_score,
 )
+from drin_jax.explain import linked
 from drin_jax.models.graph import RELATIONS
 from drin_jax.training import placement as placing
 from drin_jax.training.device_tables import ONE_DEVICE, DeviceTables
 from drin_jax.training.loop import Trainer
 from drin_jax.training.step import create_state
+from drin_jax.workdir import FinishedRun
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -83,8 +85,10 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     )
     trainer.fit()
     trained = time.perf_counter()
-    result = _evaluate(config, store, setup, scorer, trainer.best_params())
-    result["best_step"] = trainer.position.best_step
+    best_step = trainer.position.best_step
+    found = FinishedRun(workdir, config, store, setup, trainer.best_params(), best_step, {})
+    result = _evaluate(found, scorer)
+    result["best_step"] = best_step
     result["seconds"] = {
         "prepare": prepared - began,
         "train": trainer.seconds,
@@ -125,15 +129,14 @@ def _mentions_of(store: Store, order: TrainOrder, step: int) -> str:
     return f"its batch holds the mentions {shown}"
 
 
-def _evaluate(
-    config: ConfigDict, store: Store, setup: Setup, scorer: Scorer, params: Any
-) -> dict[str, Any]:
+def _evaluate(run: FinishedRun, scorer: Scorer) -> dict[str, Any]:
+    config, store, setup = run.config, run.store, run.setup
     splits = {}
     ks = [k for k in config.eval.ks if k <= setup.r]
     for split in ("valid", "test"):
         view = SplitView.of(store, split, setup.r)
-        systems = baseline_scores(view)
-        systems[_system_name(config)] = scorer.scores(params, store, split)
+        scores = scorer.scores(run.params, store, split)
+        systems = {**baseline_scores(view), _system_name(config): scores}
         splits[split] = evaluate_split(view, systems, ks)
     return {
         "name": f"{store.name}: {_system_name(config)}",
@@ -143,6 +146,7 @@ def _evaluate(
         "gold_in_graph": setup.gold_slot,
         "store": {"counts": store.report.get("counts", {}), "groups": store.groups},
         "splits": splits,
+        "examples": linked.examples(run, view, scores) if jax.process_index() == 0 else {},
     }
 
 
@@ -162,11 +166,9 @@ def _system_name(config: ConfigDict) -> str:
 def _write_report(config: ConfigDict, workdir: Path, result: dict[str, Any]) -> None:
     if jax.process_index() != 0:
         return
-    ties_for = ("name matching", result["system"])
+    paths = report.write(workdir, result)  # before anything is printed: a terminal may be gone
+    report.show(result)
     console = Console(highlight=False)
-    for split in result["splits"].values():
-        report.print_split(split, result["protocol"], result["ks"], ties_for[:1])
-    paths = report.write(workdir, result, result["ks"], ties_for)
     seconds = result["seconds"]
     console.print(
         f"best step {result['best_step']}; prepared in {seconds['prepare']:.1f} s, trained "
