@@ -27,12 +27,14 @@ from drin_jax.evaluation.evaluate import (
     evaluate_split,
     valid_score,
 )
+from drin_jax.explain import linked
 from drin_jax.models.graph import RELATIONS
 from drin_jax.training import device_tables
 from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.loop import Trainer
 from drin_jax.training.setup import LEAK_WARNING, Setup, make_steps, set_up
 from drin_jax.training.step import create_state
+from drin_jax.workdir import FinishedRun
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -49,8 +51,9 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     extract.say(_overview(config, setup))
     trainer, scorer = _train(config, workdir, store, setup)
     trained = time.perf_counter()
-    result = _evaluate(config, store, setup, scorer, trainer.best_params())
-    result["best_step"] = trainer.position.best_step
+    best_step = trainer.position.best_step
+    found = FinishedRun(workdir, config, store, setup, trainer.best_params(), best_step, {})
+    result = _evaluate(found, scorer) | {"best_step": best_step}
     result["seconds"] = {
         "prepare": prepared - began,
         "train": trainer.seconds,
@@ -134,15 +137,14 @@ def _mentions_of(store: Store, order: TrainOrder, step: int) -> str:
     return f"its batch holds the mentions {shown}"
 
 
-def _evaluate(
-    config: ConfigDict, store: Store, setup: Setup, scorer: SplitScorer, params: Any
-) -> dict[str, Any]:
+def _evaluate(run: FinishedRun, scorer: SplitScorer) -> dict[str, Any]:
+    config, store, setup = run.config, run.store, run.setup
     splits = {}
     ks = [k for k in config.eval.ks if k <= setup.spec.r]
     for split in ("valid", "test"):
         view = SplitView.of(store, split, setup.spec.r)
-        systems = baseline_scores(view)
-        systems[_system_name(config)] = scorer.scores(params, store, split)
+        scores = scorer.scores(run.params, store, split)
+        systems = {**baseline_scores(view), _system_name(config): scores}
         splits[split] = evaluate_split(view, systems, ks)
     return {
         "name": f"{store.name}: {_system_name(config)}",
@@ -152,6 +154,7 @@ def _evaluate(
         "gold_in_graph": setup.spec.gold_slot,
         "store": {"counts": store.report.get("counts", {}), "groups": store.groups},
         "splits": splits,
+        "examples": linked.examples(run, view, scores) if jax.process_index() == 0 else {},
     }
 
 
@@ -169,11 +172,9 @@ def _system_name(config: ConfigDict) -> str:
 
 
 def _report(workdir: Path, result: dict[str, Any]) -> None:
-    ties_for = ("name matching", result["system"])
+    paths = report.write(workdir, result)  # before anything is printed: a terminal may be gone
+    report.show(result)
     console = Console(highlight=False)
-    for split in result["splits"].values():
-        report.print_split(split, result["protocol"], result["ks"], ties_for[:1])
-    paths = report.write(workdir, result, result["ks"], ties_for)
     seconds = result["seconds"]
     console.print(
         f"best step {result['best_step']}; prepared in {seconds['prepare']:.1f} s, trained "

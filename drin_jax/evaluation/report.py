@@ -4,6 +4,7 @@ python -m drin_jax.report WORKDIR [WORKDIR ...]      one table of several runs, 
 """
 
 import argparse
+import html
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,52 +13,73 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from data_pipeline.files import write_json, write_text
 from data_pipeline.schema import UserError
 
 _SCOPES = {"end_to_end": "end to end", "answerable": "answerable"}
-_TIE_ROWS = {
-    "mean": "",
-    "optimistic": ", ties optimistic",
-    "pessimistic": ", ties pessimistic",
-    "key": ", ties by retrieval order",
+_READINGS = {
+    "optimistic": "ties optimistic",
+    "pessimistic": "ties pessimistic",
+    "key": "ties by retrieval order",
 }
+TOLD = 0.0005  # half of the last decimal shown: readings of a tie that differ less are one
 
 
-def rows(
-    result: Mapping[str, Any], systems_with_ties: Sequence[str], full: bool
-) -> list[tuple[str, ...]]:
+def rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Table rows of one split: subset, scope, system, n, hits@k..., MRR.
 
-    Tie-aware everywhere (the gold at the mean rank of its ties); for `systems_with_ties`, on the
-    whole split and its clean subset, also the other readings of a tie. Without `full`, without the
-    rows that say nothing new.
+    Tie-aware everywhere (the gold at the mean rank of its ties); on the whole split and its clean
+    subset also the other readings of a tie, where they differ. Without what says nothing new: a
+    group of the whole split, and the answerable ones where all are.
     """
     out = []
+    whole = result["counts"]["mentions"]
     for subset, scopes in result["subsets"].items():
+        sizes = {s: max(m["mean"]["n"] for m in scopes[s].values()) for s in _SCOPES}
         for scope, title in _SCOPES.items():
-            if not full and _says_nothing_new(result, subset, scope):
+            if subset != "all" and sizes["end_to_end"] == whole:
+                continue
+            if scope == "answerable" and sizes[scope] in (0, sizes["end_to_end"]):
                 continue
             for system, by_ties in scopes[scope].items():
-                for ties, suffix in _TIE_ROWS.items():
-                    told = subset in ("all", "clean") and system in systems_with_ties
-                    if ties != "mean" and not told:
-                        continue
-                    values = by_ties[ties]
-                    hits = [f"{100 * v:.1f}" for k, v in values.items() if k.startswith("hits@")]
-                    mrr = f"{100 * values['mrr']:.1f}"
-                    out.append((subset, title, system + suffix, str(values["n"]), *hits, mrr))
+                found = {system: by_ties["mean"]}
+                if subset in ("all", "clean"):
+                    found |= {f"{system}, {name}": m for name, m in differing(by_ties).items()}
+                for name, metrics in found.items():
+                    values = [f"{100 * v:.1f}" for k, v in metrics.items() if k != "n"]
+                    out.append((subset, title, name, str(metrics["n"]), *values))
     return out
 
 
-def _says_nothing_new(result: Mapping[str, Any], subset: str, scope: str) -> bool:
-    """Groups of the whole split, and answerable ones where all are or apart from `all`, `clean`."""
-    total, own = result["counts"]["mentions"], result["group_sizes"].get(subset)
-    if scope == "answerable":
-        answerable = result["counts"]["answerable"]
-        return subset not in ("all", "clean") or answerable == total or own == total
-    return own == total
+def differing(by_ties: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+    """The readings of a tie, by their names, that differ from the mean rank's in any metric."""
+    mean = by_ties["mean"]
+    return {
+        name: by_ties[ties]
+        for ties, name in _READINGS.items()
+        if ties in by_ties and any(abs(by_ties[ties][k] - v) >= TOLD for k, v in mean.items())
+    }
+
+
+def markdown_text(text: object) -> str:
+    """Text that Markdown and the HTML inside it leave as it is, on one line."""
+    out = " ".join(html.escape(str(text), quote=False).split())
+    for sign in "\\|*_`[]":
+        out = out.replace(sign, "\\" + sign)
+    return out
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> list[str]:
+    """Lines of a table; its first `words` columns are words, the others numbers."""
+    lines = ["|" + "---|" * words + "---:|" * (len(head) - words)]
+    shown = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    return [shown[0], *lines, *shown[1:]]
+
+
+def _head(ks: Sequence[int]) -> list[str]:
+    return ["mentions", "scope", "system", "n", *(f"hits@{k}" for k in ks), "MRR"]
 
 
 def _caption(result: Mapping[str, Any], protocol: str) -> list[str]:
@@ -66,42 +88,49 @@ def _caption(result: Mapping[str, Any], protocol: str) -> list[str]:
     return [protocol, counts, f"retrieval recall (of all but NIL) {recall}"]
 
 
-def print_split(
-    result: Mapping[str, Any], protocol: str, ks: Sequence[int], systems_with_ties: Sequence[str]
-) -> None:
-    """One table for a split on stdout; `report.md` has the rows that are left out here."""
-    console = Console(width=None if Console().is_terminal else 130)
+def show(report: Mapping[str, Any]) -> None:
+    """The report on stdout: linked mentions, then each split as a whole and its clean part."""
+    console = Console(width=None if Console().is_terminal else 130, highlight=False)
+    examples = report.get("examples", {"told": "", "mentions": []})
+    if examples["told"]:
+        console.print(Text(examples["told"]), soft_wrap=True)
+    for mention in examples["mentions"]:
+        console.print()
+        for name, text in mention.items():
+            console.print(Text(f"  {name:<10} {' '.join(text.split())}"), soft_wrap=True)
+    for result in report["splits"].values():
+        console.print()
+        _show_split(console, result, report)
+
+
+def _show_split(console: Console, result: Mapping[str, Any], report: Mapping[str, Any]) -> None:
     table = Table(title=f"{result['split']}", title_justify="left", pad_edge=False)
-    for name in ("mentions", "", "system"):
-        table.add_column(name, overflow="fold")
-    for name in ("n", *(f"hits@{k}" for k in ks), "MRR"):
-        table.add_column(name, justify="right")
-    previous: tuple[str, ...] = ("", "")
-    for row in rows(result, systems_with_ties, full=False):
+    for i, name in enumerate(_head(report["ks"])):
+        table.add_column(name, overflow="fold", justify="left" if i < 3 else "right")
+    previous: tuple[str, ...] = ()
+    for row in (row for row in rows(result) if row[0] in ("all", "clean")):
         same = row[:2] == previous
-        if not same and previous != ("", ""):
+        if previous and not same:
             table.add_section()
-        table.add_row(*(("", "") if same else row[:2]), *row[2:])
+        table.add_row(*map(Text, ("", "") if same else row[:2]), *map(Text, row[2:]))
         previous = row[:2]
     console.print(table)
-    for line in _caption(result, protocol):
-        console.print(f"  {line}", highlight=False)
+    for line in _caption(result, report["protocol"]):
+        console.print(Text(f"  {line}"))
 
 
-def write(
-    workdir: Path, report: Mapping[str, Any], ks: Sequence[int], systems_with_ties: Sequence[str]
-) -> tuple[Path, Path]:
-    """Write `report.json`, everything, and `report.md`, the tables. Returns both paths."""
-    lines = [f"# {report['name']}", ""]
+def write(workdir: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write `report.json`, everything, and `report.md`, to be read. Returns both paths."""
+    lines = [f"# {markdown_text(report['name'])}", ""]
     for result in report["splits"].values():
         lines += [f"## {result['split']}", ""]
-        lines += [f"* {line}" for line in _caption(result, report["protocol"])] + [""]
-        head = ["mentions", "scope", "system", "n", *(f"hits@{k}" for k in ks), "MRR"]
-        lines.append("| " + " | ".join(head) + " |")
-        lines.append("|---" * 3 + "|---:" * (len(head) - 3) + "|")
-        lines += [
-            "| " + " | ".join(row) + " |" for row in rows(result, systems_with_ties, full=True)
-        ] + [""]
+        lines += [f"* {markdown_text(t)}" for t in _caption(result, report["protocol"])] + [""]
+        cells = [[markdown_text(cell) for cell in row] for row in rows(result)]
+        lines += [*markdown_table(_head(report["ks"]), cells, 3), ""]
+    if examples := report.get("examples"):
+        lines += ["## Linked mentions", "", markdown_text(examples["told"]), ""]
+    for mention in examples["mentions"] if examples else ():
+        lines += [f"* {name}: {markdown_text(text)}" for name, text in mention.items()] + [""]
     paths = workdir / "report.json", workdir / "report.md"
     write_json(paths[0], report)
     write_text(paths[1], "\n".join(lines))
@@ -129,31 +158,35 @@ def compare(
                 f"{first['name']} and {other['name']} have different protocols or counts "
                 f"({first['protocol']} against {other['protocol']}); they cannot share a table"
             )
-    lines = [f"* {line}" for line in _caption(first["splits"][split], first["protocol"])]
-    head = ["mentions", "scope", "system", "n", *(f"hits@{k}" for k in first["ks"]), "MRR"]
-    lines += ["", "| " + " | ".join(head) + " |", "|---" * 3 + "|---:" * (len(head) - 3) + "|"]
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
     for subset in subsets:
         if subset not in first["splits"][split]["subsets"]:
             known = ", ".join(first["splits"][split]["subsets"])
             raise UserError(f"{first['name']} has no subset {subset!r}; it has {known}")
-        whole: list[tuple[str, ...]] = []
-        for title in _SCOPES.values():
-            found: dict[str, tuple[str, ...]] = {}
-            for report in reports:
-                for row in rows(report["splits"][split], ("name matching",), full=True):
-                    if row[:2] == (subset, title):
-                        found.setdefault(row[2], row)
-            if [row[3:] for row in found.values()] != [row[3:] for row in whole]:
-                lines += ["| " + " | ".join(row) + " |" for row in found.values()]
-            whole = list(found.values())
+        for scope in _SCOPES.values():
+            for row in (row for report in reports for row in rows(report["splits"][split])):
+                if row[:2] == (subset, scope):
+                    found.setdefault(row[:3], row)
+    cells = [[markdown_text(cell) for cell in row] for row in found.values()]
+    costs = [
+        [
+            markdown_text(report["system"]),
+            str(report["best_step"]),
+            *(f"{report['seconds'][name]:.0f}" for name in ("prepare", "train", "evaluate")),
+            f"{report['peak_memory_gb']:.2f}",
+        ]
+        for report in reports
+    ]
     head = ["run", "best step", "prepare s", "train s", "evaluate s", "peak memory GB"]
-    lines += ["", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    for report in reports:
-        seconds = report["seconds"]
-        times = [f"{seconds[name]:.0f}" for name in ("prepare", "train", "evaluate")]
-        cells = [report["system"], str(report["best_step"]), *times]
-        lines.append("| " + " | ".join([*cells, f"{report['peak_memory_gb']:.2f}"]) + " |")
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            *(f"* {line}" for line in _caption(first["splits"][split], first["protocol"])),
+            "",
+            *markdown_table(_head(first["ks"]), cells, 3),
+            "",
+            *markdown_table(head, costs, 1),
+        ]
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

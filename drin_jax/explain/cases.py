@@ -9,7 +9,10 @@ from data_pipeline import schema
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.models.graph import edge_mask
+from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun
+
+MOVED = 0.005  # a smaller change of a weight looks like none at two decimals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,28 +68,57 @@ class Case:
 
 def explain(run: FinishedRun, split: str, row: int) -> Case:
     """What the run's best parameters make of one mention, by row of its split."""
-    store = run.store
-    graph = run.graphs(split, np.array([row]))
-    scores, aux = run.forward(graph)
+    return explain_rows(run, split, [row], run.graphs(split, np.array([row])))[0]
+
+
+def explain_rows(
+    run: FinishedRun, split: str, rows: Sequence[int], graphs: GraphBatch
+) -> list[Case]:
+    """The same of several mentions at once, from the graphs of these rows."""
+    scores, aux = run.forward(graphs)
     edges = None
     if "edges" in aux:
-        there = np.asarray(edge_mask(graph, run.model().relations))[0]
-        edges = np.where(there, np.asarray(aux["edges"], np.float32)[:, 0], np.nan)
-    own = np.asarray(scores, np.float32)[0]
-    present = np.asarray(graph.candidate_mask)[0, : graph.scored]
-    has_image = np.asarray(graph.entity_has_image)[0]
-    rows = np.asarray(store.array(f"{split}_candidates"))[row]
+        there = np.asarray(edge_mask(graphs, run.model().relations))
+        edges = np.where(there, np.asarray(aux["edges"], np.float32), np.nan)  # [l+1, b, 4, r]
+    return [
+        _case(
+            run,
+            split,
+            row,
+            scores=np.asarray(scores, np.float32)[i],
+            present=np.asarray(graphs.candidate_mask)[i, : graphs.scored],
+            pictures=np.asarray(graphs.entity_has_image)[i],
+            own_picture=bool(graphs.mention_has_image[i]),
+            edges=None if edges is None else edges[:, i],
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _case(
+    run: FinishedRun,
+    split: str,
+    row: int,
+    *,
+    scores: np.ndarray,
+    present: np.ndarray,
+    pictures: np.ndarray,
+    own_picture: bool,
+    edges: np.ndarray | None,
+) -> Case:
+    store = run.store
+    slots = np.asarray(store.array(f"{split}_candidates")[row])
     gold_row = int(store.array(f"{split}_gold_entity")[row])
     ids, names = store.strings("entity_id"), store.strings("entity_name")
-    order = [int(slot) for slot in np.argsort(-own, kind="stable") if present[slot]]
+    order = [int(slot) for slot in np.argsort(-scores, kind="stable") if present[slot]]
     candidates = tuple(
         Candidate(
-            id=ids[int(rows[slot])],
-            name=names[int(rows[slot])],
+            id=ids[int(slots[slot])],
+            name=names[int(slots[slot])],
             rank=rank,
-            score=float(own[slot]),
-            gold=int(rows[slot]) == gold_row,
-            has_image=bool(has_image[slot]),
+            score=float(scores[slot]),
+            gold=int(slots[slot]) == gold_row,
+            has_image=bool(pictures[slot]),
             edges=None if edges is None else edges[:, :, slot],
         )
         for rank, slot in enumerate(order, 1)
@@ -98,7 +130,7 @@ def explain(run: FinishedRun, split: str, row: int) -> Case:
         split=split,
         system=run.system,
         protocol=run.protocol,
-        has_image=bool(graph.mention_has_image[0]),
+        has_image=own_picture,
         gold_id=ids[gold_row] if gold_row >= 0 else None,
         gold=_gold(store, gold_row, candidates),
         candidates=candidates,

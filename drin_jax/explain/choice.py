@@ -28,6 +28,17 @@ class Outcome:
     ranks: np.ndarray
     predicted: np.ndarray
 
+    @classmethod
+    def of(cls, view: SplitView, scores: np.ndarray) -> "Outcome":
+        """The ranking that these scores [n, r] make of the view's mentions."""
+        best = np.where(view.candidates, scores, -np.inf).argmax(1)
+        return cls(
+            view=view,
+            scores=scores,
+            ranks=slot_counts(scores, view.gold, view.candidates).ranks("key"),
+            predicted=np.where(view.candidates.any(1), best, -1),
+        )
+
     @property
     def wrong(self) -> np.ndarray:
         return self.ranks > 1
@@ -37,15 +48,7 @@ def outcome(run: FinishedRun, split: str) -> Outcome:
     """The run's ranking of every mention of the split."""
     n = run.store.check_split(split)
     extract.say(f"ranking {n} mentions of {split}")
-    view = SplitView.of(run.store, split, run.setup.spec.r)
-    scores = run.scores(split)
-    best = np.where(view.candidates, scores, -np.inf).argmax(1)
-    return Outcome(
-        view=view,
-        scores=scores,
-        ranks=slot_counts(scores, view.gold, view.candidates).ranks("key"),
-        predicted=np.where(view.candidates.any(1), best, -1),
-    )
+    return Outcome.of(SplitView.of(run.store, split, run.setup.spec.r), run.scores(split))
 
 
 def mention_ids(run: FinishedRun, split: str) -> list[str]:

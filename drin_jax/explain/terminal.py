@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipeline.schema import RELATIONS, Mention
-from drin_jax.explain.cases import Candidate, Case, two_decimals
+from drin_jax.explain.cases import MOVED, Candidate, Case, two_decimals
 from drin_jax.explain.choice import Outcome, mention_ids
 from drin_jax.explain.errors import Wrong
 from drin_jax.explain.sources import Sources
@@ -21,7 +21,6 @@ from drin_jax.workdir import FinishedRun
 WIDTH = 150  # columns where stdout is no terminal
 DESCRIPTION = 60  # characters shown of one
 NO_EDGE = "–"
-MOVED = 0.005  # a smaller change looks like none at two decimals
 
 
 def console() -> Console:

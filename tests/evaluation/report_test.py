@@ -50,10 +50,29 @@ def test_one_table_of_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert "| all | end to end | good | 2 | 100.0 | 100.0 | 100.0 |" in lines
     assert "| all | end to end | bad | 2 | 0.0 | 100.0 | 33.3 |" in lines
     assert "| clean | end to end | name matching | 1 | 100.0 | 100.0 | 100.0 |" in lines
-    # Once on the whole split and once on its clean subset, however many runs tell it.
-    assert sum("name matching, ties optimistic" in line for line in lines) == 2
+    # Once, however many runs tell it, and only where names tie.
+    assert sum("name matching, ties optimistic" in line for line in lines) == 1
     assert not any("answerable |" in line for line in lines)  # all are: it would say it twice
     assert "| bad | 7 | 1 | 2 | 3 | 0.50 |" in lines
+
+
+def test_readings_of_a_tie_are_told_where_they_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    told = a_report("[red]system|_", flip=True)
+    mention = {"mention": "m1: [bold]right[/bold]", "text": "a | <b> [[b]]"}
+    told["examples"] = {"told": "1 mention of test", "mentions": [mention]}
+    paths = report.write(tmp_path, told)
+    markdown = paths[1].read_text()
+    assert json.loads(paths[0].read_text()) == json.loads(json.dumps(told))
+    assert r"| all | end to end | \[red\]system\|\_ |" in markdown
+    assert r"system\|\_, ties" not in markdown  # its scores do not tie
+    assert markdown.count("name matching, ties pessimistic") == 1  # nor do names in "clean"
+    assert r"* text: a \| &lt;b&gt; \[\[b\]\]" in markdown
+    report.show(told)
+    out = capsys.readouterr().out
+    assert "m1: [bold]right[/bold]" in out
+    assert out.index("a | <b> [[b]]") < out.index("[red]system|_")
 
 
 def test_protocols_do_not_mix() -> None:

@@ -19,7 +19,7 @@ from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import Entity, UserError
 from drin_jax import run
 from drin_jax.explain import __main__ as command
-from drin_jax.explain import cases, choice, errors, figure, sources, terminal
+from drin_jax.explain import cases, choice, errors, figure, linked, sources, terminal
 from drin_jax.explain.sources import Sources
 from drin_jax.models.graph import edge_mask
 from drin_jax.training.setup import set_up
@@ -186,6 +186,67 @@ def test_the_picture_shows_what_there_is(drin: FinishedRun, tmp_path: Path) -> N
     with Image.open(path) as file:
         again = np.asarray(file.convert("RGB"))
     assert not np.all(np.abs(again.astype(int) - ORANGE) < 4, axis=2).any()
+
+
+def test_a_run_ends_with_three_mentions_that_it_linked(
+    drin: FinishedRun, bert: FinishedRun
+) -> None:
+    for one in (drin, bert):
+        told = one.report["examples"]
+        assert told["told"] == "3 mentions of test, drawn with seed 0"
+        view = choice.SplitView.of(one.store, "test", one.setup.r)
+        assert linked.examples(one, view, one.scores("test")) == told
+        ids = choice.mention_ids(one, "test")
+        assert len({mention["mention"] for mention in told["mentions"]}) == 3
+        for mention in told["mentions"]:
+            name, kind = mention["mention"].split(": ")
+            case = cases.explain(one, "test", ids.index(name))
+            winner, runner_up = case.candidates[:2]
+            verdict = "right" if winner.gold else "wrong"
+            assert kind.startswith(verdict)
+            told_first = f"{winner.name} ({winner.id}), score {winner.score:.3f}, {verdict}: thing"
+            assert mention["linked to"].startswith(told_first)
+            assert f"{runner_up.name} ({runner_up.id})" in mention["runner-up"]
+            assert f"see [[mention {name[1:]}]] and $5" in mention["text"]
+            assert mention["picture"].endswith("orange.png")
+            assert ("right is" in mention) == (verdict == "wrong")
+    assert "no edges; no picture plays a part" in bert.report["examples"]["mentions"][0]["why"]
+    assert "drawn with seed 0" in (drin.workdir / "report.md").read_text()
+
+
+def test_what_decided_is_told_by_hand(drin: FinishedRun) -> None:
+    case = cases.explain(drin, "test", 0)
+    first, second = case.candidates[:2]
+    nan = np.nan
+    edges = [np.array([[0, 0, 0, 0], row, [9, 9, 9, 9]]) for row in ([1, nan, 2, 1], [1, 1, 0, 1])]
+    pair = [dataclasses.replace(first, edges=edges[0]), dataclasses.replace(second, edges=edges[1])]
+    seen = dataclasses.replace(case, candidates=tuple(pair))
+    swapped = [dataclasses.replace(c, score=-c.score) for c in reversed(pair)]
+    hidden = dataclasses.replace(case, candidates=tuple(swapped))
+    assert linked.why(seen, hidden) == [
+        "in the last layer the winner leads most by the edge vt, of the mention's picture and the "
+        "entity's text: 2.00 against 0.00",
+        f"with all pictures hidden {second.name} ({second.id}) would win",
+    ]
+    behind = dataclasses.replace(seen, candidates=tuple(reversed(pair)))
+    assert (
+        "edge tv, of the mention's text and the entity's picture: 1.00 against no edge"
+        in (linked.why(behind, behind)[0])
+    )
+    assert linked.why(behind, behind)[1] == "no picture plays a part"
+
+
+def test_examples_never_lose_a_finished_run(drin: FinishedRun, folder: Path) -> None:
+    view = choice.SplitView.of(drin.store, "test", drin.setup.r)
+    scores = drin.scores("test")
+    told = linked.examples(dataclasses.replace(drin, params=None), view, scores)
+    assert told["told"].startswith("no mention is shown: ")
+    assert told["mentions"] == []
+    config = drin.config.copy_and_resolve_references()
+    config.data.root = ""
+    told = linked.examples(dataclasses.replace(drin, config=config), view, scores)
+    assert "texts and pictures are not at hand: data.root is empty" in told["told"]
+    assert told["mentions"][0]["text"].startswith("[[")
 
 
 def test_without_raw_files_names_stay(

@@ -1,0 +1,138 @@
+"""Three mentions that a run has just linked, in plain words, for the end of its report."""
+
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.schema import RELATIONS, Mention
+from drin_jax.evaluation.evaluate import SplitView
+from drin_jax.explain import cases, sources
+from drin_jax.explain.cases import Candidate, Case, two_decimals
+from drin_jax.explain.choice import Outcome
+from drin_jax.workdir import FinishedRun
+
+SIDES = {"t": "text", "v": "picture"}
+AROUND = 120  # characters shown on either side of a mention
+ROUNDING = 1e-6  # of a score
+
+
+def examples(run: FinishedRun, view: SplitView, scores: np.ndarray) -> dict[str, Any]:
+    """`told`, a line on which mentions these are, and `mentions`, each as name -> text.
+
+    One that is right against its text alone, one that is wrong, one that is right as its text
+    alone is, as far as there are such; the seed draws among them. Never raises: a finished run is
+    not lost for its examples.
+
+    Args:
+        scores: the run's, [n, r], for the view's mentions.
+    """
+    try:
+        chosen = _choose(Outcome.of(view, scores), np.random.default_rng(int(run.config.seed)))
+        rows = list(chosen)
+        graphs = run.graphs(view.split, np.array(rows * 2))
+        seen = np.arange(len(rows) * 2) < len(rows)  # the second half has its pictures hidden
+        graphs = graphs.replace(  # type: ignore[attr-defined]
+            mention_has_image=graphs.mention_has_image & seen,
+            entity_has_image=graphs.entity_has_image & seen[:, None],
+        )
+        found = cases.explain_rows(run, view.split, rows * 2, graphs)
+        raw = sources.read(run)
+        told = f"{len(rows)} mentions of {view.split}, drawn with seed {run.config.seed}"
+        pairs = zip(chosen.values(), found[: len(rows)], found[len(rows) :], strict=True)
+        return {
+            "told": told + (f"; {raw.missing}" if raw.missing else ""),
+            "mentions": [_told(kind, case, hidden, raw) for kind, case, hidden in pairs],
+        }
+    except Exception as error:
+        return {"told": f"no mention is shown: {error!r}", "mentions": []}
+
+
+def _choose(found: Outcome, rng: np.random.Generator) -> dict[int, str]:
+    """Row -> what kind of mention it is, of three mentions at most."""
+    view = found.view
+    text = np.where(view.candidates, view.text_edge, -np.inf).argmax(1) == view.gold
+    right, known = ~found.wrong, view.gold >= 0
+    kinds = {
+        "right, where the raw text edge alone is wrong": right & ~text,
+        "wrong, with the right entity among the candidates": found.wrong & known,
+        "right, as the raw text edge alone is": right & text,
+    }
+    chosen: dict[int, str] = {}
+    for kind, which in kinds.items():
+        if which.any():
+            chosen[int(rng.choice(np.flatnonzero(which)))] = kind
+    left = np.setdiff1d(np.flatnonzero(view.candidates.any(1)), list(chosen))
+    for row in rng.permutation(left)[: 3 - len(chosen)]:
+        chosen[int(row)] = "right" if right[row] else "wrong"
+    return chosen
+
+
+def _told(kind: str, case: Case, hidden: Case, raw: sources.Sources) -> dict[str, str]:
+    mention = raw.mentions.get(case.id)
+    winner, *others = case.candidates
+    told = {"mention": f"{case.id}: {kind}"}
+    told["text"] = marked(mention) if mention else f"[[{case.surface}]]"
+    if mention and mention.image:
+        told["picture"] = str(mention.image)
+    told["linked to"] = _named(winner, raw)
+    if others:
+        told["runner-up"] = _named(others[0], raw)
+    if not winner.gold:
+        told["right is"] = case.gold
+    told["why"] = "; ".join(why(case, hidden))
+    return told
+
+
+def marked(mention: Mention) -> str:
+    """The mention in [[brackets]] with what stands around it."""
+    if mention.start is None or mention.end is None:
+        return f"{mention.text[: 2 * AROUND]} (mention {mention.name!r}, not found in the text)"
+    before, after = mention.text[: mention.start], mention.text[mention.end :]
+    before = f"…{before[-AROUND:]}" if len(before) > AROUND else before
+    after = f"{after[:AROUND]}…" if len(after) > AROUND else after
+    return f"{before}[[{mention.text[mention.start : mention.end]}]]{after}"
+
+
+def _named(candidate: Candidate, raw: sources.Sources) -> str:
+    told = f"{candidate.name} ({candidate.id}), score {candidate.score:.3f}"
+    told += ", right" if candidate.gold else ", wrong" if candidate.rank == 1 else ""
+    description = raw.description(candidate.id)
+    if len(description) > AROUND:
+        description = description[: AROUND - 1].rstrip() + "…"
+    return f"{told}: {description}" if description else told
+
+
+def why(case: Case, hidden: Case) -> list[str]:
+    """What set the winner apart from the runner-up, and what it owes to pictures.
+
+    Args:
+        hidden: the same mention with every picture of its graph hidden.
+    """
+    winner = case.candidates[0]
+    if len(case.candidates) == 1:
+        return ["it is the only candidate"]
+    edges = _edge(winner, case.candidates[1]) if case.has_edges else "the system has no edges"
+    first, hidden_scores = hidden.candidates[0], {c.id: c.score for c in hidden.candidates}
+    if max(abs(c.score - hidden_scores[c.id]) for c in case.candidates) < ROUNDING:
+        return [edges, "no picture plays a part"]
+    if first.id == winner.id:
+        return [edges, "with all pictures hidden it would win as well"]
+    return [edges, f"with all pictures hidden {first.name} ({first.id}) would win"]
+
+
+def _edge(winner: Candidate, other: Candidate) -> str:
+    """The relation by whose weight the winner leads most, in the last layer: the weights that come
+    after it do not reach the score."""
+    assert winner.edges is not None
+    assert other.edges is not None
+    own, its = winner.edges[-2], other.edges[-2]
+    lead = np.nan_to_num(own) - np.nan_to_num(its)
+    i = int(lead.argmax())
+    if lead[i] < cases.MOVED:
+        return "in the last layer no edge of the winner outweighs the runner-up's"
+    mention, entity = (SIDES[side] for side in RELATIONS[i])
+    shown = [two_decimals(float(w)) if np.isfinite(w) else "no edge" for w in (own[i], its[i])]
+    return (
+        f"in the last layer the winner leads most by the edge {RELATIONS[i]}, of the mention's "
+        f"{mention} and the entity's {entity}: {shown[0]} against {shown[1]}"
+    )
