@@ -16,7 +16,7 @@ from drin_jax.models.mel_hi import MELHI
 # Each is built as cls(text_width, image_width, *, dtype, rngs, **fields), with those of the
 # config's `model` and `graph` fields that its class lists in `fields`. `needs`, where it has it,
 # tells what a batch holds for it beside the vertex features.
-MODELS: dict[str, type[nnx.Module]] = {
+MODELS: dict[str, Any] = {
     "drin": DRIN,
     "bert": BertMatcher,
     "jmel": JMEL,
@@ -54,23 +54,19 @@ def build(
     Raises:
         UserError: an unknown name or choice, or a field that no system takes.
     """
-    system: Any = _class(name)
-    known = {field for each in MODELS.values() for field in _fields(each)}
+    system = _class(name)
+    known = {field for each in MODELS.values() for field in each.fields}
     unknown = sorted(set(fields) - known)
     if unknown:
         raise UserError(f"no system takes {unknown[0]!r}; known are {', '.join(sorted(known))}")
     for field, value in {"dtype": dtype, **fields}.items():
         if value not in CHOICES.get(field, (value,)):
             raise UserError(f"{field} is {value!r}; known are {', '.join(CHOICES[field])}")
-    own = {field: fields[field] for field in _fields(system) if field in fields}
+    own = {field: fields[field] for field in system.fields if field in fields}
     return system(text_width, image_width, dtype=jnp.dtype(dtype), rngs=rngs, **own)
 
 
-def _fields(system: Any) -> tuple[str, ...]:
-    return system.fields
-
-
-def _class(name: str) -> type[nnx.Module]:
+def _class(name: str) -> Any:
     if name not in MODELS:
         raise UserError(f"model.name is {name!r}; known are {', '.join(sorted(MODELS))}")
     return MODELS[name]

@@ -112,8 +112,3 @@ class DRIN(nnx.Module):
         scores, aux = match(batch, x.mt, x.et, batch.entity_has_text)
         stacked = jnp.stack([from_block(edges) for edges in weights])
         return scores, aux | {"edges": stacked, "vertices": vertices}
-
-
-def raw_text_edge(batch: GraphBatch) -> Float[Array, "b r"]:
-    """R_tt itself as a score: what an untrained ranker makes of the same features."""
-    return batch.edges[:, 0, : batch.scored]

@@ -1,10 +1,5 @@
 """Relation interaction: DRIN's graph layers over H, A, M and D, as the paper writes them.
 
-    H [b, n, d]  vertices, in the order mt, mv, et_1..et_r, ev_1..ev_r
-    A [b, n, n]  symmetric edge weights, 0 where there is no edge
-    M [b, n, n]  whether there is an edge
-    D [b, n, 1]  a diagonal that normalises A: `mention_row` on the rows of mentions, 1 on others
-
 `gcn_block.py` computes the same with these layers' parameters, leaving out what A has no edge for;
 tests hold both equal.
 """
@@ -17,6 +12,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
+
+H = Float[Array, "b n d"]  # vertices, in the order mt, mv, et_1..et_r, ev_1..ev_r
+A = Float[Array, "b n n"]  # symmetric edge weights, 0 where there is no edge
+M = Bool[Array, "b n n"]  # whether there is an edge
+D = Float[Array, "b n 1"]  # a diagonal that normalises A: `mention_row` for mentions, 1 for others
 
 
 def gelu(x: Array) -> Array:
@@ -58,13 +58,7 @@ class UpstreamLayer(nnx.Module):
         """gelu(LN(x)), computed in float32."""
         return gelu(self.norm(x)).astype(x.dtype)
 
-    def __call__(
-        self,
-        h: Float[Array, "b n d"],
-        a: Float[Array, "b n n"],
-        m: Bool[Array, "b n n"],
-        d: Float[Array, "b n 1"],
-    ) -> tuple[Float[Array, "b n d"], Float[Array, "b n n"]]:
+    def __call__(self, h: H, a: A, m: M, d: D) -> tuple[H, A]:
         """H' and A'."""
         new = self.activate(self.w_h(h + d * (a @ h)))
         if not self.dynamic:
@@ -107,13 +101,7 @@ class PaperLayer(nnx.Module):
         """D's entry for the rows of mentions with so many real candidate slots."""
         return 1 / slots if self.mean_rows else jnp.ones_like(slots)
 
-    def __call__(
-        self,
-        h: Float[Array, "b n d"],
-        a: Float[Array, "b n n"],
-        m: Bool[Array, "b n n"],
-        d: Float[Array, "b n 1"],
-    ) -> tuple[Float[Array, "b n d"], Float[Array, "b n n"]]:
+    def __call__(self, h: H, a: A, m: M, d: D) -> tuple[H, A]:
         """H' and A'."""
         h = self.vertex_activation(self.w_h(d * (a @ h))) + h  # (12)
         if not self.dynamic:
@@ -122,6 +110,6 @@ class PaperLayer(nnx.Module):
         return h, jnp.where(m, self.edge_activation(products) + a, 0)  # (13)
 
 
-def dots(x: Float[Array, "b n d"], y: Float[Array, "b n d"]) -> Float[Array, "b n n"]:
+def dots(x: H, y: H) -> A:
     """X Y^T of every graph, in float32."""
     return jnp.einsum("bid,bjd->bij", x, y, preferred_element_type=jnp.float32)

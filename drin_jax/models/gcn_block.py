@@ -29,7 +29,7 @@ class Projected:
     """Entity vertices as the projection that makes them, `features @ kernel + bias`, not computed.
 
     All that a layer of the upstream form asks of an entity vertex is linear in it (`weighted_sum`,
-    `inner`, `times`), so the layer's own product joins the projection's: one product a candidate
+    `dots`, `times`), so the layer's own product joins the projection's: one product a candidate
     instead of two, and one in the backward pass instead of three.
     """
 
@@ -163,7 +163,12 @@ def dots(queries: Float[Array, "b k d"], x: Entities) -> Float[Array, "b k r"]:
     if isinstance(x, Projected):
         constant = jnp.einsum("bkd,d->bk", queries, x.bias, preferred_element_type=jnp.float32)
         return dots(queries @ x.kernel.T, x.features) + constant[..., None]
-    return jnp.einsum("bkd,brd->bkr", queries, x, preferred_element_type=jnp.float32)
+    # One query at a time: XLA's CPU backend has no fast product of a few rows with a long matrix.
+    each = [
+        jnp.einsum("bd,brd->br", query, x, preferred_element_type=jnp.float32)
+        for query in jnp.unstack(queries, axis=1)
+    ]
+    return jnp.stack(each, 1)
 
 
 def times(x: Entities, kernel: Float[Array, "d e"]) -> Float[Array, "b r e"]:
