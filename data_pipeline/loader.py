@@ -154,17 +154,13 @@ class TrainLoader:
         """Rows of the split in the whole batch of a step, over all processes, without padding."""
         return self.order.rows(step)
 
-    def get_state(self) -> dict[str, Any]:
-        """The position as JSON, as `TrainOrder.position` gives it."""
-        return self.order.position(int(self._batches.get_state()["next_index"]))
+    @property
+    def step(self) -> int:
+        """The step whose batch is next."""
+        return int(self._batches.get_state()["next_index"])
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on at a position that `get_state` gave.
-
-        Raises:
-            UserError: as `TrainOrder.step_at`.
-        """
-        step = self.order.step_at(state)
+    def go_to(self, step: int) -> None:
+        """Let the next batch be that of `step`."""
         # Beyond the end (fewer epochs than before): nothing is left.
         self._batches.set_state({"next_index": min(step, self.total_steps)})
 

@@ -3,7 +3,8 @@
     import numpy as np
     from drin_jax import export
     from data_pipeline.graphs import GraphTables
-    from data_pipeline.store import Store
+    from data_pipeline.schema import GraphSpec
+    from data_pipeline.store.reader import Store
 
     scorer = export.load("exports/drin")
     spec = GraphSpec(r=20, needs=scorer.needs)

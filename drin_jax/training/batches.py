@@ -52,7 +52,7 @@ class HostSteps(Steps):
         self._loader, self._parallel = loader, parallel
 
     def go_to(self, step: int) -> None:
-        self._loader.set_state(self.order.position(step))
+        self._loader.go_to(step)
 
     def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
         state, metrics = self._step(state, self._parallel.shard(next(self._loader)))

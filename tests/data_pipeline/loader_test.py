@@ -25,6 +25,15 @@ def make(store: Store, **options: Any) -> TrainLoader:
     return TrainLoader(store, **{"batch": 4, "epochs": 3, "seed": 7} | options)
 
 
+def saved(loader: TrainLoader) -> dict[str, Any]:
+    """Its position, as a checkpoint keeps it."""
+    return json.loads(json.dumps(loader.order.position(loader.step)))
+
+
+def restore(loader: TrainLoader, position: dict[str, Any]) -> None:
+    loader.go_to(loader.order.step_at(position))
+
+
 def assert_same(left: Batches, right: Batches) -> None:
     """Equal to the bit."""
     assert len(left) == len(right) > 0
@@ -125,18 +134,18 @@ def test_resume_is_exact(store: Store, stop: int, threads: int, then: int) -> No
     whole = list(make(store))
     first = make(store, threads=threads)
     seen = [next(first) for _ in range(stop)]
-    state = json.loads(json.dumps(first.get_state()))
+    state = saved(first)
     assert state["step"] == stop
     second = make(store, threads=then)
-    second.set_state(state)
+    restore(second, state)
     assert_same(seen + list(second), whole)
 
 
 def test_a_loader_can_go_back(store: Store) -> None:
     loader = make(store)
-    start = loader.get_state()
+    start = saved(loader)
     first = [next(loader) for _ in range(5)]
-    loader.set_state(start)
+    restore(loader, start)
     assert_same([next(loader) for _ in range(5)], first)
 
 
@@ -146,7 +155,7 @@ def test_resume_with_another_number_of_processes(store: Store) -> None:
     for _ in range(6):
         next(first)
     second = make(store)
-    second.set_state(first.get_state())
+    restore(second, saved(first))
     assert_same(list(second), whole[6:])
 
 
@@ -154,28 +163,28 @@ def test_a_position_past_the_end_leaves_nothing(store: Store) -> None:
     longer, shorter = make(store), make(store, epochs=1)
     for _ in range(9):
         next(longer)
-    shorter.set_state(longer.get_state())
+    restore(shorter, saved(longer))
     assert list(shorter) == []
 
 
 @pytest.mark.parametrize("change", [{"seed": 8}, {"batch": 5}, {"max_mentions": 9}])
 def test_a_position_in_another_order_is_refused(store: Store, change: dict[str, int]) -> None:
-    state = make(store).get_state()
+    state = saved(make(store))
     with pytest.raises(UserError, match=next(iter(change)).removeprefix("max_")):
-        make(store, **change).set_state(state)
+        restore(make(store, **change), state)
 
 
 def test_a_position_of_another_store_is_refused(store: Store, tmp_path: Path) -> None:
     other = tiny_store(tmp_path / "store", mentions={"train": 14})
     with pytest.raises(UserError, match="split_size = 13, this run 14"):
-        make(other).set_state(make(store).get_state())
+        restore(make(other), saved(make(store)))
 
 
 @pytest.mark.parametrize("step", [None, -1, "3"])
 def test_an_odd_position_is_refused(store: Store, step: Any) -> None:
     loader = make(store)
     with pytest.raises(UserError, match="step"):
-        loader.set_state(loader.get_state() | {"step": step})
+        restore(loader, saved(loader) | {"step": step})
 
 
 # ---- evaluation
