@@ -5,6 +5,7 @@ memory) takes nothing with it: that picture is masked, the others are decoded ag
 """
 
 import dataclasses
+import itertools
 import logging
 import multiprocessing
 import os
@@ -117,10 +118,11 @@ class Decoder:
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self._workers, mp_context=SPAWN)
 
-    def start(self, wanted: Sequence[Wanted]) -> "Batch":
-        """Begins to decode; iterate the result for the pictures in order."""
+    def start(self, wanted: Sequence[Wanted]) -> Iterator[Decoded]:
+        """Begins to decode; the pictures in order."""
         chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
-        return Batch(self, [(chunk, self._submit(chunk)) for chunk in chunks])
+        begun = [(chunk, self._submit(chunk)) for chunk in chunks]
+        return itertools.chain.from_iterable(self._collect(*one) for one in begun)
 
     def _submit(self, chunk: Sequence[Wanted]) -> "Future[list[Decoded]] | None":
         if self._pool is None:
@@ -136,7 +138,7 @@ class Decoder:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = self._new_pool()
 
-    def collect(
+    def _collect(
         self, chunk: Sequence[Wanted], future: "Future[list[Decoded]] | None"
     ) -> list[Decoded]:
         """The pictures of one chunk; each by itself where their process died."""
@@ -173,18 +175,3 @@ class Decoder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class Batch:
-    """Pictures being decoded; iterated once, in order."""
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        chunks: "list[tuple[Sequence[Wanted], Future[list[Decoded]] | None]]",
-    ):
-        self._decoder, self._chunks = decoder, chunks
-
-    def __iter__(self) -> Iterator[Decoded]:
-        for chunk, future in self._chunks:
-            yield from self._decoder.collect(chunk, future)

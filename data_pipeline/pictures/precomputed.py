@@ -24,11 +24,11 @@ import numpy as np
 
 from data_pipeline.files import write_whole
 from data_pipeline.schema import UserError
+from data_pipeline.store.split_arrays import unit
 
 # name -> number of axes
 ARRAYS = {"pooled": 2, "objects": 3, "object_score": 2, "clip_image": 2, "clip_text": 2}
 KEYS = ("path", "text")
-EPS = 1e-8  # norms are at least this (MATH: cosines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +62,17 @@ class Precomputed:
     @cached_property
     def unit_clip_image(self) -> np.ndarray:
         """CLIP's image vectors [P, c] at unit length."""
-        return _unit(self.clip_image)
+        return unit(self.clip_image)
 
     @cached_property
     def unit_clip_text(self) -> np.ndarray:
         """CLIP's text vectors [T, c] at unit length."""
-        return _unit(self.clip_text)
+        return unit(self.clip_text)
 
     @cached_property
     def objects_mean(self) -> np.ndarray:
         """Score-weighted mean of the objects' unit vectors [P, v']: [11] is a product of two."""
-        total = np.einsum("pk,pkv->pv", self.object_score, _unit(self.objects))
+        total = np.einsum("pk,pkv->pv", self.object_score, unit(self.objects))
         weight = self.object_score.sum(1, keepdims=True)
         return total / np.where(weight > 0, weight, 1)
 
@@ -156,7 +156,3 @@ def _form(array: np.ndarray) -> str:
 
 def _rows(table: dict[str, int], keys: Sequence[str | None]) -> np.ndarray:
     return np.array([-1 if key is None else table.get(key, -1) for key in keys], np.int64)
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), EPS)

@@ -35,13 +35,7 @@ READERS: dict[str, Callable[[Path, str], Corpus]] = {
 
 
 def read(
-    reader: str,
-    root: str | Path,
-    *,
-    name: str,
-    split: str,
-    valid_fraction: float,
-    source: str = "",
+    reader: str, root: str | Path, *, name: str, split: str, valid_fraction: float, source: str = ""
 ) -> Corpus:
     """Reads the data set under `root`, splits it, and forgets pictures whose file is not there.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.readers import files
-from data_pipeline.readers.mentions import sample_id
+from data_pipeline.readers.mentions import candidates, sample_id
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 ENTITIES = "entities.jsonl"
@@ -83,7 +83,7 @@ def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
         sample=files.text(sample, '"sample"', where, empty=False),
         gold=None if gold is None else files.text(gold, '"entity"', where, empty=False),
         image=image,
-        candidates=_candidates(row, where),
+        candidates=candidates(row, "candidates", "entity ids", where),
         kind=files.text(row.get("kind") or "", '"kind"', where),
     )
 
@@ -100,15 +100,6 @@ def _span(row: dict[str, Any], text: str, where: str) -> tuple[int | None, int |
             "(offsets count characters, the end is exclusive)"
         )
     return start, end
-
-
-def _candidates(row: dict[str, Any], where: str) -> tuple[str, ...] | None:
-    given = row.get("candidates")
-    if given is None:
-        return None
-    if not isinstance(given, list):
-        raise UserError(f'{where}: "candidates" must be a list of entity ids')
-    return tuple(files.text(one, 'each of "candidates"', where, empty=False) for one in given)
 
 
 def _picture(row: dict[str, Any], root: Path, where: str) -> str | None:

@@ -63,7 +63,7 @@ def rows(loaded: Any, path: Any, fields: set[str]) -> Iterator[tuple[str, dict[s
 
 
 def pairs(
-    row: dict[str, Any], where: str, surfaces: str = "mentions"
+    row: Any, where: str, surfaces: str = "mentions"
 ) -> tuple[str, list[tuple[str, str | None]]]:
     """The sentence of a row, and each surface form with the id of its gold, None for "nil".
 
@@ -71,6 +71,8 @@ def pairs(
         row: has "sentence", "answer" and the key `surfaces`; the last two hold a list, or the bare
             string of the only mention.
     """
+    if not isinstance(row, dict) or not {"sentence", surfaces, "answer"} <= row.keys():
+        raise UserError(f'{where} must be an object with "sentence", "{surfaces}" and "answer"')
     text = files.text(row["sentence"], '"sentence"', where)
     forms, golds = _listed(row[surfaces]), _listed(row["answer"])
     if len(forms) != len(golds):
@@ -81,6 +83,16 @@ def pairs(
         gold = files.text(gold, 'each of "answer"', where, empty=False)
         found.append((form, None if gold.lower() == "nil" else gold))
     return text, found
+
+
+def candidates(row: dict[str, Any], key: str, ids: str, where: str) -> tuple[str, ...] | None:
+    """The candidates that a row gives under `key`; `ids` says in errors what they are."""
+    given = row.get(key)
+    if given is None:
+        return None
+    if not isinstance(given, list):
+        raise UserError(f'{where}: "{key}" must be a list of {ids}')
+    return tuple(files.text(one, f'each of "{key}"', where, empty=False) for one in given)
 
 
 def _listed(value: Any) -> list[Any]:

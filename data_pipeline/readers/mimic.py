@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from data_pipeline.readers import files
 from data_pipeline.readers.entities import by_number, first_there
-from data_pipeline.readers.mentions import locate_decoded, pairs, rows, sample_id
+from data_pipeline.readers.mentions import candidates, locate_decoded, pairs, rows, sample_id
 from data_pipeline.schema import Corpus, Entity, Mention, UserError
 
 KNOWLEDGE_BASE = "kb_entity.json"
@@ -72,19 +72,10 @@ def _mentions(
                     sample=sample_id(text, stem),
                     gold=gold,
                     image=picture,
-                    candidates=_candidates(row, where),
+                    candidates=candidates(row, "cands", "QIDs", where),
                 )
             )
     return mentions
-
-
-def _candidates(row: dict[str, Any], where: str) -> tuple[str, ...] | None:
-    given = row.get("cands")
-    if given is None:
-        return None
-    if not isinstance(given, list):
-        raise UserError(f'{where}: "cands" must be a list of QIDs')
-    return tuple(files.text(one, 'each of "cands"', where, empty=False) for one in given)
 
 
 def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:

@@ -43,10 +43,6 @@ def read(root: Path, name: str) -> Corpus:
             )
         for key, row in loaded.items():
             where = f"{path}: {key!r}"
-            if not isinstance(row, dict) or not {"sentence", "mentions", "answer"} <= row.keys():
-                raise UserError(
-                    f'{where} must be an object with "sentence", "mentions" and "answer"'
-                )
             text, found = pairs(row, where)
             for surface, gold in found:
                 start, end = locate(text, surface)

@@ -99,18 +99,10 @@ def _from_split_files(root: Path, sources: dict[str, str]) -> list[Mention]:
 
 
 def _mentions(
-    root: Path,
-    path: Path,
-    key: str,
-    sample: str,
-    row: Any,
-    split: str,
-    test: Collection[str] = (),
+    root: Path, path: Path, key: str, sample: str, row: Any, split: str, test: Collection[str] = ()
 ) -> Iterator[Mention]:
     """The mentions of one row, of `split` but for the keys in `test`."""
     where = f"{path}: {key!r}"
-    if not isinstance(row, dict) or not {"sentence", "mentions", "answer"} <= row.keys():
-        raise UserError(f'{where} must be an object with "sentence", "mentions" and "answer"')
     files.text(key, "the key", where, empty=False)
     text, found = pairs(row, where)
     for i, (surface, gold) in enumerate(found):

@@ -68,8 +68,7 @@ def _tokens(release: Release, extension: StoreExtension) -> None:
 def _regions(release: Release, extension: StoreExtension) -> None:
     has = np.asarray(extension.store.array("mention_has_image"))
     extension.write(
-        "mention_region_row",
-        np.where(has, np.cumsum(has) - 1, schema.PADDING).astype(np.int32),
+        "mention_region_row", np.where(has, np.cumsum(has) - 1, schema.PADDING).astype(np.int32)
     )
     names = [f"mention-image-feature_{split}" for split in schema.SPLITS]
     shape = release.headers[names[0]].shape[1:]

@@ -10,7 +10,6 @@ at the r-th best score, were it known, would save only a fifth of it.
 import hashlib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from rapidfuzz.utils import default_process
 from rich import progress
 from rich.console import Console
 
+from data_pipeline.files import write_whole
 from data_pipeline.schema import PADDING, Corpus, UserError
 
 SCORERS = {
@@ -176,8 +176,8 @@ def _top(likeness: np.ndarray, width: int) -> Candidates:
 def _cached(
     folder: Path, names: Sequence[str], queries: Sequence[str], r: int, scorer: str
 ) -> Candidates:
-    content = [CACHE_VERSION, rapidfuzz.__version__, scorer, r, list(names), list(queries)]
-    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    question = [CACHE_VERSION, rapidfuzz.__version__, scorer, r, list(names), list(queries)]
+    key = hashlib.sha256(json.dumps(question).encode()).hexdigest()
     path = folder / f"names-{key[:32]}.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,14 +189,11 @@ def _cached(
             return kept
         _log.warning("%s is damaged or not ours: computing the candidates again", path)
     rows, scores = _best(names, queries, r, scorer)
-    draft = folder / f".{path.name}.{os.getpid()}"
+    content = {"key": np.array(key), "rows": rows, "scores": scores}
     try:
-        with draft.open("wb") as file:
-            np.savez(file, key=np.array(key), rows=rows, scores=scores)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        _log.warning("%s cannot be written (%s): going on without it", path, error.strerror)
+        write_whole(path, lambda file: np.savez(file, allow_pickle=False, **content))
+    except UserError as error:
+        _log.warning("%s: going on without it", error)
     return rows, scores
 
 

@@ -101,11 +101,7 @@ def _clutter(rng: np.random.Generator) -> Image.Image:
     """Greyish blocks: a picture that decides nothing."""
     image, canvas = blank(_grey(rng))
     for _ in range(10):
-        x, y, w, h = (
-            rng.uniform(-8, SIZE),
-            rng.uniform(-8, SIZE),
-            *rng.uniform(8, 32, 2),
-        )
+        x, y, w, h = (rng.uniform(-8, SIZE), rng.uniform(-8, SIZE), *rng.uniform(8, 32, 2))
         canvas.rectangle((x, y, x + w, y + h), fill=_grey(rng))
     return image
 
@@ -130,10 +126,7 @@ def _emblem(
         u, v = rng.uniform(10, SIZE - 10, 2)
         if math.hypot(u - x, v - y) > 1.5 * radius + 10:
             other = COLOURS[str(rng.choice(list(COLOURS)))]
-            what, small = (
-                str(rng.choice(("disc", "square", "triangle"))),
-                rng.uniform(4, 5.5),
-            )
+            what, small = (str(rng.choice(("disc", "square", "triangle"))), rng.uniform(4, 5.5))
             found.append(stamp(canvas, what, other, u, v, small, rng.uniform(-3, 3), rng))
     tone, turn = _jitter(COLOURS[colour], rng, 14), rng.uniform(-0.4, 0.4)
     found.append(stamp(canvas, shape, tone, x, y, radius, turn, rng))
@@ -200,10 +193,7 @@ def _meadow(rng: np.random.Generator) -> Image.Image:
 
 def _sunset(rng: np.random.Generator) -> Image.Image:
     image, canvas = blank((0, 0, 0))
-    top, low = (
-        np.array(_jitter((110, 60, 120), rng)),
-        np.array(_jitter((245, 140, 60), rng)),
-    )
+    top, low = (np.array(_jitter((110, 60, 120), rng)), np.array(_jitter((245, 140, 60), rng)))
     for y in range(SIZE):
         r, g, b = (top + (low - top) * y / SIZE).astype(int).tolist()
         canvas.line((0, y, SIZE, y), fill=(r, g, b))

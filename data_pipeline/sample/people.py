@@ -22,10 +22,7 @@ NO_PICTURE = 0.04  # share of the entities without a picture
 NO_MENTION_PICTURE = 0.15  # share of the text mentions without one
 REUSE = 0.3  # how often a mention takes a picture that another mention of its split already has
 # What a mention's picture shows of its entity, for kinds that a picture alone decides.
-_LOOKS: dict[str, tuple[str, ...]] = {
-    "scene": ("scene",),
-    "emblem": ("shape", "colour"),
-}
+_LOOKS: dict[str, tuple[str, ...]] = {"scene": ("scene",), "emblem": ("shape", "colour")}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,10 +78,7 @@ def _group(rng: np.random.Generator, name: str, crossed: bool) -> list[EntitySpe
     size = int(rng.choice([4, 5] if crossed else [3, 4, 5]))
     types, topics = _pick(rng, list(words.TYPES), 3), _pick(rng, list(words.TOPICS), 2)
     scenes, shapes = _pick(rng, list(words.SCENES), 5), _pick(rng, words.SHAPES, 5)
-    fields, patterns = (
-        _pick(rng, list(words.COLOURS), 5),
-        _pick(rng, list(words.PATTERNS), 5),
-    )
+    fields, patterns = (_pick(rng, list(words.COLOURS), 5), _pick(rng, list(words.PATTERNS), 5))
     pair = [0, 1, 1, 0, 2]  # crosses types (0 0 1 1 2) and topics (0 1 0 1 0)
     colours: list[str] = []
     made = []
@@ -120,11 +114,7 @@ def _describe(rng: np.random.Generator, spec: EntitySpec) -> str:
     else:
         scene = str(rng.choice(words.PLACES)).format(*_pick(rng, plain, 2))
     slots = dict(
-        zip(
-            ("t1", "t2", "t3"),
-            _pick(rng, words.TYPES[spec.type].split(), 3),
-            strict=True,
-        )
+        zip(("t1", "t2", "t3"), _pick(rng, words.TYPES[spec.type].split(), 3), strict=True)
     )
     slots |= zip(("p1", "p2", "p3"), _pick(rng, words.TOPICS[spec.topic].split(), 3), strict=True)
     text = str(rng.choice(words.DESCRIPTIONS)).format(
@@ -177,14 +167,7 @@ def make_mentions(
                     break
             sentences.add(text)
             mentions.append(
-                MentionSpec(
-                    text,
-                    start,
-                    split,
-                    kind,
-                    gold,
-                    _picture(rng, pictures, shows, split),
-                )
+                MentionSpec(text, start, split, kind, gold, _picture(rng, pictures, shows, split))
             )
     return mentions
 
@@ -247,10 +230,7 @@ def _compose(
         facets = [facet]
     shows: tuple[str, ...] = ("neutral",)
     if look is not None:
-        shows = (
-            "scene" if look == ("scene",) else "emblem",
-            *(getattr(entity, a) for a in look),
-        )
+        shows = ("scene" if look == ("scene",) else "emblem", *(getattr(entity, a) for a in look))
     elif kind == "text" and rng.random() < NO_MENTION_PICTURE:
         shows = ()
     text, start = _sentence(rng, entity, kind, _pick(rng, facets, 2), split == "test")
@@ -258,11 +238,7 @@ def _compose(
 
 
 def _sentence(
-    rng: np.random.Generator,
-    entity: EntitySpec,
-    kind: str,
-    facets: list[str],
-    test: bool,
+    rng: np.random.Generator, entity: EntitySpec, kind: str, facets: list[str], test: bool
 ) -> tuple[str, int]:
     """An opening, a core about the first facets in this order, and where the name starts."""
     cores = words.CORES["neutral" if kind in _LOOKS else kind]

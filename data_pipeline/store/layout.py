@@ -72,10 +72,7 @@ def resolve(
 
 
 def check_content(
-    array: Callable[[str], np.ndarray],
-    sizes: Mapping[str, int],
-    groups: Sequence[str],
-    where: str,
+    array: Callable[[str], np.ndarray], sizes: Mapping[str, int], groups: Sequence[str], where: str
 ) -> None:
     """UserError where an index points outside its table or two arrays contradict each other.
 

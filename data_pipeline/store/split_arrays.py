@@ -52,6 +52,11 @@ def group_bits(mentions: Sequence[Mention], groups: list[str], known: set[Any]) 
     return bits
 
 
+def unit(x: np.ndarray, eps: float = 1e-8) -> np.ndarray:
+    """Vectors at length 1 along the last axis; norms are at least `eps` (MATH: cosines)."""
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), eps)
+
+
 def cosine(x: np.ndarray, y: np.ndarray, eps: float = 1e-8) -> np.ndarray:
     """Cosine over the last axis; norms are at least `eps` (R_tt, [6])."""
     dots = np.einsum("...d,...d->...", x, y)

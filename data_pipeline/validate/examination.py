@@ -127,9 +127,7 @@ def _about_mentions(
             m.image is not None and m.image not in there
         ),
     }
-    for name, test in tests.items():
-        found = [m for m in mentions if test(m)]
-        yield Finding("warning", name, len(found), _ids(found))
+    yield from _those(mentions, tests)
     same = _repeated(mentions, lambda m: (m.split, m.text, m.image, m.name, m.start, m.end))
     yield Finding("warning", "the same mention twice in one split", len(same), _ids(same))
 
@@ -142,11 +140,15 @@ def _about_entities(entities: Sequence[Entity], there: set[str]) -> Iterable[Fin
             e.image is not None and e.image not in there
         ),
     }
-    for name, test in tests.items():
-        found = [e for e in entities if test(e)]
-        yield Finding("warning", name, len(found), _ids(found))
+    yield from _those(entities, tests)
     same = _repeated(entities, lambda e: (e.name, e.description))
     yield Finding("warning", "entities of the same name and description", len(same), _ids(same))
+
+
+def _those(items: Sequence[Any], tests: dict[str, Callable[[Any], bool]]) -> Iterable[Finding]:
+    for name, test in tests.items():
+        found = [item for item in items if test(item)]
+        yield Finding("warning", name, len(found), _ids(found))
 
 
 def _overlaps(mentions: Sequence[Mention]) -> Iterable[Finding]:

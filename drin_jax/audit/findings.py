@@ -7,6 +7,7 @@ paper's Table 1), overlap between splits, retrieval recall, missing text and pic
 candidates, and the noise floor: what a model scores when every feature is noise.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,18 +178,8 @@ def noise_floor(store: Store, config: ConfigDict) -> Finding:
         f"{100 * floor.high:.1f}); chance {100 * floor.chance:.1f} % is {inside}"
         + ("" if floor.at_chance else ": the graph itself gives the gold away")
     )
-    return _finding(
-        "noise_floor",
-        message,
-        accuracy=floor.accuracy,
-        low=floor.low,
-        high=floor.high,
-        chance=floor.chance,
-        trials=floor.trials,
-        steps=floor.steps,
-        at_chance=floor.at_chance,
-        gold_slot=config.graph.gold_slot,
-    )
+    values = dataclasses.asdict(floor) | {"gold_slot": config.graph.gold_slot}
+    return _finding("noise_floor", message, at_chance=floor.at_chance, **values)
 
 
 def audit(config: ConfigDict, workdir: Path) -> list[Finding]:

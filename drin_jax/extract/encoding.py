@@ -17,13 +17,13 @@ from PIL import Image
 from data_pipeline.pictures import decoding, images
 from data_pipeline.pictures.decoding import Decoder, Wanted
 from data_pipeline.schema import UserError
+from data_pipeline.store.split_arrays import unit
 from drin_jax.encoders.pixels import read_preprocessor
 from drin_jax.extract.encoder_settings import DETECTORS, EncoderSettings
 
 Arrays = dict[str, np.ndarray]
 SPEED = ("batch_tokens", "batch_images", "workers")  # settings that change no number
 GROUP, DETECTED = 128, 8  # pictures encoded at once; the same where a detector sees them whole
-EPS = 1e-8  # norms are at least this (MATH: cosines)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Encoders:
             return
         for items in shards:
             if kind == "clip_texts":
-                yield {"clip_text": _unit(self.clip.encode_texts(list(items)))}
+                yield {"clip_text": unit(self.clip.encode_texts(list(items)))}
             else:
                 yield self._texts(kind.removesuffix("_texts"), items)
 
@@ -191,7 +191,7 @@ class Encoders:
     def _pictures(self, shards: Iterable[Sequence[Picture]], total: int) -> Iterator[Arrays]:
         """Decodes one shard ahead of the encoders."""
         with Decoder(self.plan, self.settings.workers, total) as decoder:
-            ahead: tuple[Sequence[Picture], decoding.Batch] | None = None
+            ahead: tuple[Sequence[Picture], Iterator[decoding.Decoded]] | None = None
             for items in shards:
                 begun = items, decoder.start([Wanted(p.path, p.boxes) for p in items])
                 if ahead:
@@ -221,10 +221,9 @@ class Encoders:
                     pixels.append(one.looks["image"])
                 yield self.image.encode(np.stack(pixels), regions=True)["regions"]
 
-    def _shard(self, items: Sequence[Picture], batch: decoding.Batch) -> Arrays:
+    def _shard(self, items: Sequence[Picture], decoded: Iterator[decoding.Decoded]) -> Arrays:
         # Few at a time: whole pictures for a detector are large.
         size = DETECTED if self.detects else GROUP
-        decoded = iter(batch)
         parts = []
         for begin in range(0, len(items), size):
             some = items[begin : begin + size]
@@ -240,7 +239,7 @@ class Encoders:
         out["image"] = _spread(pooled, rows, len(items), self.image.width)
         if self.settings.clip:
             vectors = self.clip.encode_pictures(np.stack(look["clip"])) if len(rows) else None
-            out["clip_image"] = _unit(_spread(vectors, rows, len(items), self.clip.width))
+            out["clip_image"] = unit(_spread(vectors, rows, len(items), self.clip.width))
         if self.settings.objects:
             out |= self._objects(items, decoded, rows)
         return out
@@ -261,7 +260,7 @@ class Encoders:
         kept_of = {objects_table(keep): keep for keep in self.settings.keep.values()}
         means = {name: np.zeros((len(items), width), np.float32) for name in kept_of}
         if crops:
-            features = _unit(self.image.encode(np.stack(crops))["pooled"])
+            features = unit(self.image.encode(np.stack(crops))["pooled"])
             owners, weights = np.array(owner), np.array(score, np.float32)
             for name, keep in kept_of.items():
                 kept = np.where(np.array(rank) < keep, weights, 0)
@@ -311,7 +310,3 @@ def _spread(values: np.ndarray | None, rows: list[int], n: int, width: int) -> n
     if values is not None:
         out[rows] = values
     return out
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), EPS)

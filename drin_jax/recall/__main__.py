@@ -37,8 +37,7 @@ def measure(
     """What recall.json holds: counts and recall of each method on each subset, and seconds.
 
     Raises:
-        UserError: an unknown method, or no method.
-        UserError: "given" where the data set gives no candidates.
+        UserError: an unknown method, none, or "given" where the data set gives no candidates.
     """
     unknown = [method for method in methods if method not in METHODS]
     if unknown or not methods:
@@ -108,7 +107,7 @@ def _write(workdir: Path, result: Mapping[str, Any], head: Sequence[str]) -> tup
     lines += ["| " + " | ".join(row) + " |" for row in rows(result)]
     paths = workdir / "recall.json", workdir / "recall.md"
     files.write_json(paths[0], result)
-    files.write_whole(paths[1], lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    files.write_text(paths[1], "\n".join(lines) + "\n")
     return paths
 
 
