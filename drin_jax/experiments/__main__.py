@@ -67,7 +67,7 @@ def _report(workdir: Path, suite: str, given: list | None) -> None:
     from drin_jax.experiments import results
 
     try:
-        from drin_jax.experiments import accuracy_tables, page
+        from drin_jax.experiments import suite_report, suite_tables
     except ModuleNotFoundError as error:
         raise UserError(
             f"the report needs {error.name}; the runs are kept: pip install {error.name}, then "
@@ -78,10 +78,10 @@ def _report(workdir: Path, suite: str, given: list | None) -> None:
         raise UserError(f"{workdir} holds the suite {found.suite}, not {suite}")
     if given is not None:
         found = dataclasses.replace(found, published=given)
-    accuracy_tables.print_main(found)
+    suite_tables.print_main(found)
     if not found.published:
         print(published.NONE)
-    print("report:", *page.write(found, workdir))
+    print("report:", *suite_report.write(found, workdir))
 
 
 __doc__ = (__doc__ or "") + suites.described()

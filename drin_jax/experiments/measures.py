@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from drin_jax.evaluation.report import differing
 from drin_jax.experiments.results import Results, Row
 from drin_jax.experiments.significance import mean_and_deviation
 
 SCOPES = {"end_to_end": "end to end", "answerable": "answerable"}
-TOLD = 0.005  # of Top-1, by which two readings of ties must differ for both to be shown
 LEAK = "GOLD IN GRAPH: leaks, measures nothing else"
 
 
@@ -66,17 +66,15 @@ def sizes(results: Results, split: str, scope: str = "end_to_end") -> dict[str, 
 def baselines(
     results: Results, split: str, subset: str = "all", scope: str = "end_to_end"
 ) -> dict[str, dict[str, Any]]:
-    """Name -> metrics of the systems that need no training. What ties a lot, as names do, is also
-    told in the order of retrieval."""
+    """Name -> metrics of the systems that need no training, also in the readings of a tie that
+    differ."""
     by_system = results.baselines.get(split, {}).get(subset, {}).get(scope, {})
     found: dict[str, dict[str, Any]] = {}
     for name, by_ties in by_system.items():
         if not by_ties["mean"]["n"]:
             continue
         found[name] = by_ties["mean"]
-        key = by_ties.get("key", found[name])
-        if abs(key["hits@1"] - found[name]["hits@1"]) > TOLD:
-            found[f"{name}, ties by retrieval order"] = key
+        found |= {f"{name}, {ties}": {**m} for ties, m in differing(by_ties).items()}
     return found
 
 

@@ -1,12 +1,13 @@
-"""A table once, shown three ways: Markdown, HTML, and on the terminal."""
+"""A table once, shown as Markdown and on the terminal; the page shows it by its template."""
 
 import dataclasses
-import html
 from collections.abc import Sequence
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table as RichTable
+
+from drin_jax.evaluation.report import markdown_table, markdown_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +34,6 @@ class Table:
     text_columns: int = 1
 
 
-def markdown_text(text: str) -> str:
-    """Text that Markdown and the HTML inside it leave as it is, on one line."""
-    text = " ".join(html.escape(str(text), quote=False).split())
-    for sign in "\\|*_`[]":
-        text = text.replace(sign, "\\" + sign)
-    return text
-
-
 def to_markdown(table: Table) -> str:
     """The table's title is left to the caller; notes stand below as a list."""
 
@@ -48,53 +41,11 @@ def to_markdown(table: Table) -> str:
         text = markdown_text(cell.text)
         return (f"**{text}**" if cell.best else text) + (f" {cell.mark}" if cell.mark else "")
 
-    width, words = len(table.head), table.text_columns
-    lines = ["| " + " | ".join(map(markdown_text, table.head)) + " |"]
-    lines.append("|" + "---|" * words + "---:|" * (width - words))
-    for row in table.rows:
-        cells = [shown(cell) for cell in row] + [""] * (width - len(row))
-        lines.append("| " + " | ".join(cells) + " |")
+    width = len(table.head)
+    rows = [[*map(shown, row), *[""] * (width - len(row))] for row in table.rows]
+    lines = markdown_table([*map(markdown_text, table.head)], rows, table.text_columns)
     notes = [f"* {markdown_text(note)}" for note in table.notes]
     return "\n".join([*lines, *([""] if notes else []), *notes])
-
-
-def to_html(table: Table) -> str:
-    """A `<figure>` that scrolls within itself where the page is narrower than the table."""
-    width, words = len(table.head), table.text_columns
-
-    def head(i: int, name: str) -> str:
-        # A short name stays on a line: browsers would break "Top-1" at its hyphen.
-        kind = "" if i < words else f' class="number{" whole" if len(name) < 15 else ""}"'
-        return f'<th scope="col"{kind}>{html.escape(name)}</th>'
-
-    def body(i: int, cell: Cell, row: Sequence[Cell]) -> str:
-        text = html.escape(cell.text)
-        if cell.best:
-            text = f"<strong>{text}</strong>"
-        if cell.mark:
-            text += f'<span class="mark"> {html.escape(cell.mark)}</span>'
-        if i == 0:
-            return f'<th scope="row">{text}</th>'
-        if i == len(row) - 1 and len(row) < width:
-            return f'<td class="remark" colspan="{width - i}">{text}</td>'
-        return f"<td>{text}</td>" if i < words else f'<td class="number">{text}</td>'
-
-    lines = [
-        '<figure class="table">',
-        # A keyboard reaches what scrolls: hence the tab stop, and a name for it.
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(table.title)}">',
-        f'<table id="{html.escape(table.slug)}"><caption>{html.escape(table.title)}</caption>',
-        "<thead><tr>" + "".join(head(i, name) for i, name in enumerate(table.head)),
-        "</tr></thead><tbody>",
-    ]
-    lines += [
-        "<tr>" + "".join(body(i, cell, row) for i, cell in enumerate(row)) + "</tr>"
-        for row in table.rows
-    ]
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
-    lines.append("</tbody></table></div>")
-    lines.append(f"<figcaption><ul>{notes}</ul></figcaption></figure>" if notes else "</figure>")
-    return "\n".join(lines)
 
 
 def to_rich(table: Table) -> RichTable:
