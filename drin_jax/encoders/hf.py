@@ -61,8 +61,8 @@ def resolve(name: str | Path, files: Sequence[str], optional: Sequence[str] = ()
         return Path(found)
     except (OSError, ValueError, UserError):  # not in the cache, or not whole
         folder = _download(str(name), wanted)
-    _require(folder, files)
-    return folder
+        _require(folder, files)
+        return folder
 
 
 def _download(name: str, wanted: Sequence[str]) -> Path:
