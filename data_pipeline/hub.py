@@ -72,9 +72,11 @@ def fetch(source: str, root: str | Path) -> None:
                 first, *_ = parts = one.split("/")
                 if first in ("", ".cache", MARKER, _LOCK) or ".." in parts:
                     raise UserError(f"{source}: holds a file {one!r}, which is refused")
-            if not left and (other := _damaged(name, "dataset", commit, root)):
-                path = root / other[0]
-                raise UserError(f"{source}: {path} is there already and differs; move it away")
+            for one in _damaged(name, "dataset", commit, root):
+                if not left:  # not ours
+                    told = f"{source}: {root / one} is there already and differs; move it away"
+                    raise UserError(told)
+                (root / one).unlink()
             for stale in root.glob(".cache/huggingface/download/**/*.incomplete"):
                 stale.unlink()
             marker = asked | {"commit": commit, "files": files}

@@ -61,7 +61,8 @@ def test_a_data_set_is_downloaded_once(stand_in, tmp_path, capsys, source):
     asked = len(stand_in.requests)
     hub.fetch(source, root)
     assert len(stand_in.requests) == asked  # no network
-    (root / "images/one.npy").unlink()
+    (root / "images/one.npy").write_bytes(BIG[:-1])
+    (root / "empty.txt").unlink()
     hub.fetch(source, root)
     assert same(root, FILES)
     assert stand_in.ranges("mentions.jsonl") == [None]  # what is whole is kept
