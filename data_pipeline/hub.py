@@ -180,7 +180,7 @@ def _reason(error: Exception, mend: str) -> str:
     unknown = errors.RepositoryNotFoundError | errors.HFValidationError
     if isinstance(error, unknown) or status == 401:
         return (
-            "the Hugging Face hub knows nothing of this name; check it, or log in "
+            "the Hugging Face hub knows nothing of this name; check the name, or log in "
             "(`hf auth login`) if it is private"
         )
     if status is not None:
