@@ -24,8 +24,7 @@ from flax import nnx
 
 from benchmarks.random_module import random_module
 from data_pipeline.progress import Progress
-from drin_jax.encoders.clip import Clip
-from drin_jax.encoders.clip_config import ClipConfig, TextConfig
+from drin_jax.encoders.clip import Clip, ClipConfig, TextConfig
 from drin_jax.encoders.frozen import Frozen
 from drin_jax.encoders.pixels import Normalisation
 from drin_jax.encoders.resnet import ResNet, ResNetConfig

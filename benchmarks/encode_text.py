@@ -82,11 +82,7 @@ def padded_run(encoder: TextEncoder, texts: list[Text]) -> Callable[[], Any]:
     def run() -> list[Any]:
         ids, jobs = encoder._windows([t for t, _ in texts], [s for _, s in texts], True)
         return [
-            encoder._forward(
-                POOLINGS,
-                encoder._state,
-                *encoder._batch(ids, jobs[i : i + size], length, size),
-            )
+            encoder._frozen(POOLINGS, encoder._batch(ids, jobs[i : i + size], length, size))
             for i in range(0, len(jobs), size)
         ]
 
@@ -109,7 +105,7 @@ def torch_run(encoder: TextEncoder, texts: list[Text]) -> Callable[[], Any] | No
         out = []
         for rows, length, size in plan(lengths, encoder.max_length, encoder.batch_tokens):
             batch = encoder._batch(ids, [jobs[i] for i in rows], length, size)
-            tokens, count, start, end = (torch.from_numpy(np.array(a)).long() for a in batch)
+            tokens, count, start, end = (torch.from_numpy(a).long() for a in batch)
             at = torch.arange(length)
             with torch.inference_mode():
                 mask = (at < count[:, None]).long()

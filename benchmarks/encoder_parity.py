@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from data_pipeline.progress import Progress
-from drin_jax.encoders import clip, clip_config, hf, resnet
+from drin_jax.encoders import clip, resnet, weights
 
 Pair = tuple[np.ndarray, np.ndarray]  # ours, theirs
 
@@ -34,11 +34,11 @@ def compare_clip(
     from benchmarks import torch_encoders
 
     theirs = torch_encoders.clip(**shape)
-    ours = _ours(clip.Clip, clip_config.ClipConfig, clip, theirs)
+    ours = _ours(clip.Clip, clip.ClipConfig, clip, theirs)
     rng = np.random.default_rng(0)
     settings, side = theirs.config.text_config, theirs.config.vision_config.image_size
     last = settings.vocab_size - 1
-    end = last if settings.eos_token_id == clip_config.LEGACY_EOS else settings.eos_token_id
+    end = last if settings.eos_token_id == clip.LEGACY_EOS else settings.eos_token_id
     ids = rng.integers(0, last, (texts, tokens)).astype(np.int32)
     ids[ids == end] = (end + 1) % last  # end tokens from the end on, and nowhere before
     ids[np.arange(tokens) >= np.linspace(tokens - 1, 1, texts).astype(int)[:, None]] = end
@@ -91,13 +91,13 @@ def _ours(kind: Any, config_kind: Any, module: Any, theirs: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         theirs.config.save_pretrained(folder)
         config = config_kind.from_folder(Path(folder))
-    weights = {
+    tensors = {
         name: value
         for name, value in torch_encoders.tensors(theirs).items()
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in module.IGNORED)
     }
     empty = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
-    return hf.load(empty, weights, module.checkpoint_names)
+    return weights.load(empty, tensors, module.checkpoint_names)
 
 
 def rows(only: list[str]) -> dict[str, Callable[[], dict[str, Pair]]]:

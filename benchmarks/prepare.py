@@ -172,8 +172,8 @@ def published(folder: Path, world: Path, mentions: int) -> Iterator[dict[str, fl
         for name, call in (
             (
                 "text",
-                lambda ids=ids, jobs=jobs: text._forward(
-                    ("cls",), text._state, *text._batch(ids, jobs, PADDED, len(jobs))
+                lambda ids=ids, jobs=jobs: text._frozen(
+                    ("cls",), text._batch(ids, jobs, PADDED, len(jobs))
                 ),
             ),
             ("clip texts", lambda ids=padded: clip._frozen("texts", ids)),

@@ -3,14 +3,11 @@
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich import progress
-from rich.console import Console
-
+from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 
 # What the files of a split are called in public data.
@@ -108,19 +105,12 @@ def separated(path: Path, sources: dict[str, str], separator: str) -> Iterator[t
     A line that is not UTF-8 or has no separator yields ("", ""). The file's SHA-256 is added to
     `sources` after the last line. Shows its progress on stderr where the file is long.
     """
-    size = path.stat().st_size
-    console = Console(stderr=True)
-    if size > LONG_FILE and not console.is_terminal:
-        print(f"reading {path.name}: {size / 1e9:.1f} GB", file=sys.stderr, flush=True)
-    loud = size > LONG_FILE and console.is_terminal
-    digest = hashlib.sha256()
-    with (
-        progress.open(path, "rb", description=path.name, console=console)
-        if loud
-        else path.open("rb") as lines
-    ):
+    size, digest = path.stat().st_size, hashlib.sha256()
+    bar = Progress(f"reading {path.name}", size, unit="B", loud=size > LONG_FILE)
+    with path.open("rb") as lines, bar:
         for raw in lines:
             digest.update(raw)
+            bar.advance(len(raw))
             head, _, tail = raw.decode(errors="replace").rstrip("\r\n").partition(separator)
             yield ("", "") if not tail or "\ufffd" in head else (head, tail)
     sources[path.name] = digest.hexdigest()

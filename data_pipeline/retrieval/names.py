@@ -10,8 +10,6 @@ at the r-th best score, were it known, would save only a fifth of it.
 import hashlib
 import json
 import logging
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,10 +17,9 @@ import numpy as np
 import rapidfuzz
 from rapidfuzz import fuzz, process
 from rapidfuzz.utils import default_process
-from rich import progress
-from rich.console import Console
 
 from data_pipeline.files import write_whole
+from data_pipeline.progress import Progress
 from data_pipeline.schema import PADDING, Corpus, UserError
 
 SCORERS = {
@@ -145,7 +142,8 @@ def _best(names: Sequence[str], queries: Sequence[str], r: int, scorer: str) -> 
     step = max(1, CHUNK_PAIRS // len(names))
     amount = f"{len(queries)} distinct mentions x {len(names)} names"
     loud = len(queries) * len(names) > QUIET_PAIRS
-    with Watch("candidates by name", amount, len(queries), loud) as watch:
+    title, unit = "candidates by name", "mentions"
+    with Progress(title, len(queries), unit=unit, amount=amount, loud=loud) as bar:
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
             likeness = process.cdist(
@@ -154,7 +152,7 @@ def _best(names: Sequence[str], queries: Sequence[str], r: int, scorer: str) -> 
             if len(distinct) < len(names):
                 likeness = likeness[:, columns]
             rows[block, :width], scores[block, :width] = _top(likeness, width)
-            watch.advance(len(likeness))
+            bar.advance(len(likeness))
     return rows, scores
 
 
@@ -210,51 +208,3 @@ def _load(path: Path, key: str, shape: tuple[int, int], entities: int) -> Candid
     if rows.size and not PADDING <= rows.min() <= rows.max() < entities:
         return None
     return rows, scores
-
-
-class Watch:
-    """A bar with rate and time left if stderr is a terminal, else a line before and one after.
-
-    Args:
-        task: what is being done, as "candidates by name".
-        amount: how much of it there is, told beside the task.
-        mentions: the total that `advance` counts up to.
-        loud: False shows nothing: for work of a few seconds.
-    """
-
-    def __init__(self, task: str, amount: str, mentions: int, loud: bool) -> None:
-        console = Console(stderr=True)
-        self._lines = loud and not console.is_terminal
-        self._name, self._amount = task, amount
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            _Rate(),
-            progress.TimeRemainingColumn(),
-            console=console,
-            disable=not loud or not console.is_terminal,
-        )
-        self._task = self._bar.add_task(task, total=mentions)
-
-    def __enter__(self) -> "Watch":
-        self._start = time.monotonic()
-        if self._lines:
-            print(f"{self._name}: {self._amount}", file=sys.stderr, flush=True)
-        self._bar.start()
-        return self
-
-    def advance(self, mentions: int) -> None:
-        """So many more are done."""
-        self._bar.advance(self._task, mentions)
-
-    def __exit__(self, *failure: object) -> None:
-        self._bar.stop()
-        if self._lines and failure[0] is None:
-            seconds = time.monotonic() - self._start
-            print(f"{self._name}: done in {seconds:.0f} s", file=sys.stderr, flush=True)
-
-
-class _Rate(progress.ProgressColumn):
-    def render(self, task: progress.Task) -> str:
-        return f"{task.speed:.0f} mentions/s" if task.speed else ""

@@ -26,10 +26,10 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.utils import default_process
 
+from data_pipeline.progress import Progress
 from data_pipeline.retrieval.names import (
     SCORERS,
     Candidates,
-    Watch,
     by_name,
     check_scorer,
     check_width,
@@ -101,17 +101,19 @@ def by_statistics(
     scores = np.zeros((len(mentions), r), np.float32)
     if not entities or not mentions:
         return rows, scores
-    loud = len(mentions) > QUIET_MENTIONS
+    count, unit, loud = len(mentions), "mentions", len(mentions) > QUIET_MENTIONS
     amount = f"{len(mentions)} mentions x {len(entities)} entities"
-    with Watch("candidates by shared words", amount, len(mentions), loud) as watch:
+    title = "candidates by shared words"
+    with Progress(title, count, unit=unit, amount=amount, loud=loud) as bar:
         words = Words([f"{e.name} {e.description}" for e in entities], [m.text for m in mentions])
-        by_words = words.best(words_pool, watch.advance)
+        by_words = words.best(words_pool, bar.advance)
     votes = Votes(corpus)
     processed = np.array([default_process(name) for name in names], object)
     queries = np.array([default_process(surface) for surface in surfaces], object)
     step = max(1, CHUNK_PAIRS // (by_names.shape[1] + words_pool + 1))
     amount = f"{len(mentions)} mentions x up to {by_names.shape[1] + words_pool} of their pool"
-    with Watch("candidates by statistics", amount, len(mentions), loud) as watch:
+    title = "candidates by statistics"
+    with Progress(title, count, unit=unit, amount=amount, loud=loud) as bar:
         for start in range(0, len(mentions), step):
             block = np.arange(start, min(start + step, len(mentions)))
             prior = [votes.prior(mentions[i], weights.smoothing) for i in block]
@@ -132,7 +134,7 @@ def by_statistics(
                 + weights.words * words.overlap(block[mine], pool)
             ).astype(np.float32)
             _place(rows, scores, block[mine], pool, score)
-            watch.advance(len(block))
+            bar.advance(len(block))
     return rows, scores
 
 

@@ -31,9 +31,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 
+from data_pipeline.progress import Progress
 from data_pipeline.sample import drawing, tiny_bert
 from data_pipeline.sample.people import EntitySpec, MentionSpec, make_entities, make_mentions
 from data_pipeline.sample.shapes import Found
@@ -140,14 +139,15 @@ def _draw(root: Path, shows: list[tuple[str, ...]], rng: np.random.Generator) ->
     """Draws pictures to files named by their own content, and their boxes; returns the names."""
     files = []
     boxes: dict[str, list[Found]] = {}
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
-        for what in progress.track(shows, description="drawing the sample world"):
+    live = sys.stderr.isatty()  # elsewhere the line at the end of `generate` is enough
+    with Progress("drawing the sample world", len(shows), unit="pictures", loud=live) as bar:
+        for what in shows:
             picture = drawing.draw(what, rng)
             name = f"images/{hashlib.sha256(picture.pixels.tobytes()).hexdigest()[:16]}.png"
             Image.fromarray(picture.pixels).save(root / name, compress_level=1)
             files.append(name)
             boxes[name] = list(picture.found)
+            bar.advance()
     _write_lines(root / "boxes.jsonl", [
         {"image": name, "boxes": [o.box for o in found], "scores": [o.score for o in found]}
         for name, found in boxes.items()

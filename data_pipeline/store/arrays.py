@@ -4,16 +4,14 @@ import contextlib
 import dataclasses
 import math
 import os
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from rich import progress
-from rich.console import Console
 
 from data_pipeline.files import write_whole
+from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 
 CHUNK = 1 << 23  # bytes read at once
@@ -142,26 +140,10 @@ def open_array(path: Path) -> np.memmap:
 
 @contextlib.contextmanager
 def watch(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over `total` bytes on a terminal's stderr, elsewhere a line; silent where few.
+    """Progress over `total` bytes; silent where few.
 
     Yields:
         a function to call with the number of bytes that were done.
     """
-    if total < QUIET_BYTES:
-        yield lambda done: None
-        return
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        print(f"{title}: {total / 1e9:.1f} GB", file=sys.stderr, flush=True)
-        yield lambda done: None
-        return
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.advance(task, done)
+    with Progress(title, total, unit="B", loud=total >= QUIET_BYTES) as bar:
+        yield bar.advance

@@ -11,8 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf
-from drin_jax.encoders.config_fields import check_activation, check_heads, from_fields
+from drin_jax.encoders import hf, weights
 from drin_jax.encoders.layers import ACTIVATIONS, attention, layer_norm
 
 # Tensors of a checkpoint that are no part of the encoder: the heads of BertForPreTraining and its
@@ -46,9 +45,9 @@ class BertConfig:
                 f"{where}: position_embedding_type {kind!r} is not supported; pass a BERT with "
                 "absolute positions"
             )
-        config = from_fields(cls, values, where)
-        check_activation(config.hidden_act, where)
-        check_heads(config.hidden_size, config.num_attention_heads, where)
+        config = hf.from_fields(cls, values, where)
+        hf.check_activation(config.hidden_act, where)
+        hf.check_heads(config.hidden_size, config.num_attention_heads, where)
         return config
 
 
@@ -181,12 +180,12 @@ def checkpoint_names(path: str) -> str | tuple[str, ...]:
 
 
 def load_bert(folder: Path, dtype: str = "float32") -> Bert:
-    """The model of a checkpoint folder (`config.json`, safetensors), frozen weights in `dtype`.
+    """The model of a checkpoint folder (`config.json`, weights), frozen weights in `dtype`.
 
     Raises UserError for another kind of model and for weights that do not fit it.
     """
     config = BertConfig.from_folder(folder)
-    tensors = hf.load_safetensors(folder, prefix="bert.", ignore=IGNORED)
+    tensors = weights.read(folder, prefix="bert.", ignore=IGNORED)
     # Checkpoints from before 2019's renaming (bert-base-cased is one) say gamma and beta.
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
         tensors = {name.replace(old, new): value for name, value in tensors.items()}
@@ -194,4 +193,4 @@ def load_bert(folder: Path, dtype: str = "float32") -> Bert:
     model = nnx.eval_shape(
         lambda: Bert(config, pooler=pooler, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
     )
-    return hf.load(model, tensors, checkpoint_names, where=folder)
+    return weights.load(model, tensors, checkpoint_names, where=folder)

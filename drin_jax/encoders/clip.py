@@ -1,7 +1,9 @@
 """CLIP (Radford et al., 2021) in Flax NNX, with the weights of a Hugging Face checkpoint."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,78 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from drin_jax.encoders import hf
-from drin_jax.encoders.clip_config import LEGACY_EOS, ClipConfig, TextConfig, VisionConfig
+from data_pipeline.schema import UserError
+from drin_jax.encoders import hf, weights
 from drin_jax.encoders.layers import ACTIVATIONS, attention, layer_norm
 
+LEGACY_EOS = 2  # what older config.json say; the end of a text is then its highest token id
 # Tensors of a checkpoint that no embedding depends on: index buffers and the temperature.
 IGNORED = ("*.position_ids", "logit_scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """`text_config` of a CLIP `config.json`; defaults as in transformers."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    eos_token_id: int = 49407
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """`vision_config` of a CLIP `config.json`; defaults as in transformers (ViT-B/32)."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 32
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+    """The fields of a CLIP `config.json` that shape the arithmetic."""
+
+    text: TextConfig = TextConfig()
+    vision: VisionConfig = VisionConfig()
+    projection_dim: int = 512
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "ClipConfig":
+        """Reads `config.json`; UserError where it is not a CLIP this module computes."""
+        values = hf.read_config(folder, "clip")
+        where = folder / "config.json"
+        text = hf.from_fields(TextConfig, *_part(values, "text_config", where))
+        vision = hf.from_fields(VisionConfig, *_part(values, "vision_config", where))
+        for tower, name in ((text, "text_config"), (vision, "vision_config")):
+            hf.check_activation(tower.hidden_act, f"{where}, {name}")
+            hf.check_heads(tower.hidden_size, tower.num_attention_heads, f"{where}, {name}")
+        if vision.patch_size > vision.image_size:
+            raise UserError(
+                f"{where}: patch_size {vision.patch_size} is more than image_size "
+                f"{vision.image_size}; the file is damaged"
+            )
+        return hf.from_fields(cls, values, where, text=text, vision=vision)
+
+
+def _part(values: dict[str, Any], name: str, where: Path) -> tuple[dict[str, Any], str]:
+    """One tower's fields; what old checkpoints repeat under `*_config_dict` goes first."""
+    parts = [values.get(name), values.get(f"{name}_dict")]
+    for part in parts:
+        if not isinstance(part, dict | None):
+            raise UserError(f"{where}: {name} holds no JSON object; download the file again")
+    return {**(parts[0] or {}), **(parts[1] or {})}, f"{where}, {name}"
 
 
 class Layer(nnx.Module):
@@ -204,18 +272,11 @@ def checkpoint_names(path: str) -> str | tuple[str, ...]:
 
 
 def load_clip(folder: Path, dtype: str = "float32") -> Clip:
-    """The model of a checkpoint folder (`config.json`, safetensors), frozen weights in `dtype`.
+    """The model of a checkpoint folder (`config.json`, weights), frozen weights in `dtype`.
 
     Raises UserError for another kind of model and for weights that do not fit it.
     """
     config = ClipConfig.from_folder(folder)
-    tensors = hf.load_safetensors(folder, ignore=IGNORED)
+    tensors = weights.read(folder, ignore=IGNORED)
     model = nnx.eval_shape(lambda: Clip(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
-    return hf.load(model, tensors, checkpoint_names, where=folder)
-
-
-def save_clip(model: Clip, folder: Path) -> None:
-    """Writes the model as a Hugging Face CLIPModel folder: `config.json` and safetensors."""
-    # transformers wants a temperature; the published one, since no embedding depends on it.
-    temperature = {"logit_scale": np.array(np.log(100.0), np.float32)}
-    hf.save(folder, model.config.as_json(), hf.unload(model, checkpoint_names) | temperature)
+    return weights.load(model, tensors, checkpoint_names, where=folder)

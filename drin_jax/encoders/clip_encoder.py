@@ -1,6 +1,5 @@
 """Texts and pictures into one space: a frozen CLIP over batches."""
 
-import contextlib
 from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,23 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.buckets import plan
-from drin_jax.encoders.clip import Clip, load_clip
-from drin_jax.encoders.clip_config import LEGACY_EOS
-from drin_jax.encoders.frozen import Batch, Frozen
+from drin_jax.encoders.clip import LEGACY_EOS, Clip, load_clip
+from drin_jax.encoders.frozen import Batch, Frozen, check_arguments
 from drin_jax.encoders.pixels import FILES as PICTURE_FILES
 from drin_jax.encoders.pixels import (
     PROCESSOR,
     Normalisation,
-    check_arguments,
     check_pixels,
     picture_batches,
     read_preprocessor,
 )
-from drin_jax.encoders.tokenizers import load_tokenizer, whole_characters
 
 FILES = (*PICTURE_FILES, "tokenizer.json|vocab.json")
 OPTIONAL = (
@@ -68,7 +63,7 @@ class ClipEncoder:
         self.image_size = model.config.vision.image_size
         self.max_length = model.config.text.max_position_embeddings
         self.batch = batch
-        self._tokenizer = load_tokenizer(self.folder, model.config.text.vocab_size)
+        self._tokenizer = hf.load_tokenizer(self.folder, model.config.text.vocab_size)
         self._end = self._check_end(model.config.text.eos_token_id)
         self._frozen = Frozen(model, dtype, self._forward, devices)
 
@@ -90,14 +85,10 @@ class ClipEncoder:
         """
         number: dict[str, int] = {}
         rows = np.asarray([number.setdefault(text, len(number)) for text in texts], np.int64)
-        out = np.zeros((len(number), self.width), np.float32)
-        bar = Progress(progress, len(number), unit="texts") if progress else None
-        with bar or contextlib.nullcontext():
-            for members, vectors in self._frozen.run("texts", self._text_batches(list(number))):
-                out[members] = vectors
-                if bar:
-                    bar.advance(len(members))
-        return out[rows]
+        if not number:
+            return np.zeros((0, self.width), np.float32)
+        batches = self._text_batches(list(number))
+        return self._frozen.gather("texts", batches, len(number), progress, "texts")[rows]
 
     def encode_pictures(self, pixels: np.ndarray) -> Float[np.ndarray, "n c"]:
         """Embeddings [n, c] float32 of uint8 pixels [n, image_size, image_size, 3].
@@ -106,11 +97,10 @@ class ClipEncoder:
             UserError: pixels of another type or size.
         """
         check_pixels(pixels, self.image_size)
-        out = np.zeros((len(pixels), self.width), np.float32)
+        if not len(pixels):
+            return np.zeros((0, self.width), np.float32)
         batches = picture_batches(pixels, self.batch, len(self._frozen.devices))
-        for members, vectors in self._frozen.run("pictures", batches):
-            out[members] = vectors
-        return out
+        return self._frozen.gather("pictures", batches, len(pixels))
 
     def _forward(self, model: Clip, kind: Hashable, rows: Array) -> Float[Array, "b c"]:
         if kind == "texts":
@@ -119,10 +109,8 @@ class ClipEncoder:
 
     def _text_batches(self, texts: list[str]) -> Iterator[Batch]:
         """Token ids in batches by length, filled up with end tokens."""
-        if not texts:
-            return
         ids: list[list[int]] = self._tokenizer(
-            [whole_characters(text) for text in texts],
+            [hf.whole_characters(text) for text in texts],
             truncation=True,
             max_length=self.max_length,
             return_attention_mask=False,

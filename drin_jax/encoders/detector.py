@@ -18,6 +18,7 @@ from jaxtyping import Float32
 
 from data_pipeline.schema import UserError
 from drin_jax.encoders.pixels import check_pixels
+from drin_jax.encoders.weights import read_pickled
 
 # ResNet-50 with a feature pyramid, both: Ren et al. 2015, He et al. 2017.
 NAMES = {"fasterrcnn": "fasterrcnn_resnet50_fpn", "maskrcnn": "maskrcnn_resnet50_fpn"}
@@ -202,21 +203,16 @@ def _version(package: str) -> str:
 
 def _read(torch: ModuleType, path: Path) -> dict[str, Any]:
     """The tensors of a state dict by name; no code of the file is run."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    if path.suffix != ".safetensors":
+        return read_pickled(torch, path)
+    from safetensors.torch import load_file
 
-            return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the broken bytes led it to
+    try:
+        return load_file(path)
+    except Exception as error:  # SafetensorError, and OSError
         raise UserError(
-            f"{path}: not a whole file of weights ({type(error).__name__}); download it again, or "
-            "write it with torch.save(model.state_dict(), ...)"
+            f"{path}: not a whole file of weights ({type(error).__name__}); download it again"
         ) from None
-    plain = isinstance(tensors, Mapping)
-    if not plain or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise UserError(f"{path}: holds no state dict; write torch.save(model.state_dict(), ...)")
-    return dict(tensors)
 
 
 def _check(path: Path, name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from drin_jax.encoders.frozen import Batch
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"  # newer transformers save it inside this one
-FILES = ("config.json", hf.WEIGHTS, f"{PREPROCESSOR}|{PROCESSOR}")
+FILES = ("config.json", f"{PREPROCESSOR}|{PROCESSOR}")
 
 _FEW = 8  # a call with no more pictures runs as one batch of its own size: the linker's case
 
@@ -77,14 +77,6 @@ def _channels(settings: Mapping[str, Any], name: str, where: Path) -> list[float
     ):
         raise UserError(f"{where}: {name} is {values!r}, not three numbers; download it again")
     return values
-
-
-def check_arguments(dtype: str, batch: int) -> None:
-    """UserError where an encoder was asked for an unknown dtype or an empty batch."""
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"an encoder's dtype is {dtype!r}; use 'float32' or 'bfloat16'")
-    if batch < 1:
-        raise UserError(f"an encoder's batch is {batch}; use at least 1")
 
 
 def check_pixels(pixels: np.ndarray, side: int | None = None) -> None:

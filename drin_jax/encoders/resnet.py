@@ -2,17 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf
-from drin_jax.encoders.config_fields import check_activation, from_fields
+from drin_jax.encoders import hf, weights
 from drin_jax.encoders.layers import ACTIVATIONS
 
 # Tensors of a checkpoint that are no part of the encoder: the head, and a counter of training.
@@ -38,8 +35,8 @@ class ResNetConfig:
     def from_folder(cls, folder: Path) -> "ResNetConfig":
         """Reads `config.json`; UserError where it is not a ResNet this module computes."""
         where = folder / "config.json"
-        config = from_fields(cls, hf.read_config(folder, "resnet"), where)
-        check_activation(config.hidden_act, where)
+        config = hf.from_fields(cls, hf.read_config(folder, "resnet"), where)
+        hf.check_activation(config.hidden_act, where)
         if config.layer_type not in ("basic", "bottleneck"):
             raise UserError(
                 f"{where}: layer_type {config.layer_type!r} is not supported; "
@@ -51,11 +48,6 @@ class ResNetConfig:
                 "hidden_sizes; the file is damaged"
             )
         return config
-
-    def as_json(self) -> dict[str, Any]:
-        """What `config.json` holds, for transformers and for `from_folder`."""
-        head = {"model_type": "resnet", "architectures": ["ResNetModel"]}
-        return head | dataclasses.asdict(self)
 
 
 class ConvNorm(nnx.Module):
@@ -209,19 +201,11 @@ def checkpoint_names(path: str) -> str:
 
 
 def load_resnet(folder: Path, dtype: str = "float32") -> ResNet:
-    """The model of a checkpoint folder (`config.json`, safetensors), frozen weights in `dtype`.
+    """The model of a checkpoint folder (`config.json`, weights), frozen weights in `dtype`.
 
     Raises UserError for another kind of model and for weights that do not fit it.
     """
     config = ResNetConfig.from_folder(folder)
-    tensors = hf.load_safetensors(folder, prefix="resnet.", ignore=IGNORED)
+    tensors = weights.read(folder, prefix="resnet.", ignore=IGNORED)
     model = nnx.eval_shape(lambda: ResNet(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
-    return hf.load(model, tensors, checkpoint_names, where=folder)
-
-
-def save_resnet(model: ResNet, folder: Path) -> None:
-    """Writes the model as a Hugging Face ResNetModel folder: `config.json` and safetensors."""
-    tensors = hf.unload(model, checkpoint_names)
-    norms = [name.removesuffix("running_var") for name in tensors if name.endswith("running_var")]
-    counters = {f"{norm}num_batches_tracked": np.array(0) for norm in norms}
-    hf.save(folder, model.config.as_json(), tensors | counters)
+    return weights.load(model, tensors, checkpoint_names, where=folder)

@@ -10,12 +10,11 @@ from jaxtyping import Array, Float, UInt8
 
 from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
-from drin_jax.encoders.frozen import Frozen
+from drin_jax.encoders.frozen import Frozen, check_arguments
 from drin_jax.encoders.pixels import (
     FILES,
     PROCESSOR,
     Normalisation,
-    check_arguments,
     check_pixels,
     picture_batches,
     read_preprocessor,
@@ -67,18 +66,12 @@ class ResNetEncoder:
             UserError: pixels of another type or shape.
         """
         check_pixels(pixels)
-        out: dict[str, np.ndarray] = {}
         if not len(pixels):
             one = np.zeros((1, *pixels.shape[1:]), np.uint8)
             shapes = self._frozen.shapes(regions, one)
             return {name: np.zeros((0, *x.shape[1:]), x.dtype) for name, x in shapes.items()}
         batches = picture_batches(pixels, self.batch, len(self._frozen.devices))
-        for members, values in self._frozen.run(regions, batches):
-            for name, rows in values.items():
-                if name not in out:
-                    out[name] = np.zeros((len(pixels), *rows.shape[1:]), np.float32)
-                out[name][members] = rows
-        return out
+        return self._frozen.gather(regions, batches, len(pixels))
 
     def _forward(
         self, model: ResNet, regions: Hashable, pixels: UInt8[Array, "b h w 3"]

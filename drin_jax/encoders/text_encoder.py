@@ -1,31 +1,24 @@
 """Texts to vectors: a frozen BERT over unique texts in length buckets, pooled on the device."""
 
-import contextlib
-from collections import deque
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
-from drin_jax.encoders.bert import load_bert
+from drin_jax.encoders.bert import Bert, load_bert
 from drin_jax.encoders.buckets import plan
-from drin_jax.encoders.tokenizers import load_tokenizer, whole_characters
+from drin_jax.encoders.frozen import Batch, Frozen, check_arguments
 
 POOLINGS = ("span", "cls", "mean", "inner", "pooler")
-FILES = ("config.json", hf.WEIGHTS, "tokenizer.json|vocab.txt", "tokenizer_config.json")
+FILES = ("config.json", "tokenizer.json|vocab.txt", "tokenizer_config.json")
 OPTIONAL = ("special_tokens_map.json", "added_tokens.json", "vocab.txt")
-
-_IN_FLIGHT = 3  # batches the device may be behind
 
 Span = tuple[int, int] | None
 Window = tuple[int, int, int, int, int]  # text, first and last+1 token kept, token span in them
@@ -58,8 +51,7 @@ class TextEncoder:
         batch_tokens: int = 4096,
         devices: Sequence[jax.Device] | None = None,
     ):
-        if dtype not in ("float32", "bfloat16"):
-            raise UserError(f"encoders.dtype is {dtype!r}; use 'float32' or 'bfloat16'")
+        check_arguments(dtype, 1)
         if max_length < 3 or batch_tokens < 1:
             raise UserError(
                 f"encoders.max_length is {max_length} and batch_tokens {batch_tokens}; "
@@ -72,13 +64,7 @@ class TextEncoder:
         self.max_length = min(max_length, model.config.max_position_embeddings)
         self.batch_tokens = batch_tokens
         self._tokenizer = _tokenizer(self.folder, model.config.vocab_size)
-        self._devices = list(devices or jax.local_devices())
-        mesh = Mesh(np.asarray(self._devices), ("data",))
-        self._rows = NamedSharding(mesh, PartitionSpec("data"))
-        graph, state = nnx.split(model)
-        self._state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-        self._forward = jax.jit(partial(_forward, graph), static_argnums=0)
-        self._hidden = jax.jit(partial(_hidden, graph))
+        self._frozen = Frozen(model, dtype, _forward, devices)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -117,29 +103,11 @@ class TextEncoder:
         ids, windows = self._windows(texts, spans, keep_span="span" in kinds)
         unique: dict[Window, int] = {}
         rows = np.asarray([unique.setdefault(w, len(unique)) for w in windows], np.int64)
-        jobs = list(unique)
-        out = {kind: np.zeros((len(jobs), self.width), np.float32) for kind in kinds}
-        lengths = np.asarray([high - low + 2 for _, low, high, _, _ in jobs], np.int64)
-        batches = plan(lengths, self.max_length, self.batch_tokens, len(self._devices))
-        waiting: deque[tuple[np.ndarray, dict[str, jax.Array]]] = deque()
-        bar = Progress(progress, len(jobs), unit="texts") if progress else None
-
-        def collect() -> None:
-            members, vectors = waiting.popleft()
-            for kind, values in vectors.items():
-                out[kind][members] = np.asarray(values)[: len(members)]
-            if bar:
-                bar.advance(len(members))
-
-        with bar or contextlib.nullcontext():
-            for members, length, size in batches:
-                arrays = self._batch(ids, [jobs[i] for i in members], length, size)
-                waiting.append((members, self._forward(kinds, self._state, *arrays)))
-                if len(waiting) > _IN_FLIGHT:
-                    collect()
-            while waiting:
-                collect()
-        return {kind: values[rows] for kind, values in out.items()}
+        if not kinds or not unique:
+            return {kind: np.zeros((len(texts), self.width), np.float32) for kind in kinds}
+        batches = self._batches(ids, list(unique))
+        vectors = self._frozen.gather(kinds, batches, len(unique), progress, "texts")
+        return {kind: vectors[kind][rows] for kind in kinds}
 
     def token_counts(
         self, texts: Sequence[str], spans: Sequence[Span], limit: int
@@ -162,13 +130,9 @@ class TextEncoder:
         lengths = np.asarray([high - low + 2 for _, low, high, _, _ in windows], np.int64)
         begins = np.cumsum(lengths) - lengths
         out = np.zeros((int(lengths.sum()), self.width), np.float32)
-        for members, length, size in plan(
-            lengths, self.max_length, self.batch_tokens, len(self._devices)
-        ):
-            tokens, counts, *_ = self._batch(ids, [windows[i] for i in members], length, size)
-            hidden = np.asarray(self._hidden(self._state, tokens, counts))
-            for row, i in enumerate(members):
-                out[begins[i] : begins[i] + lengths[i]] = hidden[row, : lengths[i]]
+        for members, hidden in self._frozen.run("tokens", self._batches(ids, windows)):
+            for row, i in zip(hidden, members, strict=True):
+                out[begins[i] : begins[i] + lengths[i]] = row[: lengths[i]]
         return out
 
     def _token_windows(
@@ -209,7 +173,7 @@ class TextEncoder:
         if not which:
             return [], []
         tokens = self._tokenizer(
-            [whole_characters(text) for text in number],
+            [hf.whole_characters(text) for text in number],
             add_special_tokens=False,
             return_offsets_mapping=spans is not None,
             return_attention_mask=False,
@@ -229,9 +193,15 @@ class TextEncoder:
             windows.append((k, low, high, first, last))
         return ids, windows
 
+    def _batches(self, ids: list[np.ndarray], jobs: list[Window]) -> Iterator[Batch]:
+        lengths = np.asarray([high - low + 2 for _, low, high, _, _ in jobs], np.int64)
+        devices = len(self._frozen.devices)
+        for members, length, size in plan(lengths, self.max_length, self.batch_tokens, devices):
+            yield members, self._batch(ids, [jobs[i] for i in members], length, size)
+
     def _batch(
         self, ids: list[np.ndarray], jobs: list[Window], length: int, size: int
-    ) -> list[jax.Array]:
+    ) -> tuple[np.ndarray, ...]:
         """Token ids [size, length], and [size] lengths and span ends, counted with CLS."""
         tokens = np.zeros((size, length), np.int32)
         counts = np.ones((3, size), np.int32)  # rows without a text are a lone CLS
@@ -241,7 +211,7 @@ class TextEncoder:
             tokens[row, 1 : n + 1] = ids[k][low:high]
             tokens[row, n + 1] = self._tokenizer.sep_token_id
             counts[:, row] = (n + 2, first + 1, last + 1) if last else (n + 2, 0, 1)
-        return jax.device_put([tokens, *counts], self._rows)
+        return tokens, *counts
 
 
 def token_span(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
@@ -251,17 +221,17 @@ def token_span(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> tup
 
 
 def _forward(
-    graph: nnx.GraphDef,
-    kinds: tuple[str, ...],
-    state: nnx.State,
-    ids: Int[Array, "b s"],
-    length: Int[Array, " b"],
-    start: Int[Array, " b"],
-    end: Int[Array, " b"],
-) -> dict[str, Float[Array, "b t"]]:
-    """One batch: BERT and every pooling of `kinds`, so that only vectors leave the device."""
+    model: Bert, kinds: tuple[str, ...] | str, rows: tuple[Array, Array, Array, Array]
+) -> Any:
+    """One batch: BERT and every pooling of `kinds`, so that only vectors leave the device; with
+    "tokens" the vectors [b, s, t] of all tokens."""
+    ids, length, start, end = rows
     at = jnp.arange(ids.shape[1])
-    hidden, pooled = _run(graph, state, ids, length, set(kinds) <= {"cls", "pooler"})
+    first_only = kinds != "tokens" and set(kinds) <= {"cls", "pooler"}
+    hidden, pooled = model(ids, at < length[:, None], first_only=first_only)
+    hidden = hidden.astype(jnp.float32)
+    if kinds == "tokens":
+        return hidden
 
     def mean(low: Int[Array, " b"], high: Int[Array, " b"]) -> Float[Array, "b t"]:
         high = jnp.where(high > low, high, 1)  # no token: CLS
@@ -279,31 +249,8 @@ def _forward(
     return {kind: make[kind]() for kind in kinds}
 
 
-def _run(
-    graph: nnx.GraphDef,
-    state: nnx.State,
-    ids: Int[Array, "b s"],
-    length: Int[Array, " b"],
-    first_only: bool,
-) -> tuple[Float[Array, "b q t"], Array | None]:
-    """BERT's last layer in float32, and its pooled vector."""
-    model = nnx.merge(graph, state)
-    there = jnp.arange(ids.shape[1]) < length[:, None]
-    # Accelerators multiply float32 with fewer digits unless told not to.
-    precision = "highest" if model.dtype == jnp.float32 else "default"
-    with jax.default_matmul_precision(precision):
-        hidden, pooled = model(ids, there, first_only=first_only)
-    return hidden.astype(jnp.float32), pooled
-
-
-def _hidden(
-    graph: nnx.GraphDef, state: nnx.State, ids: Int[Array, "b s"], length: Int[Array, " b"]
-) -> Float[Array, "b s t"]:
-    return _run(graph, state, ids, length, False)[0]
-
-
 def _tokenizer(folder: Path, vocab_size: int) -> Any:
-    tokenizer = load_tokenizer(folder, vocab_size)
+    tokenizer = hf.load_tokenizer(folder, vocab_size)
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise UserError(f"{folder}: its tokenizer has no CLS or no SEP; pass a BERT checkpoint")
     return tokenizer

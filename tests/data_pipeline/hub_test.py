@@ -1,5 +1,7 @@
 """Downloads from a stand-in of the Hugging Face hub on the loopback."""
 
+import errno
+import importlib.util
 import os
 import signal
 import socket
@@ -16,7 +18,8 @@ import pytest
 from data_pipeline import hub
 from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
-from tests.encoders.bert_test import write_checkpoint
+from drin_jax.encoders.bert import load_bert
+from tests.encoders.bert_test import assert_same, golden, pickled, write_checkpoint
 from tests.support.fixtures import refusal
 from tests.support.hub_stand_in import StandIn
 from tests.support.paths import ROOT
@@ -52,11 +55,14 @@ def test_a_data_set_is_downloaded_once(stand_in, tmp_path, capsys, source):
     root = tmp_path / "new" / "world"
     hub.fetch(source, root)
     assert same(root, FILES)
-    assert capsys.readouterr().err == f"downloading {source}: 3 files, 0.0 MB\n"
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == f"downloading {source}: 3 files, 0.0 MB"
+    assert last.startswith(f"downloading {source}: 0.0 MB/0.0 MB in ")
     asked = len(stand_in.requests)
     hub.fetch(source, root)
     assert len(stand_in.requests) == asked  # no network
-    (root / "images/one.npy").unlink()
+    (root / "images/one.npy").write_bytes(BIG[:-1])
+    (root / "empty.txt").unlink()
     hub.fetch(source, root)
     assert same(root, FILES)
     assert stand_in.ranges("mentions.jsonl") == [None]  # what is whole is kept
@@ -73,13 +79,7 @@ def test_another_data_set_or_a_users_file_is_not_overwritten(stand_in, tmp_path)
     assert (tmp_path / "mine/mentions.jsonl").read_text() == "my own"
 
 
-def test_a_transfer_that_breaks_off_goes_on(stand_in, tmp_path):
-    stand_in.cuts["images/one.npy"] = 3 * STEP
-    hub.fetch(f"hub:{ID}", tmp_path / "root")
-    assert same(tmp_path / "root", FILES)
-    assert stand_in.ranges("cdn/datasets/someone/world/images/one.npy") == [None, "bytes=3000-"]
-
-
+PARTS = ".cache/huggingface/download/**/*.incomplete"  # the client's files on their way
 KILLED = f"""
 import sys
 from pathlib import Path
@@ -90,7 +90,7 @@ hub.fetch(sys.argv[1], Path(sys.argv[2]))
 """
 
 
-def test_a_killed_download_goes_on_where_it_was(stand_in, tmp_path):
+def test_a_killed_download_keeps_its_whole_files(stand_in, tmp_path):
     stand_in.silent["images/one.npy"] = 4 * STEP
     root = tmp_path / "root"
     environment = os.environ | {"HF_ENDPOINT": stand_in.address}
@@ -98,7 +98,11 @@ def test_a_killed_download_goes_on_where_it_was(stand_in, tmp_path):
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            if any(part.stat().st_size >= 4 * STEP for part in root.glob(".hub/*.part")):
+            if (
+                not stand_in.silent
+                and any(root.glob(PARTS))
+                and all((root / name).exists() for name in ("mentions.jsonl", "empty.txt"))
+            ):
                 break
             time.sleep(0.02)
         told = refusal(lambda: hub.fetch(f"hub:{ID}", root))
@@ -106,8 +110,8 @@ def test_a_killed_download_goes_on_where_it_was(stand_in, tmp_path):
     assert "another process is downloading it" in told
     hub.fetch(f"hub:{ID}", root)
     assert same(root, FILES)
-    assert stand_in.ranges("one.npy")[-1] == "bytes=4000-"
-    assert list(root.glob(".hub/*.part")) == []
+    assert stand_in.ranges("mentions.jsonl") == [None]
+    assert list(root.glob(PARTS)) == []
 
 
 @pytest.mark.parametrize("file", ["images/one.npy", "mentions.jsonl"])
@@ -124,8 +128,8 @@ def test_a_damaged_file_is_refused_and_fetched_anew(stand_in, tmp_path, file):
 @pytest.mark.parametrize(
     ("source", "status", "code", "told"),
     [
-        ("hub:no/such", 401, "", "no data set that the Hugging Face hub knows"),
-        ("hub:no/such", 404, "RepoNotFound", "no data set that the Hugging Face hub knows"),
+        ("hub:no/such", 401, "", "the Hugging Face hub knows nothing of this name"),
+        ("hub:no/such", 404, "RepoNotFound", "the Hugging Face hub knows nothing of this name"),
         ("hub:no/such", 403, "GatedRepo", "gated on the hub; log in"),
         ("hub:no/such", 500, "", "the Hugging Face hub answered with 500"),
         (f"hub:{ID}@nonsense", 0, "", "no such revision"),
@@ -173,7 +177,7 @@ def encoder(stand_in, tmp_path) -> Path:
     return folder
 
 
-NEEDED = ("config.json", hf.WEIGHTS)
+NEEDED = ("config.json",)
 
 
 def test_an_encoder_resolves_from_the_hub(stand_in, encoder):
@@ -189,9 +193,8 @@ def test_an_encoder_resolves_from_the_hub(stand_in, encoder):
 
 def test_an_encoder_of_the_wrong_length_is_refused(stand_in, encoder):
     stand_in.short.add("model.safetensors")
-    with pytest.raises(UserError, match="tiny/bert") as caught:
-        hf.resolve("tiny/bert", NEEDED)
-    assert "\n" not in str(caught.value)
+    told = refusal(lambda: hf.resolve("tiny/bert", NEEDED))
+    assert "encoder tiny/bert: the transfer broke off; run again" in told
     stand_in.short.clear()
     assert hf.fingerprint(hf.resolve("tiny/bert", NEEDED)) == hf.fingerprint(encoder)
 
@@ -208,3 +211,45 @@ def test_a_damaged_encoder_is_refused_and_fetched_anew(stand_in, encoder, file):
     assert len(list(cache.glob("blobs/*"))) == 1  # the other file's
     stand_in.damaged.clear()
     assert hf.fingerprint(hf.resolve("tiny/bert", NEEDED)) == hf.fingerprint(encoder)
+
+
+def test_a_full_disk_gets_one_line(stand_in, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    assert "No space left on device" in refusal(lambda: hub.fetch(f"hub:{ID}", tmp_path))
+
+
+OTHER_WEIGHTS = ("tf_model.h5", "flax_model.msgpack", "onnx/model.safetensors", "rust_model.ot")
+
+
+@pytest.mark.parametrize("form", ["model.safetensors", "pytorch_model.bin"])
+def test_only_the_weights_that_are_read_are_downloaded(stand_in, encoder, form):
+    """Safetensors where there are some, else PyTorch's file as older checkpoints have it."""
+    files = stand_in.repositories["models", "tiny/bert"]
+    files |= dict.fromkeys(OTHER_WEIGHTS, b"large")
+    if form == "pytorch_model.bin":
+        pytest.importorskip("torch", reason="PyTorch's files are read by torch alone")
+        files[form] = pickled(encoder)
+        del files["model.safetensors"]
+    else:
+        files["pytorch_model.bin"] = b"large"
+    folder = hf.resolve("tiny/bert", NEEDED)
+    assert {path.name for path in folder.iterdir()} == {"config.json", form}
+    arrays = golden("uncased")
+    keys = ("input_ids", "attention_mask", "token_type_ids")
+    assert_same(load_bert(folder), arrays, **{key: arrays[key] for key in keys})
+    asked = len(stand_in.requests)
+    assert hf.resolve("tiny/bert", NEEDED) == folder
+    assert len(stand_in.requests) == asked  # no network
+
+
+def test_without_torch_nothing_is_downloaded_that_needs_it(stand_in, encoder, monkeypatch):
+    files = stand_in.repositories["models", "tiny/bert"]
+    files["pytorch_model.bin"] = files.pop("model.safetensors")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    told = refusal(lambda: hf.resolve("tiny/bert", NEEDED))
+    assert "pip install 'drin-jax[detector]'" in told
+    assert "or convert them to safetensors" in told
+    assert not stand_in.ranges("pytorch_model.bin")

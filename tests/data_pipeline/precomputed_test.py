@@ -8,6 +8,7 @@ import pytest
 
 from data_pipeline.pictures import precomputed
 from data_pipeline.schema import UserError
+from tests.support.tolerance import assert_close
 
 
 def _arrays() -> dict[str, np.ndarray]:
@@ -41,9 +42,9 @@ def test_vectors_come_ready_for_the_edges(tmp_path: Path) -> None:
     """CLIP's at unit length, objects as the score-weighted mean of unit vectors; c has none."""
     features = precomputed.load(_file(tmp_path))
     half = 1 / np.sqrt(2)
-    np.testing.assert_allclose(features.unit_clip_image, [[1, 0], [0, 1], [half, half]], atol=1e-6)
-    np.testing.assert_allclose(features.unit_clip_text, [[1, 0], [half, half]], atol=1e-6)
-    np.testing.assert_allclose(features.objects_mean, [[2 / 3, 1 / 3], [1, 0], [0, 0]], atol=1e-6)
+    assert_close(features.unit_clip_image, [[1, 0], [0, 1], [half, half]])
+    assert_close(features.unit_clip_text, [[1, 0], [half, half]])
+    assert_close(features.objects_mean, [[2 / 3, 1 / 3], [1, 0], [0, 0]])
 
 
 def test_saved_arrays_load_again(tmp_path: Path) -> None:

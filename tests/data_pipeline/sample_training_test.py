@@ -21,11 +21,12 @@ from data_pipeline.sample import tiny_bert, world
 from data_pipeline.schema import UserError
 from drin_jax.encoders.clip import load_clip
 from drin_jax.encoders.clip_encoder import ClipEncoder
+from drin_jax.encoders.hf import load_tokenizer
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
-from drin_jax.encoders.tokenizers import load_tokenizer
 from tests.golden.make_sample import byte_pairs, training
 from tests.golden.make_sample import lessons as lesson_maker
 from tests.golden.make_sample.lessons import CONCEPTS, FACETS, UNTOLD, Captions, Lessons
+from tests.support.tolerance import assert_close
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def lessons() -> Lessons:
 def test_cosine_loss_weighs_pairs_with_and_without_something_in_common_alike() -> None:
     x = jnp.array([[2.0, 0.0], [0.0, 3.0]])
     y = jnp.array([[1.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
-    np.testing.assert_allclose(training.cosines(x, y), [[1, 0.6, 0], [0, 0.8, 0]], atol=1e-6)
+    assert_close(training.cosines(x, y), [[1, 0.6, 0], [0, 0.8, 0]])
     target = jnp.array([[1.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
     near, far = (0 + 0.1**2) / 2, 0.8**2 / 4
     assert float(training.cosine_loss(x, y, target)) == pytest.approx(near + far, rel=1e-5)
@@ -65,7 +66,7 @@ def test_what_two_pictures_have_in_common() -> None:
     assert hot.shape == (4, len(kinds) + 2 * len(colours))
     half = 0.5**0.5
     shared = [[1, 0.5, half, 0], [0.5, 1, 0, 0], [half, 0, 1, 0], [0, 0, 0, 1]]
-    np.testing.assert_allclose(training.cosines(hot, hot), shared, atol=1e-6)
+    assert_close(training.cosines(hot, hot), shared)
 
 
 def test_lessons_know_what_is_on_a_picture(lessons: Lessons) -> None:

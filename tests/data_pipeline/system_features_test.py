@@ -21,6 +21,7 @@ from tests.data_pipeline.store_writer_test import kills
 from tests.extract.prepare_release_test import config as release_config
 from tests.support import picture_world, release_fixtures
 from tests.support.fixtures import refusal, tiny_store
+from tests.support.tolerance import assert_close
 
 BOTH = ("tokens", "regions")
 
@@ -139,12 +140,12 @@ def test_added_to_a_store_after_a_kill(
     for i, (first, last) in enumerate(store.array("mention_span")):
         own = tokens[offsets[i] : offsets[i + 1]]
         pooled = store.array("mention_text")[i]  # the mean over the mention's tokens
-        np.testing.assert_allclose(own[first:last].mean(0), pooled, atol=1e-5)
-        np.testing.assert_allclose(own[0], store.array("mention_text_edge")[i], atol=1e-5)
+        assert_close(own[first:last].mean(0), pooled)
+        assert_close(own[0], store.array("mention_text_edge")[i])
     has, row = store.array("mention_has_image"), store.array("mention_region_row")
     np.testing.assert_array_equal(row >= 0, has)
     means = store.array("mention_regions").mean(1)
-    np.testing.assert_allclose(means[row[has]], store.array("mention_image")[has], atol=1e-5)
+    assert_close(means[row[has]], store.array("mention_image")[has])
     # A store that holds more than a config asks for is that config's store all the same.
     config.encoders.tokens = config.encoders.regions = False
     assert extract.prepare(config, workdir).specs == store.specs

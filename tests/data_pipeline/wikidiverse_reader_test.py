@@ -174,7 +174,7 @@ def test_files_may_lie_in_folders_and_texts_in_the_long_table(
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(files, "LONG_FILE", 0)
     assert read("wikidiverse", tmp_path) == corpus
-    assert "reading wikipedia_entity2imgs.tsv: 0.0 GB\n" in capsys.readouterr().err
+    assert "reading wikipedia_entity2imgs.tsv: 0.0 MB\n" in capsys.readouterr().err
     assert {"lists/train_w_10cands.json", "tables/wikipedia_entity2imgs.tsv"} <= {*corpus.sources}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import tempfile
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from data_pipeline import hub
 from data_pipeline.schema import UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.bert import load_bert
 from tests.support.paths import GOLDEN, SHARED
-
-ATOL = 2e-5  # of hidden states of order 1, float32, up to 12 layers
+from tests.support.tolerance import assert_close
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
@@ -68,9 +69,9 @@ def assert_same(model, theirs: dict[str, np.ndarray], **given: np.ndarray) -> No
     arrays = {key: jnp.asarray(value, jnp.int32) for key, value in given.items()}
     hidden, pooled = jax.jit(lambda **kwargs: model(**kwargs))(**arrays)
     real = given["attention_mask"][..., None]
-    np.testing.assert_allclose(hidden * real, theirs["hidden"] * real, rtol=0, atol=ATOL)
+    assert_close(hidden * real, theirs["hidden"] * real)
     if "pooled" in theirs:
-        np.testing.assert_allclose(pooled, theirs["pooled"], rtol=0, atol=ATOL)
+        assert_close(pooled, theirs["pooled"])
 
 
 @pytest.mark.parametrize("name", ["uncased", "gelu_new"])
@@ -147,8 +148,8 @@ def test_first_only_is_the_first_row(tmp_path):
     hidden, pooled = jax.jit(lambda *given: model(*given))(ids, mask)
     first, first_pooled = jax.jit(lambda *given: model(*given, first_only=True))(ids, mask)
     assert first.shape == (3, 1, 32)
-    np.testing.assert_allclose(first, hidden[:, :1], atol=1e-5)
-    np.testing.assert_allclose(first_pooled, pooled, atol=1e-5)
+    assert_close(first, hidden[:, :1])
+    assert_close(first_pooled, pooled)
 
 
 def test_bfloat16_is_near_float32_and_keeps_norms_in_float32(tmp_path):
@@ -235,13 +236,64 @@ def test_damaged_files_are_named(damage, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def pickled(folder: Path) -> bytes:
+    """The weights of a checkpoint folder as PyTorch's own file."""
+    import torch
+
+    tensors = {
+        name: torch.from_numpy(x) for name, x in load_file(folder / "model.safetensors").items()
+    }
+    torch.save(tensors, folder / "pytorch_model.bin")
+    return (folder / "pytorch_model.bin").read_bytes()
+
+
+def test_pytorchs_file_is_read_where_there_are_no_safetensors(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch's files are read by torch alone")
+    folder = write_checkpoint(tmp_path / "bert")
+    safe = hf.fingerprint(folder)
+    pickled(folder)
+    assert hf.fingerprint(folder) == safe  # of what is read
+    (folder / "model.safetensors").unlink()
+    assert hf.fingerprint(hf.resolve(folder, ("config.json",))) != safe
+    arrays = golden("uncased")
+    keys = ("input_ids", "attention_mask", "token_type_ids")
+    assert_same(load_bert(folder), arrays, **{key: arrays[key] for key in keys})
+    torch.save({"epoch": 3}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: holds no state dict"):
+        load_bert(folder)
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(torch, "__version__", "2.5.1+cpu")
+        with pytest.raises(UserError, match=r"install 2\.6 or later"):
+            load_bert(folder)
+
+
+def test_code_in_pytorchs_file_is_not_run(tmp_path):
+    pytest.importorskip("torch", reason="PyTorch's files are read by torch alone")
+    folder = write_checkpoint(tmp_path / "bert")
+    (folder / "model.safetensors").unlink()
+    done = tmp_path / "done"
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (done,))
+
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Evil()}))
+    with pytest.raises(UserError, match="not a whole file of weights") as caught:
+        load_bert(folder)
+    assert "\n" not in str(caught.value)
+    assert not done.exists()
+    pickle.loads((folder / "pytorch_model.bin").read_bytes())
+    assert done.exists()  # it would have been
+
+
 def test_resolve_takes_folders_and_refuses_what_is_none(tmp_path):
-    files = ("config.json", hf.WEIGHTS)
+    files = ("config.json",)
     folder = write_checkpoint(tmp_path / "bert")
     assert hf.resolve(folder, files) == folder
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "tf_model.h5")
     for name, told in [
-        (folder, "no model.safetensors or .* convert"),
+        (folder, "no model.safetensors, .* convert"),
         (tmp_path / "nowhere", "does not exist"),
         (folder / "config.json", "is a file"),
         ("two words", "check the name"),
@@ -260,7 +312,7 @@ def test_hub_that_does_not_answer(listening, tmp_path, monkeypatch):
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr(hf, "_SECONDS", 0.2)
+        monkeypatch.setattr(hub, "_SECONDS", 0.2)
         with pytest.raises(UserError, match="hub cannot be reached") as caught:
             hf.resolve("bert-base-cased", ("config.json",))
         assert "\n" not in str(caught.value)
@@ -275,7 +327,7 @@ def test_hub_cache_is_used_without_the_network(tmp_path, monkeypatch):
     (repository / "refs/main").write_text(commit)
     (repository / "snapshots").mkdir()
     folder = write_checkpoint(repository / "snapshots" / commit)
-    assert hf.resolve("some/bert", ("config.json", hf.WEIGHTS)).samefile(folder)
+    assert hf.resolve("some/bert", ("config.json",)).samefile(folder)
 
 
 def test_fingerprint_follows_the_bytes_not_the_place(tmp_path):

@@ -10,11 +10,11 @@ from flax import nnx
 
 from benchmarks.random_module import random_module
 from data_pipeline.schema import UserError
-from drin_jax.encoders.clip import Clip, load_clip, save_clip
-from drin_jax.encoders.clip_config import ClipConfig, TextConfig, VisionConfig
+from drin_jax.encoders.clip import Clip, ClipConfig, TextConfig, VisionConfig, load_clip
+from tests.golden.make_sample.saved_encoders import save_clip
 from tests.support.picture_checkpoints import END, golden, weights, write_checkpoint
+from tests.support.tolerance import assert_close
 
-HIDDEN, EMBEDDING = 2e-5, 1e-5  # of values of order 1 to 10, float32, up to 12 layers
 SMALL = ClipConfig(
     TextConfig(30, 16, 24, 1, 2, 12, eos_token_id=29),
     VisionConfig(16, 24, 1, 2, 3, 12, 4),
@@ -40,8 +40,8 @@ def test_golden_hidden_states_and_embeddings(tmp_path):
     text = nnx.jit(lambda model, x: (model.text(x)[0], model.encode_text(x)))(model, ids)
     picture = nnx.jit(lambda model, x: (model.vision(x)[0], model.encode_pixels(x)))(model, pixels)
     for name, (hidden, embedding) in {"text": text, "picture": picture}.items():
-        np.testing.assert_allclose(hidden, arrays[f"{name}_hidden"], rtol=0, atol=HIDDEN)
-        np.testing.assert_allclose(embedding, arrays[f"{name}_embedding"], rtol=0, atol=EMBEDDING)
+        assert_close(hidden, arrays[f"{name}_hidden"])
+        assert_close(embedding, arrays[f"{name}_embedding"])
 
 
 LIVE = {
@@ -72,8 +72,7 @@ def test_live_pytorch(name):
 
     for what, (ours, theirs) in compare_clip(LIVE[name], pictures=1, texts=3, tokens=21).items():
         assert np.abs(theirs).max() > 1, what
-        atol = HIDDEN if what.endswith("hidden") else EMBEDDING
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol, err_msg=what)
+        assert_close(ours, theirs, what)
 
 
 def test_what_follows_the_end_of_a_text_counts_for_nothing(model):
@@ -81,7 +80,7 @@ def test_what_follows_the_end_of_a_text_counts_for_nothing(model):
     whole = encode_text(model, jnp.asarray(ids))
     for row, end in ((0, 4), (1, 1)):
         alone = encode_text(model, jnp.asarray(ids[row : row + 1, :end]))
-        np.testing.assert_allclose(alone[0], whole[row], rtol=0, atol=1e-6)
+        assert_close(alone[0], whole[row])
 
 
 def test_one_token_alone_is_that_token_of_all(model):
@@ -90,10 +89,10 @@ def test_one_token_alone_is_that_token_of_all(model):
     vision = nnx.jit(lambda model, x, only: model.vision(x, pooled_only=only), static_argnums=2)
     hidden, pooled = text(model, ids, False)
     np.testing.assert_array_equal(pooled, np.asarray(hidden)[[0, 1], [3, 1]])
-    np.testing.assert_allclose(text(model, ids, True)[1], pooled, rtol=0, atol=1e-6)
+    assert_close(text(model, ids, True)[1], pooled)
     pixels = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 12, 3)), jnp.float32)
     pooled, only = (vision(model, pixels, flag)[1] for flag in (False, True))
-    np.testing.assert_allclose(only, pooled, rtol=0, atol=1e-6)
+    assert_close(only, pooled)
 
 
 def test_every_weight_learns_and_a_saved_model_comes_back(model, tmp_path):
@@ -121,10 +120,9 @@ def test_transformers_reads_what_we_save(model, tmp_path):
     theirs, told = transformers.CLIPModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(told.values()), told
     ids = torch.tensor([[4, 9, 2, 29]])
-    np.testing.assert_allclose(
+    assert_close(
         theirs.eval().get_text_features(ids).pooler_output.detach(),
         encode_text(model, jnp.asarray(ids.numpy())),
-        atol=EMBEDDING,
     )
 
 

@@ -14,11 +14,11 @@ from drin_jax.encoders.resnet import (
     convolve,
     load_resnet,
     max_pool,
-    save_resnet,
 )
+from tests.golden.make_sample.saved_encoders import save_resnet
 from tests.support.picture_checkpoints import golden, weights, write_checkpoint
+from tests.support.tolerance import assert_close
 
-REGIONS, POOLED = 2e-5, 1e-5  # of values of order 1 to 10, float32
 SMALL = ResNetConfig(
     embedding_size=4, hidden_sizes=(8, 12), depths=(1, 2), layer_type="basic", hidden_act="silu"
 )
@@ -38,8 +38,8 @@ def test_golden_regions_and_pooled(tmp_path):
     assert np.abs(arrays["regions"]).max() > 1
     model = load_resnet(write_checkpoint(tmp_path / "resnet", "resnet"))
     regions, pooled = run(model, jnp.asarray(arrays["pixels"]))
-    np.testing.assert_allclose(regions, arrays["regions"], rtol=0, atol=REGIONS)
-    np.testing.assert_allclose(pooled, arrays["pooled"], rtol=0, atol=POOLED)
+    assert_close(regions, arrays["regions"])
+    assert_close(pooled, arrays["pooled"])
 
 
 TINY = {"embedding_size": 8, "hidden_sizes": [16, 24, 32], "depths": [1, 2, 1]}
@@ -62,17 +62,16 @@ def test_live_pytorch(name):
 
     shape, side = LIVE[name]
     pairs = compare_resnet(shape, pictures=1, side=side)
-    for (what, (ours, theirs)), atol in zip(pairs.items(), (REGIONS, POOLED), strict=True):
-        scale = max(1, np.abs(theirs).max() / 10)  # random weights: ResNet-50's map reaches 30
+    for what, (ours, theirs) in pairs.items():
         assert np.abs(theirs).max() > 0.5, what
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol * scale, err_msg=what)
+        assert_close(ours, theirs, what)
 
 
 def test_regions_are_row_by_row_and_pooled_is_their_mean(model):
     pixels = np.random.default_rng(0).normal(size=(1, 96, 32, 3)).astype(np.float32)
     regions, pooled = map(np.asarray, run(model, jnp.asarray(pixels)))
     assert regions.shape == (1, 12 * 4, 12)
-    np.testing.assert_allclose(pooled, regions.mean(1), atol=1e-6)
+    assert_close(pooled, regions.mean(1))
     # A change at the upper right corner is seen at the end of the first row, not at its start.
     pixels[0, 0, 31] += 3
     changed, _ = run(model, jnp.asarray(pixels))
@@ -102,7 +101,7 @@ def test_convolution_by_hand(size, stride):
     assert ours.shape == (1, 8 // stride + 1, 9 // stride + 1, 3)
     for i, j in ((0, 0), (1, 2), (ours.shape[1] - 1, ours.shape[2] - 1)):
         patch = padded[i * stride : i * stride + size, j * stride : j * stride + size]
-        np.testing.assert_allclose(ours[0, i, j], np.tensordot(patch, kernel, 3), atol=1e-5)
+        assert_close(ours[0, i, j], np.tensordot(patch, kernel, 3))
 
 
 def test_every_weight_learns_and_a_saved_model_comes_back(model, tmp_path):
@@ -135,7 +134,7 @@ def test_transformers_reads_what_we_save(model, tmp_path):
     pixels = np.random.default_rng(0).normal(size=(1, 40, 40, 3)).astype(np.float32)
     with torch.no_grad():
         pooled = theirs.eval()(channels_first(pixels)).pooler_output.flatten(1)
-    np.testing.assert_allclose(run(model, jnp.asarray(pixels))[1], pooled, rtol=0, atol=POOLED)
+    assert_close(run(model, jnp.asarray(pixels))[1], pooled)
 
 
 def test_bfloat16_is_near_float32(tmp_path):

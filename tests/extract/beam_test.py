@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data_pipeline.schema import UserError
@@ -13,6 +12,7 @@ from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import Stages
 from drin_jax.extract.tables import shard_file
 from tests.support import commands, picture_world
+from tests.support.tolerance import assert_close
 
 pytest.importorskip(
     "apache_beam", reason="extra beam; `make test` installs it unless BEAM= is empty"
@@ -44,9 +44,7 @@ def test_shards_made_by_beam_give_the_store_of_one_machine(world: Path, tmp_path
     taken = extract.prepare(config, tmp_path / "work", tmp_path / "shards")
     here = extract.prepare(config, tmp_path / "here")
     for name in here.specs:
-        np.testing.assert_allclose(
-            taken.array(name), here.array(name), atol=1e-6, err_msg=f"{name} differs"
-        )
+        assert_close(taken.array(name), here.array(name), f"{name} differs")
     assert taken.report["counts"] == here.report["counts"]
     assert Store.open(tmp_path / "work" / "store").made_from == here.made_from
     _refuses_foreign_shards(world, tmp_path)

@@ -5,6 +5,7 @@ import pytest
 
 from drin_jax.extract import edges as module
 from drin_jax.extract.edges import edges
+from tests.support.tolerance import assert_close
 
 
 def _tables(rng: np.random.Generator, mentions: int, entities: int) -> dict[str, np.ndarray]:
@@ -43,9 +44,9 @@ def test_each_relation_compares_its_own_ends(monkeypatch: pytest.MonkeyPatch) ->
                 float(m["mention_objects"] @ e["entity_objects"]),
             ]
             expected = expected if entity >= 0 else [0.0] * 4
-            np.testing.assert_allclose(found[i, :, j], expected, atol=1e-6)
+            assert_close(found[i, :, j], expected)
     monkeypatch.setattr(module, "PAIRS", 2)
-    np.testing.assert_allclose(edges(tables.__getitem__, mentions, candidates), found, atol=1e-6)
+    assert_close(edges(tables.__getitem__, mentions, candidates), found)
 
 
 def test_without_pictures_only_the_text_edge_is_there() -> None:

@@ -13,6 +13,7 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract
 from tests.support import commands, picture_world
+from tests.support.tolerance import assert_close
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_killed_extractions_go_on_without_repeating_a_finished_shard(
     store.verify()
     for name in peace.specs:
         if name.endswith(("text", "edge", "edges", "image", "objects")):  # other batch mates
-            np.testing.assert_allclose(store.array(name), peace.array(name), atol=2e-5)
+            assert_close(store.array(name), peace.array(name))
         else:
             np.testing.assert_array_equal(store.array(name), peace.array(name))
     assert not (workdir / "store.partial").exists()

@@ -17,6 +17,7 @@ from drin_jax.encoders.resnet_encoder import ResNetEncoder
 from drin_jax.extract.edges import edges
 from tests.support import commands, picture_world, tiny_encoders
 from tests.support.odd_pictures import write_all
+from tests.support.tolerance import assert_close
 
 ENTITIES, MENTIONS = 8, 12
 
@@ -70,13 +71,13 @@ def test_every_picture_feature_is_the_encoders_own(
     processors = images.processor(clip.preprocessor, "here")
     row, file = by_id(store, "mention")["m3"], world / "images" / "m3.jpg"
     wanted = resnet.encode(pixels(file, papers))["pooled"][0]
-    np.testing.assert_allclose(store.array("mention_image")[row], wanted, atol=1e-6)
+    assert_close(store.array("mention_image")[row], wanted)
     wanted = clip.encode_pictures(pixels(file, processors))[0]
     wanted /= np.linalg.norm(wanted)
-    np.testing.assert_allclose(store.array("mention_clip_image")[row], wanted, atol=1e-6)
+    assert_close(store.array("mention_clip_image")[row], wanted)
     wanted = clip.encode_texts(["Here is Name 0 in sentence 3."])[0]
     wanted /= np.linalg.norm(wanted)
-    np.testing.assert_allclose(store.array("mention_clip_text")[row], wanted, atol=1e-6)
+    assert_close(store.array("mention_clip_text")[row], wanted)
 
 
 def test_vv_is_equation_11_on_crops_of_the_originals(
@@ -112,10 +113,10 @@ def test_stored_edges_are_those_of_the_candidates_and_of_the_gold(workdir: Path)
     store = Store.open(workdir / "store")
     mention, candidates = store.array("train_mention"), store.array("train_candidates")
     stored = store.array("train_edges")
-    np.testing.assert_allclose(stored, edges(store.array, mention, candidates), atol=1e-6)
+    assert_close(stored, edges(store.array, mention, candidates))
     gold = np.asarray(store.array("train_gold_entity"))[:, None]
     wanted = edges(store.array, mention, gold)[:, :, 0]
-    np.testing.assert_allclose(store.array("train_gold_edges"), wanted, atol=1e-6)
+    assert_close(store.array("train_gold_edges"), wanted)
     assert (np.abs(stored) > 1e-3).any((0, 2)).all()  # every relation is there
 
 
@@ -201,7 +202,7 @@ def test_the_processors_preprocessing_is_another_store(
     assert recipe.shortest == tiny_encoders.SIDE
     wanted = resnet.encode(pixels(world / "images" / "m3.jpg", recipe))["pooled"][0]
     row = by_id(store, "mention")["m3"]
-    np.testing.assert_allclose(store.array("mention_image")[row], wanted, atol=1e-6)
+    assert_close(store.array("mention_image")[row], wanted)
     config.data.store = str(workdir / "store")
     with pytest.raises(UserError, match=r"image\.preprocess was \"paper\", is \"processor\""):
         extract.prepare(config, tmp_path / "other")
@@ -223,8 +224,8 @@ def test_candidates_by_vectors_are_the_nearest_of_the_whole_base(
     near = near[store.array("train_mention")]
     found = store.array("train_candidates")
     scores = store.array("train_retrieval_score")
-    np.testing.assert_allclose(scores, -np.sort(-near, axis=1)[:, :3], atol=1e-5)
-    np.testing.assert_allclose(np.take_along_axis(near, found, 1), scores, atol=1e-5)
+    assert_close(scores, -np.sort(-near, axis=1)[:, :3])
+    assert_close(np.take_along_axis(near, found, 1), scores)
     # The name that the method had before, in a config or in a store, means the same.
     meta = json.loads((store.path / "store.json").read_text())
     assert meta["made_from"]["retrieval.method"] == "vectors"

@@ -13,6 +13,7 @@ from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.resnet_encoder import ResNetEncoder
 from tests.data_pipeline.readers_test import WIKIMEL
 from tests.support import commands, tiny_encoders
+from tests.support.tolerance import assert_close
 
 PICTURES = 38
 MENTIONS = 69  # of the samples with these pictures, ten of them published test mentions
@@ -84,9 +85,9 @@ def _compare_with_one_picture_alone(store: Store, world: Path, encoders: dict[st
         picture = file.convert("RGB")
     resnet = ResNetEncoder(encoders["encoders.image"])
     alone = resnet.encode(images.plain(tiny_encoders.SIDE)(picture)[None])["pooled"][0]
-    np.testing.assert_allclose(store.array("mention_image")[0], alone, atol=1e-5)
+    assert_close(store.array("mention_image")[0], alone)
     clip = ClipEncoder(encoders["encoders.clip"])
     pixels = images.processor(clip.preprocessor, "here")(picture)
     alone = clip.encode_pictures(pixels[None])[0]
     alone /= np.linalg.norm(alone)
-    np.testing.assert_allclose(store.array("mention_clip_image")[0], alone, atol=1e-5)
+    assert_close(store.array("mention_clip_image")[0], alone)

@@ -9,6 +9,7 @@ import pytest
 from data_pipeline.schema import PADDING, UserError
 from drin_jax.extract import vector_retrieval
 from drin_jax.extract.vector_retrieval import by_vectors
+from tests.support.tolerance import assert_close
 
 
 def vectors(n: int, d: int, seed: int) -> np.ndarray:
@@ -30,7 +31,7 @@ def test_top_r_is_the_sort_of_all_cosines(chunk: int, monkeypatch: pytest.Monkey
     full = cosines(queries, keys)
     expected = np.argsort(-full, axis=1, kind="stable")[:, :30]
     np.testing.assert_array_equal(rows, expected)
-    np.testing.assert_allclose(scores, np.take_along_axis(full, expected, 1), atol=1e-6)
+    assert_close(scores, np.take_along_axis(full, expected, 1))
 
 
 def test_equal_vectors_are_in_the_order_of_the_entities() -> None:
@@ -66,7 +67,7 @@ def test_lengths_do_not_count_however_large_or_small() -> None:
     expected = by_vectors(queries, keys, 10)
     rows, scores = by_vectors(queries, keys * length, 10)
     np.testing.assert_array_equal(rows, expected[0])
-    np.testing.assert_allclose(scores, expected[1], atol=1e-6)
+    assert_close(scores, expected[1])
 
 
 def test_keys_may_be_a_memory_map_and_compile_once(

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 
 from data_pipeline.pictures import images
+from data_pipeline.progress import Progress
 from data_pipeline.sample import drawing, tiny_bert
 from data_pipeline.sample import lexicon as words
 from tests.golden.make_sample import byte_pairs
@@ -139,7 +138,9 @@ class Captions:
 def make(seed: int, n: int) -> Lessons:
     """n pictures drawn from `seed`, with everything there is to know of them."""
     rng = np.random.default_rng([seed, 3])
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        drawn = bar.track(draw(rng, n), total=n, description="drawing pictures to learn from")
-        return collect(list(drawn))
+    drawn = []
+    with Progress("drawing pictures to learn from", n, unit="pictures") as bar:
+        for picture in draw(rng, n):
+            drawn.append(picture)
+            bar.advance()
+    return collect(drawn)

@@ -35,13 +35,13 @@ from data_pipeline.progress import Progress
 from data_pipeline.sample import world
 from data_pipeline.schema import UserError
 from drin_jax import command
-from drin_jax.encoders.clip import Clip, save_clip
-from drin_jax.encoders.clip_config import ClipConfig, TextConfig, VisionConfig
-from drin_jax.encoders.resnet import ResNet, ResNetConfig, save_resnet
-from drin_jax.encoders.tokenizers import load_tokenizer
+from drin_jax.encoders.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from drin_jax.encoders.hf import load_tokenizer
+from drin_jax.encoders.resnet import ResNet, ResNetConfig
 from tests.golden.make_sample import byte_pairs
 from tests.golden.make_sample import lessons as lesson_maker
 from tests.golden.make_sample.lessons import FACETS, UNTOLD, Captions, Lessons
+from tests.golden.make_sample.saved_encoders import save_clip, save_resnet
 
 SIDE = 64
 MEAN, STD = 0.45, 0.25  # of all channels
