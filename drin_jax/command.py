@@ -8,7 +8,6 @@ import logging as python_logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -19,7 +18,6 @@ from ml_collections import ConfigDict, config_flags
 
 from data_pipeline.files import write_json
 from data_pipeline.schema import UserError
-from drin_jax.parallel import multihost
 
 FLAGS = flags.FLAGS
 
@@ -86,11 +84,8 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
     except (SyntaxError, ImportError, NameError) as error:
         _fail(f"the config file does not load: {error}", 2)
     try:
-        code = main(*values) or 0
-        multihost.part()
-        sys.exit(code)
+        sys.exit(main(*values) or 0)
     except _Left as left:
-        multihost.leave(f"stopped by {signal.Signals(left.number).name}", left.number + 128)
         _end(left.number + 128)
     except UserError as error:
         _fail(str(error), 1)
@@ -100,16 +95,6 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
         if "Failed loading config file" in str(error):  # told at the first use of the flag only
             _fail(_flag_message(error), 2)
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
-    except SystemExit:  # training that was stopped, in all processes at the same step
-        multihost.part()
-        raise
-    except Exception as error:
-        if multihost.count() == 1:
-            raise
-        multihost.await_news()
-        traceback.print_exc()
-        multihost.leave(f"{type(error).__name__}: {error}", 1)
-        _end(1)
 
 
 def _hush() -> None:
@@ -135,11 +120,11 @@ class _Left(SystemExit):
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough
     raise _Left(number)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    multihost.leave(message, code)
     print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
     _end(code)
 

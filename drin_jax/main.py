@@ -14,20 +14,20 @@ and its own number, which the scripts of launch/ do:
 """
 
 from drin_jax import command
-from drin_jax.parallel import multihost, process_flags
+from drin_jax.parallel import multihost
 
 
 def main() -> None:
     """Run the experiment that the flags describe."""
     config, workdir = command.config_and_workdir()
-    multihost.join(process_flags.place(), command.flat(config))
-    from drin_jax import compilation_cache
-    from drin_jax.run import execute  # jax, flax and orbax load only when there is work
+    with multihost.joined(multihost.rank(), command.flat(config)):
+        from drin_jax import compilation_cache
+        from drin_jax.run import execute  # jax, flax and orbax load only when there is work
 
-    compilation_cache.switch_on()
-    execute(config, workdir)
+        compilation_cache.switch_on()
+        execute(config, workdir)
 
 
 if __name__ == "__main__":
-    process_flags.define()
+    multihost.define_flags()
     command.run(main)

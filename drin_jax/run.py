@@ -17,7 +17,7 @@ from rich.console import Console
 from data_pipeline.loader import TrainOrder
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command, extract, models, shared_folders
+from drin_jax import command, extract, models
 from drin_jax.config import check
 from drin_jax.evaluation import report
 from drin_jax.evaluation.evaluate import (
@@ -29,6 +29,7 @@ from drin_jax.evaluation.evaluate import (
 )
 from drin_jax.explain import linked
 from drin_jax.models.graph import RELATIONS
+from drin_jax.parallel import multihost
 from drin_jax.training import device_tables
 from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.loop import Trainer
@@ -41,8 +42,10 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Prepare, train, evaluate and report; returns what `report.json` holds."""
     began = time.perf_counter()
     check(config)
-    shared_folders.claim(workdir, config)
-    store = shared_folders.prepare(config, workdir, models.needs(config.model.name, 1))
+    if jax.process_index() == 0:
+        command.claim_workdir(workdir, config)
+    multihost.check_shared(workdir)
+    store = _prepare(config, workdir)
     extract.say(extract.describe(store))
     prepared = time.perf_counter()
     setup = set_up(config, store)
@@ -108,6 +111,29 @@ def _train(
     )
     trainer.fit()
     return trainer, scorer
+
+
+def _prepare(config: ConfigDict, workdir: Path) -> Store:
+    """The feature store: process 0 makes or checks it, the others open the same."""
+    needs = models.needs(config.model.name, 1)
+
+    def opened() -> Store:
+        path = extract.store_path(config, workdir)
+        if not path.exists():
+            raise UserError(
+                f"no feature store at {path.absolute()}, where process 0 has it; put it on a file "
+                "system that all machines share, or a copy there"
+            )
+        unread = config.copy_and_resolve_references()
+        unread.data.verify = False  # process 0 has read every byte
+        return extract.prepare(unread, workdir, needs=needs)
+
+    store = multihost.first_alone(
+        "features", lambda: extract.prepare(config, workdir, needs=needs), opened
+    )
+    held = {"splits": store.splits, "sizes": store.sizes, "made from": store.made_from}
+    multihost.check_equal(f"feature store {store.path}", held)
+    return store
 
 
 def _overview(config: ConfigDict, setup: Setup) -> str:

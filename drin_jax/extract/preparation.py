@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline import schema
+from data_pipeline import progress, schema
 from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.reader import Store
@@ -20,7 +20,6 @@ from drin_jax.extract.edges import edges
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import Stages
 from drin_jax.extract.tables import Tables
-from drin_jax.parallel import multihost
 
 SOURCES = "data files"
 METHOD = "retrieval.method"
@@ -198,5 +197,5 @@ def describe(store: Store) -> str:
 
 def say(message: str) -> None:
     """A line of what is going on, on stderr of process 0."""
-    if multihost.lead():
+    if progress.SPEAKS:
         print(message, file=sys.stderr, flush=True)

@@ -71,10 +71,18 @@ class DataParallel:
             )
 
     def replicate(self, tree: Any) -> Any:
-        """A copy of `tree` on every device. Through the host, because `device_put` may alias its
-        argument and the training step donates the result."""
-        host = jax.tree.map(lambda x: np.array(x, copy=True), tree)
-        return jax.device_put(host, NamedSharding(self.mesh, PartitionSpec()))
+        """A copy of `tree`, which every process has, on every device. Through the host, because a
+        device may alias what it is given and the training step donates the result; by a callback,
+        because `device_put` would compare each array between the processes."""
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+
+        def copied(x: Any) -> jax.Array:
+            host = np.asarray(x)
+            return jax.make_array_from_callback(
+                host.shape, everywhere, lambda index: np.array(host[index], copy=True)
+            )
+
+        return jax.tree.map(copied, tree)
 
     def put(self, array: np.ndarray, spec: PartitionSpec) -> jax.Array:
         """An array that every process has, over all devices by `spec`."""

@@ -1,131 +1,236 @@
 """A run of several processes, each with its own devices: one meaning, one end.
 
-A run of one process calls the same functions, which then do nothing. JAX moves arrays between the
-processes (on CPUs through gloo, its default); what the hosts have to agree on goes through
-`drin_jax.parallel.peers`, which costs a fraction of a millisecond and no wait for a device.
+`jax.distributed` brings the processes together and moves what they exchange. Where one is missing
+or lost it aborts the others in C++, at length and past every `except`: so each of several processes
+works as the child of a small one, which tells that in one line. JAX loads in the child only.
 """
 
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
+
+from absl import flags
 
 from data_pipeline import progress
 from data_pipeline.schema import UserError
-from drin_jax.parallel.hub import Hub
-from drin_jax.parallel.peers import END, Member, Place
 
 T = TypeVar("T")
 
 SAME_VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-NEWS = 5.0  # seconds after which an error that another process caused is known to be so
+HEARTBEAT = 10  # seconds without a sign of life after which a process counts as lost
+FOREVER = 7 * 24 * 3600 * 1000  # milliseconds that a process waits for another's preparations
+QUIET = 2.0  # seconds after which what C++ wrote was not its last words
+LOST = "another process of the run ended or cannot be reached any more; start all again to go on"
+_ABORT = re.compile(rb"JAX distributed service detected fatal errors.*absl::Status: (.*)")
+_FAILED_EXCHANGE = re.compile("gloo|nccl|coordination|barrier", re.IGNORECASE)
+PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that comes when the parent dies
+_CHILD = "DRIN_CHILD"  # file descriptors: the real stderr, the link to the parent
+FLAGS = flags.FLAGS
 
-_peers: Hub | Member | None = None
+
+@dataclasses.dataclass(frozen=True)
+class Rank:
+    """Which process of a run this is; None: what JAX finds in its surroundings (Slurm, Open MPI, a
+    TPU pod). `coordinator` is "HOST:PORT" of process 0, `timeout` in seconds."""
+
+    coordinator: str | None
+    processes: int | None
+    process: int | None
+    timeout: float = 300.0
 
 
-def join(place: Place | None, config: Mapping[str, Any]) -> None:
-    """Become one process of a run; None: the only one. Before anything else uses JAX.
+def define_flags() -> None:
+    """The flags of a command that several processes can run together."""
+    flags.DEFINE_enum(
+        "distributed",
+        "auto",
+        ["auto", "on", "off"],
+        "One of several processes: auto (where a coordinator is named), on (what is not named is "
+        "found by JAX: Slurm, Open MPI, TPU pods), off (whatever the environment says).",
+    )
+    flags.DEFINE_string("coordinator", None, "HOST:PORT where process 0 listens for the others.")
+    flags.DEFINE_integer("processes", None, "Processes of the run.", lower_bound=1)
+    flags.DEFINE_integer("process", None, "Number of this process, from 0.", lower_bound=0)
+    flags.DEFINE_float("start_timeout", 300.0, "Seconds in which all must be there.", 1.0)
+
+
+def rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
+    """What the flags say, and where they say nothing DRIN_COORDINATOR, DRIN_PROCESSES and
+    DRIN_PROCESS, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. None: a run of
+    one process.
+
+    Raises:
+        UserError: they contradict themselves.
+    """
+
+    def value(flag: str, variable: str) -> Any:
+        found = environment.get(f"DRIN_{flag.upper()}") or environment.get(variable)
+        return found if FLAGS[flag].value is None else FLAGS[flag].value
+
+    if FLAGS.distributed == "off":
+        return None
+    coordinator = value("coordinator", "JAX_COORDINATOR_ADDRESS")
+    if coordinator is None and FLAGS.distributed == "auto":
+        for flag in ("processes", "process"):
+            if FLAGS[flag].value is not None:
+                raise UserError(f"--{flag} needs --coordinator=HOST:PORT or --distributed=on")
+        return None
+    if coordinator and not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"the coordinator {coordinator!r} is not HOST:PORT of process 0")
+    numbers = [value("processes", "JAX_NUM_PROCESSES"), value("process", "JAX_PROCESS_ID")]
+    try:
+        processes, process = (None if number is None else int(number) for number in numbers)
+    except ValueError:
+        raise UserError(f"processes and process are {numbers}; they must be numbers") from None
+    if processes == 1:
+        return None
+    return Rank(coordinator, processes, process, FLAGS.start_timeout)
+
+
+@contextlib.contextmanager
+def joined(rank: Rank | None, config: Mapping[str, Any]) -> Iterator[None]:
+    """Be one process of a run inside this context; None: the only one. Before JAX is used.
 
     Args:
         config: flat names and values, equal on all processes.
 
     Raises:
-        UserError: a process is missing, or some do not mean the same run.
+        UserError: a process is missing or lost, or some do not mean the same run.
     """
-    global _peers
-    if place is None or place.processes == 1:
+    if rank is None:
+        yield
         return
-    card = {f"version of {name}": metadata.version(name) for name in SAME_VERSIONS} | dict(config)
-    peers = Hub(place, card) if place.process == 0 else Member(place, card)
-    _peers = peers
-    progress.SPEAKS = lead()
+    parent = _work_as_child(rank)
+    import jax
+
+    try:
+        _initialize(rank)
+        parent.send(b"joined")
+        progress.SPEAKS = jax.process_index() == 0
+        _check_same(config)
+        yield
+    except (UserError, OSError, KeyboardInterrupt):
+        raise  # and the exit is at once: the others are not waited for
+    except SystemExit:
+        jax.distributed.shutdown()
+        raise
+    except Exception as error:
+        if _FAILED_EXCHANGE.search(str(error)):
+            raise UserError(LOST) from error
+        traceback.print_exc()
+        os._exit(1)  # an ordinary exit would wait for the others
+    jax.distributed.shutdown()
+
+
+def _initialize(rank: Rank) -> None:
     import jax
 
     # It would take SIGTERM for itself; `agree_on_stop` has its place.
     jax.config.update("jax_enable_preemption_service", False)
+    devices = os.environ.get("JAX_LOCAL_DEVICE_IDS", "")
     try:
         jax.distributed.initialize(
-            peers.jax_address,
-            num_processes=place.processes,
-            process_id=place.process,
-            # Else it would take one device a process on Slurm, whatever was asked of srun.
-            cluster_detection_method="deactivate",
-            initialization_timeout=int(max(60, place.timeout)),
-            coordinator_bind_address=peers.bind_address or None,
+            rank.coordinator,
+            rank.processes,
+            rank.process,
+            # None would be one device a process on Slurm, whatever was asked of srun.
+            local_device_ids=[int(device) for device in devices.split(",") if device],
+            initialization_timeout=int(rank.timeout),
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=HEARTBEAT,
         )
-        devices = jax.local_devices()
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"JAX does not start at {peers.jax_address}: {reason[0][:300]}") from error
-    check_equal("devices", f"{len(devices)} devices ({devices[0].platform})")
+        raise UserError(f"the processes do not come together: {reason[0][:300]}") from error
 
 
-def count() -> int:
-    """Processes of the run."""
-    return _peers.place.processes if _peers else 1
+def _check_same(config: Mapping[str, Any]) -> None:
+    import jax
+
+    devices = [0] * jax.process_count()
+    for device in jax.devices():
+        devices[device.process_index] += 1
+    if len({*devices}) > 1:  # an exchange would fail
+        raise UserError(f"the processes have {devices} devices; give all the same number")
+    versions = {f"version of {name}": metadata.version(name) for name in SAME_VERSIONS}
+    check_equal("the run", {**versions, "platform": jax.default_backend(), **config})
 
 
-def lead() -> bool:
-    """Whether this is the process that writes and speaks for all: number 0."""
-    return _peers is None or _peers.place.process == 0
+def gather(value: Any) -> list[Any]:
+    """The values of all processes, anything JSON holds, in their order, once all are here."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(text))))
+    row = np.zeros(max(sizes), np.uint8)
+    row[: len(text)] = text
+    rows = np.reshape(multihost_utils.process_allgather(row), (len(sizes), -1))
+    return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
 
 
-def gather(name: str, value: Any = None) -> list[Any]:
-    """The values of all processes, in their order, once all are here.
-
-    Args:
-        name: what is waited for, as users read it; the same on all.
-        value: anything JSON holds.
-    """
-    return _peers.gather(name, value) if _peers else [value]
-
-
-def barrier(name: str) -> None:
-    """Wait until all processes are here, for hours if need be; a process that ends, ends all."""
-    gather(name)
-
-
-def once(name: str, first: Callable[[], T], then: Callable[[], T]) -> T:
-    """`first()` on process 0, and when it is done, `then()` on the others.
-
-    A failure of `first` ends all processes with its line.
-    """
-    result = first() if lead() else None
-    barrier(name)
-    return then() if result is None and not lead() else result  # type: ignore[return-value]
-
-
-def check_equal(name: str, value: Any) -> None:
-    """UserError where the processes have not all the same `value`."""
-    values = gather(name, value)
-    for process, other in enumerate(values):
-        if other != values[0]:
+def check_equal(name: str, values: Mapping[str, Any]) -> None:
+    """UserError where a process has other `values` than process 0, naming those that differ."""
+    first, *others = gather(dict(values))
+    for process, other in enumerate(others, 1):
+        differing = [
+            f"{field} {first.get(field)!r} -> {other.get(field)!r}"
+            for field in sorted({*first, *other})
+            if first.get(field) != other.get(field)
+        ]
+        if differing:
             raise UserError(
-                f"{name}: process 0 has {values[0]}, process {process} has {other}; they must be "
-                "the same on all processes"
+                f"{name}: process {process} differs from process 0 ({'; '.join(differing[:4])}"
+                f"{'; …' if len(differing) > 4 else ''}); they must be the same on all processes"
             )
 
 
 def check_shared(folder: Path) -> None:
     """UserError on every process where some do not see what process 0 writes into `folder`."""
-    if _peers is None:
+    import jax
+
+    if jax.process_count() == 1:
         return
-    token = gather("a name for a file", f".seen-{uuid4().hex}")[0]
-    if lead():
-        (folder / token).touch()
-    barrier("a file of process 0")
-    seen = gather("who sees that file", [(folder / token).exists(), _peers.host])
-    if lead():
-        (folder / token).unlink()
-    for process, (there, host) in enumerate(seen):
-        if not there:
-            raise UserError(
-                f"process {process} on {host} does not see what process 0 on {seen[0][1]} writes "
-                f"into {folder.absolute()}; put --workdir on a file system that all machines share"
-            )
+    token = folder / gather(f".seen-{uuid4().hex}")[0]
+    if jax.process_index() == 0:
+        token.touch()
+    gather("it is there")
+    seen = gather(token.exists())
+    if jax.process_index() == 0:
+        token.unlink()
+    if not all(seen):
+        raise UserError(
+            f"process {seen.index(False)} does not see what process 0 writes into "
+            f"{folder.absolute()}; put --workdir on a file system that all machines share"
+        )
+
+
+def first_alone(name: str, first: Callable[[], T], then: Callable[[], T]) -> T:
+    """`first()` on process 0, and when that is done, for which the others wait for days if need be,
+    `then()` on the others. `name` is of this waiting alone."""
+    import jax
+    from orbax.checkpoint import multihost as orbax_multihost
+
+    result = first() if jax.process_index() == 0 else None
+    orbax_multihost.get_barrier_sync_fn()(key=name, timeout_ms=FOREVER)
+    return then() if result is None else result
 
 
 def agree_on_stop(received: int | None, due: bool = True) -> int | None:
@@ -135,38 +240,78 @@ def agree_on_stop(received: int | None, due: bool = True) -> int | None:
         received: by this process, if any.
         due: whether processes agree here; the same on all. Where it is False, several go on.
     """
-    if _peers is None:
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
         return received
     if not due:
         return None
-    return next((signal for signal in gather("a step", received) if signal), None)
+    return int(np.max(multihost_utils.process_allgather(np.int32(received or 0)))) or None
 
 
-def await_news() -> None:
-    """After an error that nobody foresaw: where it is the loss of another process that surfaced
-    here, this process ends in these seconds, with that process's line."""
-    if _peers:
-        time.sleep(NEWS)
+def _work_as_child(rank: Rank) -> socket.socket:
+    """In the child the link to its parent; in the parent the end, with the child's exit code."""
+    if _CHILD not in os.environ:
+        _watch(rank)
+    words, link = (int(number) for number in os.environ.pop(_CHILD).split(","))
+    # The parent reads what C++ writes to 2; what Python says needs no parent.
+    sys.stderr = os.fdopen(words, "w", buffering=1, errors="backslashreplace")
+    with contextlib.suppress(AttributeError):  # not Linux: then a killed parent leaves its child
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return socket.socket(fileno=link)
 
 
-def leave(line: str, code: int) -> None:
-    """Tell the others that this process ends before the run does; they end with it.
+def _watch(rank: Rank) -> NoReturn:
+    """Run this command once more, as a child, and end with it."""
+    link, childs_link = socket.socketpair()
+    noise, childs_noise = os.pipe()
+    words = os.dup(2), childs_link.fileno()
+    child = subprocess.Popen(
+        [sys.executable, *sys.orig_argv[1:]],
+        stderr=childs_noise,
+        pass_fds=words,
+        env=os.environ | {_CHILD: f"{words[0]},{words[1]}"},
+        process_group=0,  # Ctrl-C reaches it once, through here
+    )
+    os.close(childs_noise)
+    childs_link.close()
+    received: list[int] = []
 
-    Args:
-        line: why.
-        code: the exit code for all.
-    """
-    if _peers:
-        _peers.leave(line, code)
+    def forward(number: int, _: Any) -> None:
+        received.append(number)
+        child.send_signal(number)
 
-
-def part() -> None:
-    """The good end: wait for the others, then part from them."""
-    global _peers
-    if _peers is None:
-        return
-    barrier(END)
-    jax = sys.modules["jax"]
-    jax.distributed.shutdown()
-    _peers.close()
-    _peers = None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
+    held = b""  # until it is known whether these are last words
+    while True:
+        ready, _, _ = select.select([noise], [], [], QUIET)
+        chunk = os.read(noise, 1 << 16) if ready else b""
+        held += chunk
+        if not chunk and (ready or child.poll() is not None):
+            break
+        if not ready and not _ABORT.search(held):
+            os.write(2, held)
+            held = b""
+    code = child.wait()
+    aborted = _ABORT.search(held) if code == -signal.SIGABRT else None
+    if not aborted:
+        os.write(2, held)
+    if code >= 0:
+        sys.exit(code)
+    if received:
+        sys.exit(128 + received[-1])
+    if not aborted:
+        raise UserError(f"this process was ended by {signal.Signals(-code).name}")
+    link.setblocking(False)
+    try:
+        link.recv(1)
+    except BlockingIOError:
+        raise UserError(
+            f"the processes did not come together within --start_timeout={rank.timeout:g} s "
+            f"({aborted[1].decode(errors='replace')}); start each with its own number, and see "
+            f"that it reaches {rank.coordinator or 'process 0'}"
+        ) from None
+    raise UserError(LOST)

@@ -8,6 +8,7 @@ the axis (`train.py`): each device holds the whole loss and differentiates its o
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from data_pipeline.schema import UserError
@@ -37,16 +38,17 @@ def margin_loss(
     """
     if form not in FORMS:
         raise UserError(f"loss.form is {form!r}; known are {', '.join(FORMS)}")
-    valid = (batch.candidate_mask[:, : scores.shape[1]]) & batch.mask[:, None]
-    has_gold = (batch.gold >= 0) & batch.mask
-    is_gold = jax.nn.one_hot(batch.gold, scores.shape[1], dtype=bool)  # no slot where gold < 0
+    valid = batch.candidate_mask[:, : scores.shape[1]] & batch.mask[:, None]
+    gold, mask = batch.gold, batch.mask
+    if form != "paper_batch":
+        scores, valid, gold, mask = _gather((scores, valid, gold, mask), axis_name)
+    has_gold = (gold >= 0) & mask
+    is_gold = jax.nn.one_hot(gold, scores.shape[1], dtype=bool)  # no slot where gold < 0
     positive = jnp.sum(jnp.where(is_gold, scores, 0), 1)
     if form == "paper_batch":
         negative = _batch_negative(positive, aux, valid, has_gold, axis_name)
         negative, positive, has_gold = _gather((negative, positive, has_gold), axis_name)
         return mean_where(jnp.maximum(negative - positive + margin, 0), has_gold)
-    gathered = (scores, positive, valid, is_gold, has_gold, batch.mask)
-    scores, positive, valid, is_gold, has_gold, mask = _gather(gathered, axis_name)
     if form == "upstream":
         hinge = jnp.maximum(scores.reshape(1, -1) - positive[:, None] + margin, 0)
         return mean_where(hinge, mask[:, None] & valid.reshape(1, -1))
@@ -80,16 +82,24 @@ def _batch_negative(
     total = jnp.sum(jnp.where(valid[..., None], entity, 0), (0, 1))
     count = jnp.sum(valid)
     if axis_name is not None:
-        total, count = jax.lax.psum((total, count), axis_name)
+        packed = jax.lax.psum(jnp.append(total, count.astype(total.dtype)), axis_name)
+        total, count = packed[:-1], packed[-1]
     own = jnp.where(has_gold, positive, 0)
     return (unit(aux["mention"]) @ total - own) / jnp.maximum(count - has_gold, 1)
 
 
-def _gather(arrays, axis_name: str | None):
-    """Each array of every device, concatenated along its first axis."""
-    if axis_name is None:
+def _gather(arrays: tuple[Array, ...], axis_name: str | None) -> tuple[Array, ...]:
+    """Each array of every device, concatenated along its first axis: in one exchange, as columns of
+    one array, since over several processes an exchange costs more than what is in it."""
+    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
         return arrays
-    return jax.lax.all_gather(arrays, axis_name, tiled=True)
+    columns = [array.reshape(len(array), -1).astype(jnp.float32) for array in arrays]
+    gathered = jax.lax.all_gather(jnp.concatenate(columns, 1), axis_name, tiled=True)
+    ends = np.cumsum([column.shape[1] for column in columns])[:-1]
+    return tuple(
+        part.reshape(-1, *array.shape[1:]).astype(array.dtype)
+        for part, array in zip(jnp.split(gathered, ends, axis=1), arrays, strict=True)
+    )
 
 
 def mean_where(values: Array, where: Bool[Array, "..."], axis: int | None = None) -> Array:

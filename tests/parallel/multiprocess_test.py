@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 
+from drin_jax.parallel import multihost
 from drin_jax.parallel.data_parallel import DataParallel
 from tests.support import restored_parameters
 from tests.support.commands import (
@@ -155,11 +156,9 @@ def test_a_run_may_change_its_processes_and_lose_them(store: Path, tmp_path: Pat
     args = arguments(store, changing)
     processes = start_two(*args)
     once_written(changing, 27, processes[1].kill)
-    began = time.monotonic()
     survivor, killed = finish(processes)
-    assert time.monotonic() - began < 30
     assert killed.returncode == -signal.SIGKILL
-    assert_one_clear_line(survivor, "process 1 on", "was killed", "start all again")
+    assert_one_clear_line(survivor, multihost.LOST)
     before = losses(changing)
 
     # The same command goes on, bit for bit; one of both is asked to stop, and both do.
@@ -200,4 +199,4 @@ def test_processes_that_do_not_fit_together_end_in_one_line(store: Path, tmp_pat
         for i in (0, 1)
     ]
     for result in finish(processes):
-        assert_one_clear_line(result, "process 1 on", "does not see what process 0", "--workdir")
+        assert_one_clear_line(result, "process 1 does not see what process 0", "--workdir")
