@@ -13,9 +13,7 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.evaluation.evaluate import Protocol
-from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel.data_parallel import DataParallel
-from drin_jax.training import losses
 from drin_jax.training.batches import HostSteps, ResidentSteps, Steps
 from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.step import make_train_step
@@ -37,30 +35,6 @@ class Setup:
     gold_slot: bool
     needs: tuple[str, ...]
     protocol: Protocol
-
-
-def check(config: ConfigDict) -> None:
-    """UserError for a field whose value cannot be meant, before any work is done."""
-    gold_slot, edges, relations = config.graph.gold_slot, config.graph.edges, config.graph.relations
-    if gold_slot not in ("never", "upstream"):
-        raise UserError(f"graph.gold_slot is {gold_slot!r}; known are never, upstream")
-    if edges not in ("dynamic", "static"):
-        raise UserError(f"graph.edges is {edges!r}; known are dynamic, static")
-    unknown = [name for name in relations if name not in RELATIONS]
-    if unknown:
-        raise UserError(f"graph.relations has {unknown[0]!r}; known are {', '.join(RELATIONS)}")
-    if config.loss.form not in losses.FORMS:
-        known = ", ".join(losses.FORMS)
-        raise UserError(f"loss.form is {config.loss.form!r}; known are {known}")
-    select_by = config.eval.select_by
-    if select_by != "mrr" and not select_by.removeprefix("hits@").isdigit():
-        raise UserError(f"eval.select_by is {select_by!r}; known are mrr, hits@K")
-    for group, name in (("train", "batch"), ("train", "epochs"), ("eval", "batch"),
-                        ("train", "save_every"), ("train", "log_every"), ("model", "width"),
-                        ("train", "accumulate"),
-                        ("model", "layers")):  # fmt: skip
-        if config[group][name] < 1:
-            raise UserError(f"{group}.{name} is {config[group][name]}; it must be at least 1")
 
 
 def set_up(config: ConfigDict, store: Store) -> Setup:

@@ -17,8 +17,9 @@ from rich.console import Console
 from data_pipeline.loader import TrainOrder
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command, extract, models, shared_folders
-from drin_jax.building import LEAK_WARNING, Setup, check, make_steps, set_up
+from drin_jax import extract, models, shared_folders
+from drin_jax.building import LEAK_WARNING, Setup, make_steps, set_up
+from drin_jax.config import check, flat
 from drin_jax.evaluation import report
 from drin_jax.evaluation.evaluate import (
     Scorer,
@@ -93,7 +94,7 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     }
     result["steps_trained_now"] = trainer.steps_run
     result["peak_memory_gb"] = _peak_memory_gb()
-    result["config"] = command.flat(config)
+    result["config"] = flat(config)
     _write_report(config, workdir, result)
     return result
 

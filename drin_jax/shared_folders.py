@@ -7,17 +7,18 @@ from ml_collections import ConfigDict
 
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command, extract
+from drin_jax import extract
+from drin_jax import workdir as folders
 from drin_jax.parallel import multihost
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """`command.claim_workdir` on process 0; then all see that they share it.
+    """`workdir.claim` on process 0; then all see that they share it.
 
     Raises:
         UserError: as there, or a process is on another file system.
     """
-    multihost.once("workdir", lambda: command.claim_workdir(workdir, config), lambda: None)
+    multihost.once("workdir", lambda: folders.claim(workdir, config), lambda: None)
     multihost.check_shared(workdir)
 
 

@@ -22,15 +22,17 @@ from ml_collections import ConfigDict
 from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, command
+from drin_jax import building
+from drin_jax.config import RESUMABLE, check, deciding
 from drin_jax.evaluation.evaluate import valid_score
 from drin_jax.experiments.seeds_checkpoint import SeedsCheckpoint
 from drin_jax.experiments.seeds_program import SeedsProgram, split_scores, stack, upload_split
 from drin_jax.training.step import NEVER
+from drin_jax.workdir import claim
 
 # What a checkpoint may differ in. Not the patience: a group's stopped runs are not kept as they
 # were when they stopped.
-FREE_FIELDS = (*(f for f in command.FREE_FIELDS if f != "train.patience"), "seed")
+FREE_FIELDS = deciding(*RESUMABLE) - {"train.patience"} | {"seed"}
 
 
 @dataclasses.dataclass
@@ -99,9 +101,9 @@ def train_seeds(
     seeds = [int(seed) for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"seeds are {seeds}; give one or more, from 0 on, each once")
-    building.check(config)
+    check(config)
     if checkpoint:
-        command.claim_workdir(checkpoint, config, free=FREE_FIELDS)
+        claim(checkpoint, config, free=FREE_FIELDS)
     program = SeedsProgram(config, store)
     together = default_together() if together is None else together
     size = program.fitting(min(together or len(seeds), len(seeds)))

@@ -10,11 +10,11 @@ workdir looks for it; pictures that were masked are listed in WORKDIR/masked_pic
 import json
 from pathlib import Path
 
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
 from drin_jax import command
-from drin_jax.extract.place import place as shards_place
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     from data_pipeline.schema import UserError
     from drin_jax import extract  # jax and the encoders load only when there is work
 
-    made = Path(place) if (place := shards_place()) else None
+    made = Path(place) if (place := flags.FLAGS.shards) else None
     if made is not None and not made.is_dir():
         raise UserError(f"--shards {made}: is not a folder")
     store = extract.prepare(config, workdir, made)
@@ -39,4 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("shards", None, "Folder (or gs://…) of drin_jax.extract.beam's shards.")
     command.run(main)

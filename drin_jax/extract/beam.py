@@ -20,14 +20,15 @@ from collections.abc import Iterator
 
 import apache_beam
 import numpy as np
+from absl import flags
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils import shared
 
 from data_pipeline.schema import UserError
 from drin_jax import command
+from drin_jax.config import check
 from drin_jax.extract.encoding import Encoders, EncoderSettings, items_from_plain, plain_items
-from drin_jax.extract.place import place as shards_place
 from drin_jax.extract.tables import STAMP, Stage, shard_file
 
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -100,9 +101,10 @@ def main() -> None:
     from drin_jax.extract.preparation import read_corpus
     from drin_jax.extract.stages import Features, encoder_settings
 
-    place = shards_place()
+    place = flags.FLAGS.shards
     if not place:
         raise UserError("--shards is missing; name the place for jobs and shards")
+    check(config)
     settings = encoder_settings(config)
     features = Features(config, read_corpus(config), Encoders(settings))
     made = run(features.stages(), settings, place, BEAM_FLAGS)
@@ -113,6 +115,7 @@ def main() -> None:
 BEAM_FLAGS: list[str] = []
 
 if __name__ == "__main__":
+    flags.DEFINE_string("shards", None, "Folder (or gs://…) of drin_jax.extract.beam's shards.")
     if "--" in sys.argv:
         at = sys.argv.index("--")
         BEAM_FLAGS[:], sys.argv[at:] = sys.argv[at + 1 :], []

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.retrieval import names
 from data_pipeline.retrieval.statistics import Weights, by_statistics
-from data_pipeline.schema import Corpus, UserError
+from data_pipeline.schema import Corpus
 from data_pipeline.store.writer import StoreWriter
 
 # retrieval.vectors -> tables of the mention and the entity side.
@@ -16,21 +16,6 @@ VECTORS = {
     "text": ("mention_text_edge", "entity_text_edge"),
     "clip": ("mention_clip_text", "entity_clip_text"),
 }
-METHODS = ("names", "statistics", "given", "dense")
-
-
-def check(config: ConfigDict) -> None:
-    """UserError on fields that no corpus could be retrieved with."""
-    fields = config.retrieval
-    if fields.r < 1:
-        raise UserError(f"retrieval.r is {fields.r}; at least 1 candidate is needed")
-    if fields.method not in METHODS:
-        raise UserError(f"retrieval.method is {fields.method!r}; known are {', '.join(METHODS)}")
-    if fields.method == "dense":
-        if fields.vectors not in VECTORS:
-            raise UserError(f"retrieval.vectors is {fields.vectors!r}; known are text, clip")
-        if fields.vectors == "clip" and not config.encoders.clip:
-            raise UserError('retrieval.vectors is "clip"; set encoders.clip too')
 
 
 def retrieve(

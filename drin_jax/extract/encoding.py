@@ -17,13 +17,18 @@ from PIL import Image
 from data_pipeline.pictures import decoding, images
 from data_pipeline.pictures.decoding import Decoder, Wanted
 from data_pipeline.schema import UserError
+from drin_jax.config import SPEED, deciding
 from drin_jax.encoders.pixels import read_preprocessor
 
 Arrays = dict[str, np.ndarray]
 SIDES = ("mention", "entity")
 DETECTORS = ("fasterrcnn", "maskrcnn")
-SPEED = ("batch_tokens", "batch_images", "workers")  # settings that change no number
 GROUP, DETECTED = 128, 8  # pictures encoded at once; the same where a detector sees them whole
+_SPEEDS = [
+    field
+    for group, _, field in (name.partition(".") for name in sorted(deciding(SPEED)))
+    if group in ("encoders", "image")
+]
 EPS = 1e-8  # norms are at least this (MATH: cosines)
 
 
@@ -156,7 +161,7 @@ class Encoders:
         ]
         fields = dataclasses.asdict(self.settings)
         # Folders differ between machines, speeds and the other encoders' names do not matter.
-        for name in ("text", "clip", "image", *SPEED):
+        for name in ("text", "clip", "image", *_SPEEDS):
             del fields[name]
         weights = [getattr(self, name).fingerprint for name in names]
         content = json.dumps([kind, weights, fields, plain_items(items)], sort_keys=True)

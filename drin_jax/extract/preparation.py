@@ -14,8 +14,8 @@ from data_pipeline.schema import UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
+from drin_jax.config import check, store_settings
 from drin_jax.extract import additions
-from drin_jax.extract.candidates import check as check_candidates
 from drin_jax.extract.candidates import retrieve
 from drin_jax.extract.corpus import RELEASE, WEIGHTS, fetch, read_corpus
 from drin_jax.extract.edges import edges
@@ -24,10 +24,6 @@ from drin_jax.extract.stages import Features, encoder_settings
 from drin_jax.parallel import multihost
 
 SOURCES = "data files"
-# Fields that change how fast something is made, not what.
-_SPEED = ("encoders.batch_tokens", "encoders.batch_images", "image.workers")
-# Fields of what may be added to a store at any time.
-_ADDED = ("encoders.tokens", "encoders.max_tokens", "encoders.regions")
 
 
 def store_path(config: ConfigDict, workdir: Path) -> Path:
@@ -37,16 +33,8 @@ def store_path(config: ConfigDict, workdir: Path) -> Path:
 
 def settings(config: ConfigDict) -> dict[str, Any]:
     """The config fields that decide what is in a store."""
-    data = {name: config.data[name] for name in ("name", "reader", "split", "valid_fraction")}
-    groups = {"data": data}
-    if config.data.reader != RELEASE:
-        groups |= {name: dict(config[name]) for name in ("retrieval", "text", "encoders", "image")}
-    return {
-        f"{group}.{name}": value
-        for group, fields in groups.items()
-        for name, value in fields.items()
-        if f"{group}.{name}" not in _SPEED + _ADDED
-    }
+    encoded = () if config.data.reader == RELEASE else ("retrieval", "text", "encoders", "image")
+    return store_settings(config, ("data", *encoded))
 
 
 def prepare(
@@ -77,8 +65,7 @@ def _prepare(config: ConfigDict, workdir: Path, made: Path | None) -> Store:
         return _open(config, path)
     if config.data.reader == RELEASE:
         return _import(config, path)
-    check_candidates(config)
-    encoder_settings(config)  # what contradicts itself is told before anything is downloaded
+    check(config)  # before anything is downloaded
     corpus = read_corpus(config)
     encoders = Encoders(encoder_settings(config))  # a data set may bring its own
     for split in schema.SPLITS:

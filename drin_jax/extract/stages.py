@@ -22,33 +22,15 @@ from drin_jax.extract.encoding import (
 from drin_jax.extract.tables import ROWS, Stage, fill, gather, unique
 from drin_jax.extract.texts import Span, entity_text, mention_text
 
-PREPROCESSES = ("paper", "processor")
 PICTURES_PER_SHARD = 256
 DETECTED_PER_SHARD = 32  # a detector sees whole pictures, which are held one shard ahead
 LISTED = 20  # masked pictures named in the store's report; all of them in masked_pictures.tsv
 
 
 def encoder_settings(config: ConfigDict) -> EncoderSettings:
-    """The config's encoders, with names under data.root resolved.
-
-    Raises:
-        UserError: fields that contradict each other.
-    """
+    """The config's encoders, with names under data.root resolved."""
     encoders, image = config.encoders, config.image
-    if encoders.pictures and (encoders.image or encoders.clip or encoders.objects):
-        raise UserError(
-            "encoders.pictures brings its own features; unset encoders.image, clip and objects"
-        )
-    for name in ("clip", "objects"):
-        if encoders[name] and not encoders.image:
-            raise UserError(f"encoders.{name} needs encoders.image, the pictures' vertex feature")
     keep = {side: int(encoders[f"{side}_objects"]) for side in SIDES}
-    if encoders.objects and min(keep.values()) < 1:
-        raise UserError("encoders.mention_objects and entity_objects must be at least 1")
-    if image.preprocess not in PREPROCESSES:
-        raise UserError(
-            f"image.preprocess is {image.preprocess!r}; known are {', '.join(PREPROCESSES)}"
-        )
     poolings = {}
     for side in SIDES:
         poolings[f"{side}_text"] = encoders[f"{side}_vertex"]
