@@ -97,12 +97,12 @@ def keep_compiled() -> None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(cache) / "drin_jax" / "xla" / kind
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A killed process may leave a program without its time, which JAX writes after it and
-        # without which it can forget none.
+        # A killed process may leave half a program, which JAX would never write again. Of a whole
+        # one it writes the time afterwards.
         for program in folder.glob("*-cache"):
             time = program.with_name(program.name.removesuffix("cache") + "atime")
             if not time.exists():
-                time.write_bytes(bytes(8))
+                program.unlink(missing_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: nobody's home
         return
     if os.access(folder, os.W_OK):
