@@ -14,6 +14,7 @@ from configs import common
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import building, models
+from drin_jax.config import check
 from drin_jax.evaluation.evaluate import Scorer
 from drin_jax.training.step import create_state
 from tests.support.fixtures import tiny_store
@@ -49,7 +50,7 @@ def test_the_documents_system_trains_like_any_other(names: str, store: Store) ->
     config.loss.form = "hinge"
     config.train.update({"batch": 16, "epochs": 40, "learning_rate": 0.02})
     config.eval.batch = 8
-    building.check(config)
+    check(config)
     setup = building.set_up(config, store)
     assert setup.needs == ("characters",)
     optimizer = optax.adam(config.train.learning_rate)
