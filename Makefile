@@ -27,12 +27,12 @@ $(BIN)/python:
 	  { echo "error: $(PYTHON) is older than 3.11; use: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(RUN_STAMP): requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+$(RUN_STAMP): requirements.txt pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
-$(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt $(TORCH) $(if $(BEAM),"$(BEAM)")
+$(DEV_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[dev]' $(TORCH) $(if $(BEAM),"$(BEAM)")
 	@touch $@
 
 run: $(RUN_STAMP)
@@ -41,8 +41,8 @@ run: $(RUN_STAMP)
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-$(VENV)/detector.stamp: requirements-dev.txt $(RUN_STAMP)
-	$(BIN)/python -m pip install --quiet "pytest>=8.3" "beartype>=0.20" $(DETECTOR)
+$(VENV)/detector.stamp: $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[dev]' $(DETECTOR)
 	@touch $@
 
 # The detector against torchvision's own pipeline; no part of `make test`.

@@ -124,9 +124,7 @@ def main() -> None:
     try:
         import torch  # noqa: F401
     except ImportError:
-        sys.exit(
-            "error: PyTorch, the reference, is missing; pip install -r requirements-dev.txt torch"
-        )
+        sys.exit("error: PyTorch, the reference, is missing; pip install -e '.[parity]'")
     jobs = rows(args.only)
     lines = []
     with Progress("encoder_parity", len(jobs), unit="shapes") as bar:

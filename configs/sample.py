@@ -11,12 +11,12 @@ Score:  test Top-1 87.6 with this seed, 84.6 ± 2.1 over five (raw text edge 48.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from drin_jax.config import card
 
 
 def get_config() -> ConfigDict:
     """Small enough to train in seconds on 2 cores."""
-    config = common.get_config()
+    config = card("common").get_config()
     config.data.name = "sample world"
     config.data.reader = "sample"
     config.data.root = ".cache/sample"

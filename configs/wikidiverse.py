@@ -18,12 +18,12 @@ Needs:  the raw lists with their pictures, bert-base-cased, openai/clip-vit-base
 
 from ml_collections import ConfigDict
 
-from configs import common, forms
+from drin_jax.config import card
 
 
 def get_config(form: str = "upstream") -> ConfigDict:
     """The paper's hyper-parameters on WikiDiverse."""
-    config = common.get_config()
+    config = card("common").get_config()
     config.data.name = "WikiDiverse"
     config.data.reader = "wikidiverse"
     config.data.root = "data/wikidiverse"
@@ -38,4 +38,4 @@ def get_config(form: str = "upstream") -> ConfigDict:
     config.encoders.objects = "fasterrcnn"
     config.retrieval.method = "given"
     config.retrieval.r = 10
-    return forms.apply(config, form, pooler=True)
+    return card("forms").apply(config, form, pooler=True)

@@ -18,12 +18,12 @@ Needs:  the data with its pictures, bert-base-cased, openai/clip-vit-base-patch3
 
 from ml_collections import ConfigDict
 
-from configs import common, forms
+from drin_jax.config import card
 
 
 def get_config(form: str = "upstream") -> ConfigDict:
     """The paper's hyper-parameters on WikiMEL."""
-    config = common.get_config()
+    config = card("common").get_config()
     config.data.name = "WikiMEL"
     config.data.reader = "wikimel"
     config.data.root = "data/wikimel"
@@ -36,4 +36,4 @@ def get_config(form: str = "upstream") -> ConfigDict:
     config.encoders.clip = "openai/clip-vit-base-patch32"
     config.encoders.objects = "fasterrcnn"
     config.retrieval.r = 100
-    return forms.apply(config, form, pooler=False)
+    return card("forms").apply(config, form, pooler=False)

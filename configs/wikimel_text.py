@@ -10,12 +10,12 @@ Score, time, memory and every row: docs/results.md.
 
 from ml_collections import ConfigDict
 
-from configs import wikimel
+from drin_jax.config import card
 
 
 def get_config() -> ConfigDict:
     """Sizes chosen so that features and training take less than an hour on 2 cores."""
-    config = wikimel.get_config("paper")
+    config = card("wikimel").get_config("paper")
     config.data.name = "WikiMEL text"
     config.encoders.text = "sentence-transformers/all-MiniLM-L6-v2"
     config.encoders.image = config.encoders.clip = config.encoders.objects = ""

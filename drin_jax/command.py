@@ -1,52 +1,29 @@
 """What every command does: read its flags, end in one clear line on a user's mistake.
 
-python -m drin_jax.NAME --config=configs/X.py --workdir=DIR [--config.field=value ...]
+drin-jax NAME --config=CARD|FILE --workdir=DIR [--config.field=value ...]
 """
 
-import json
+import hashlib
 import logging as python_logging
 import os
+import platform
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from data_pipeline.files import write_json
 from data_pipeline.schema import UserError
+from drin_jax.config import card_names, find_card
 
 FLAGS = flags.FLAGS
-
-# Fields that do not change what is computed, or only how far training goes: a workdir may be
-# continued with other values of these.
-FREE_FIELDS = (
-    *("data.root", "data.store", "data.source", "data.hint", "data.verify", "data.tables"),
-    *("eval.", "parallel.", "image.workers", "encoders.batch_"),
-    *("train.epochs", "train.patience", "train.save_every", "train.log_every", "train.accumulate"),
-)
-
-
-# Fields that runs of before they were there do not have, with what they meant.
-LATER_FIELDS: dict[str, Any] = {
-    "data.tables": "auto",
-    "train.accumulate": 1,
-    "encoders.tokens": False,
-    "encoders.max_tokens": 128,
-    "encoders.regions": False,
-    "model.recurrent_width": 0,
-    "model.image_text_threshold": 0.0,
-    "model.image_entity_threshold": 0.3,
-}
-
-
-def define_flags() -> None:
-    """The two flags that every command over a config takes."""
-    config_flags.DEFINE_config_file("config", None, "A file of configs/, as in configs/sample.py.")
-    flags.DEFINE_string("workdir", None, "Folder for everything the run writes.")
+CACHE_BYTES = 2_000_000_000
 
 
 def config_and_workdir() -> tuple[ConfigDict, Path]:
@@ -67,22 +44,8 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
     # Before training takes over, a SIGTERM leaves at once; what is on disk is resumable.
     signal.signal(signal.SIGTERM, _leave)
     _hush()
-    define_flags()
-    app.define_help_flags()
-    FLAGS.set_gnu_getopt(bool(positional))  # flags may follow them
-    try:
-        values = FLAGS(sys.argv)[1:]
-        if values[len(positional) :]:
-            unexpected = values[len(positional)]
-            raise flags.Error(f"unexpected argument {unexpected!r}; flags look like --name=value")
-        if len(values) < len(positional):
-            raise flags.Error(f"{positional[len(values)]} is missing; see --help")
-        if "config" in FLAGS and FLAGS.config is None and FLAGS["config"].present:
-            raise flags.Error("--config could not be read")
-    except (flags.Error, AttributeError, OSError, ValueError, TypeError, KeyError) as error:
-        _fail(_flag_message(error), 2)
-    except (SyntaxError, ImportError, NameError) as error:
-        _fail(f"the config file does not load: {error}", 2)
+    values = _parsed(positional)
+    keep_compiled()
     try:
         sys.exit(main(*values) or 0)
     except _Left as left:
@@ -95,6 +58,87 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
         if "Failed loading config file" in str(error):  # told at the first use of the flag only
             _fail(_flag_message(error), 2)
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
+
+
+def keep_compiled() -> None:
+    """Have JAX keep compiled programs on disk for the next start; best before it is imported.
+
+    Only settings of JAX's that the environment leaves open are set. The folder is apart for every
+    kind of CPU, as machines that share a home may not run each other's instructions, and its
+    owner's alone, as whoever writes it decides what runs here.
+    """
+    # Of some CPUs the runtime complains at length with each program that is loaded; an error that
+    # matters is an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A full disk or a damaged file costs a compilation, not a line for each program.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    _set("jax_persistent_cache_min_compile_time_secs", 0.0)  # a command has dozens of small ones
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    features = getattr(np._core._multiarray_umath, "__cpu_features__", {})  # type: ignore[attr-defined]
+    found = " ".join(sorted(name for name, there in features.items() if there))
+    kind = f"{platform.machine()}-{hashlib.sha256(found.encode()).hexdigest()[:12]}"
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(cache) / "drin_jax" / "xla" / kind
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A killed process may leave half a program, which JAX would never write again. Of a whole
+        # one it writes the time afterwards.
+        for program in folder.glob("*-cache"):
+            time = program.with_name(program.name.removesuffix("cache") + "atime")
+            if not time.exists():
+                program.unlink(missing_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: nobody's home
+        return
+    if os.access(folder, os.W_OK):
+        _set("jax_compilation_cache_dir", str(folder))
+        _set("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+def _set(name: str, value: Any) -> None:
+    if name.upper() not in os.environ:
+        os.environ[name.upper()] = str(value)
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update(name, value)
+
+
+def _parsed(positional: tuple[str, ...]) -> list[str]:
+    """The positional arguments, after all flags were read."""
+    try:
+        arguments = _with_paths(sys.argv)
+        config_flags.DEFINE_config_file(
+            "config", None, "A card's name, as sample, or a file.", sys_argv=arguments
+        )
+        flags.DEFINE_string("workdir", None, "Folder for everything the run writes.")
+        app.define_help_flags()
+        FLAGS.set_gnu_getopt(bool(positional))  # flags may follow them
+        values = FLAGS(arguments)[1:]
+        if values[len(positional) :]:
+            unexpected = values[len(positional)]
+            raise flags.Error(f"unexpected argument {unexpected!r}; flags look like --name=value")
+        if len(values) < len(positional):
+            raise flags.Error(f"{positional[len(values)]} is missing; see --help")
+        if FLAGS.config is None and FLAGS["config"].present:
+            raise flags.Error("--config could not be read")
+        return values
+    except SystemExit:  # absl printed the help, and calls that a failure
+        sys.exit(0)
+    except (flags.Error, UserError, AttributeError, OSError, ValueError, TypeError, KeyError) as e:
+        _fail(_flag_message(e), 2)
+    except (SyntaxError, ImportError, NameError) as error:
+        _fail(f"the config file does not load: {error}", 2)
+
+
+def _with_paths(arguments: list[str]) -> list[str]:
+    """The command line with the path of a card for its name."""
+    out = list(arguments)
+    for i, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config") and equals:
+            out[i] = f"{flag}={find_card(value)}"
+        elif arguments[i - 1] in ("--config", "-config"):
+            out[i] = find_card(argument)
+    return out
 
 
 def _hush() -> None:
@@ -147,59 +191,5 @@ def _flag_message(error: Exception) -> str:
         return f"{text.split(':', 1)[0]}: {last.split(': ', 1)[-1]}"
     if isinstance(error, OSError) or "Failed loading config file" in text:
         path = next((a.split("=", 1)[1] for a in sys.argv if a.startswith("--config=")), "")
-        return f"config file {path!r} cannot be read; see configs/ for those there are"
+        return f"config file {path!r} cannot be read; by name there are {', '.join(card_names())}"
     return text
-
-
-def flat(config: ConfigDict) -> dict[str, Any]:
-    """The config as one level of dotted names, values as JSON has them."""
-    out: dict[str, Any] = {}
-
-    def visit(prefix: str, values: Any) -> None:
-        for name, value in values.items():
-            if isinstance(value, ConfigDict):
-                visit(f"{prefix}{name}.", value)
-            else:
-                out[prefix + name] = list(value) if isinstance(value, tuple) else value
-
-    visit("", config)
-    return out
-
-
-def claim_workdir(
-    workdir: Path, config: ConfigDict, free: tuple[str, ...] = FREE_FIELDS, **more: Any
-) -> None:
-    """Make the workdir this config's, or see that it is.
-
-    Args:
-        free: beginnings of the fields that may differ.
-        more: further fields that have to be the same.
-
-    Raises:
-        UserError: it was made by another config (naming the fields), or its config.json is damaged.
-    """
-    path = workdir / "config.json"
-    new = flat(config) | more
-    if path.exists():
-        try:
-            old = json.loads(path.read_text())
-            if not isinstance(old, dict):
-                raise ValueError("not an object")
-            old = LATER_FIELDS | old
-        except ValueError as error:
-            raise UserError(f"{path}: unreadable ({error}); use another --workdir") from None
-        differing = [
-            f"{name} {old.get(name)!r} -> {new.get(name)!r}"
-            for name in sorted({*old, *new})
-            if old.get(name) != new.get(name) and not name.startswith(free)
-        ]
-        if differing:
-            raise UserError(
-                f"{workdir} was made by another config ({'; '.join(differing[:4])}"
-                f"{'; …' if len(differing) > 4 else ''}); use another --workdir or the same values"
-            )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, new)
-    except OSError as error:
-        raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None

@@ -1,31 +1,253 @@
-"""What a config's fields may be."""
+"""The config of a run: its cards, what each field decides, and which values cannot be meant.
+
+`configs/common.py` says what every field means, `FIELDS` here what it decides. A new field is a
+line in each; whoever has to know which fields make a store, or may change, asks here.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_pipeline.schema import UserError
-from drin_jax.models.graph import RELATIONS
-from drin_jax.training import losses
+from data_pipeline.schema import RELATIONS, UserError
+
+# The cards: in the wheel inside this package, in a checkout beside it.
+_HERE = Path(__file__).parent
+CARDS = next(f for f in (_HERE / "configs", _HERE.parent / "configs") if (f / "common.py").exists())
+HELPERS = ("__init__", "forms")
+
+# What a field decides.
+STORE = "store"  # what is in the feature store, and so every number
+ADDED = "added"  # what the store holds beside that; added to it at any time
+RUN = "run"  # what is computed from the store
+COURSE = "course"  # how far a run goes, and what is read off it
+SPEED = "speed"  # how fast, and how often something is written
+PLACE = "place"  # where things are
+
+# A workdir may go on with other values of these; compared runs only with those of the second line.
+RESUMABLE = (COURSE, SPEED, PLACE)
+COMPARABLE = (ADDED, SPEED, PLACE)
+
+FIELDS = {
+    "seed": RUN,
+    "data.name": STORE,
+    "data.reader": STORE,
+    "data.root": PLACE,
+    "data.split": STORE,
+    "data.valid_fraction": STORE,
+    "data.store": PLACE,
+    "data.verify": PLACE,
+    "data.source": PLACE,
+    "data.tables": COURSE,  # equal up to rounding
+    "data.hint": PLACE,
+    "retrieval.method": STORE,
+    "retrieval.r": STORE,
+    "retrieval.scorer": STORE,
+    "retrieval.name_weight": STORE,
+    "retrieval.prior_weight": STORE,
+    "retrieval.word_weight": STORE,
+    "retrieval.names_pool": STORE,
+    "retrieval.words_pool": STORE,
+    "retrieval.vectors": STORE,
+    "text.mention": STORE,
+    "text.entity": STORE,
+    "text.clip_mention": STORE,
+    "text.clip_entity": STORE,
+    "encoders.text": STORE,
+    "encoders.dtype": STORE,
+    "encoders.max_length": STORE,
+    "encoders.batch_tokens": SPEED,
+    "encoders.mention_vertex": STORE,
+    "encoders.mention_edge": STORE,
+    "encoders.entity_vertex": STORE,
+    "encoders.entity_edge": STORE,
+    "encoders.image": STORE,
+    "encoders.clip": STORE,
+    "encoders.objects": STORE,
+    "encoders.detector_weights": STORE,
+    "encoders.mention_objects": STORE,
+    "encoders.entity_objects": STORE,
+    "encoders.batch_images": SPEED,
+    "encoders.tokens": ADDED,
+    "encoders.max_tokens": RUN,  # a store with others is refused by what reads them
+    "encoders.regions": ADDED,
+    "encoders.pictures": STORE,
+    "image.preprocess": STORE,
+    "image.max_pixels": STORE,
+    "image.min_side": STORE,
+    "image.workers": SPEED,
+    "graph.r": RUN,
+    "graph.relations": RUN,
+    "graph.edges": RUN,
+    "graph.adjacency": RUN,
+    "graph.gold_slot": RUN,
+    "model.name": RUN,
+    "model.form": RUN,
+    "model.width": RUN,
+    "model.layers": RUN,
+    "model.mention_rows": RUN,
+    "model.edge_scale": RUN,
+    "model.edge_activation": RUN,
+    "model.vertex_activation": RUN,
+    "model.recurrent_width": RUN,
+    "model.image_text_threshold": RUN,
+    "model.image_entity_threshold": RUN,
+    "model.dtype": RUN,
+    "loss.form": RUN,
+    "loss.margin": RUN,
+    "train.epochs": COURSE,
+    "train.batch": RUN,
+    "train.accumulate": COURSE,  # equal up to rounding
+    "train.learning_rate": RUN,
+    "train.patience": COURSE,
+    "train.save_every": SPEED,
+    "train.log_every": SPEED,
+    "train.max_mentions": RUN,
+    "eval.batch": SPEED,
+    "eval.ks": COURSE,
+    "eval.select_by": COURSE,
+    "parallel.impl": SPEED,
+    "parallel.devices": SPEED,
+}
+
+# What workdirs and stores mean that were made before the field was there.
+BEFORE: Mapping[str, Any] = {
+    "data.tables": "auto",
+    "encoders.tokens": False,
+    "encoders.max_tokens": 128,
+    "encoders.regions": False,
+    "model.recurrent_width": 0,
+    "model.image_text_threshold": 0.0,
+    "model.image_entity_threshold": 0.3,
+    "train.accumulate": 1,
+}
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "graph.gold_slot": ("never", "upstream"),
+    "graph.edges": ("dynamic", "static"),
+    "retrieval.method": ("names", "statistics", "given", "vectors"),
+    "retrieval.vectors": ("text", "clip"),
+    "image.preprocess": ("paper", "processor"),
+}
+# Values by the name they have now, for older configs, workdirs and stores.
+RENAMED: Mapping[str, Mapping[str, str]] = {"retrieval.method": {"dense": "vectors"}}
+AT_LEAST_ONE = (
+    *("train.batch", "train.epochs", "train.save_every", "train.log_every", "train.accumulate"),
+    *("eval.batch", "model.width", "model.layers", "retrieval.r"),
+)
+
+
+@functools.cache
+def card(name: str) -> ModuleType:
+    """A module of configs/ by its name, as in `card("common").get_config()`; cards are made of
+    each other by this, wherever they lie."""
+    spec = importlib.util.spec_from_file_location(f"drin_jax.configs.{name}", CARDS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def card_names() -> list[str]:
+    """The cards there are."""
+    return sorted(path.stem for path in CARDS.glob("*.py") if path.stem not in HELPERS)
+
+
+def find_card(value: str) -> str:
+    """What --config says, `sample` or `wikimel:paper`, as a path; a path stays.
+
+    Raises:
+        UserError: no card has that name; lists them.
+    """
+    name, colon, form = value.partition(":")
+    if not name or "/" in name or "\\" in name or name.endswith(".py"):
+        return value
+    if name not in card_names():
+        raise UserError(
+            f"no config is named {name!r}; there are {', '.join(card_names())}, or give the path "
+            "of a file"
+        )
+    return f"{CARDS / name}.py{colon}{form}"
+
+
+def deciding(*what: str) -> frozenset[str]:
+    """The names of the fields that decide one of these."""
+    return frozenset(name for name, decides in FIELDS.items() if decides in what)
+
+
+def flat(config: ConfigDict) -> dict[str, Any]:
+    """The config as one level of dotted names, values as JSON has them."""
+    out: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            out |= {f"{name}.{field}": inner for field, inner in flat(value).items()}
+        else:
+            out[name] = list(value) if isinstance(value, tuple) else value
+    for name, now in RENAMED.items():
+        if name in out:
+            out[name] = now.get(out[name], out[name])
+    return out
+
+
+def nested(values: Mapping[str, Any]) -> ConfigDict:
+    """The way back, locked: lists become tuples, and fields that are missing have the value of
+    before they were there."""
+    groups: dict[str, Any] = {}
+    for name, value in {**BEFORE, **values}.items():
+        *path, field = name.split(".")
+        fields = groups
+        for group in path:
+            fields = fields.setdefault(group, {})
+        fields[field] = tuple(value) if isinstance(value, list) else value
+    return ConfigDict(groups).lock()
+
+
+def store_settings(config: ConfigDict, groups: Iterable[str]) -> dict[str, Any]:
+    """The fields of these groups that decide what is in a store. A field at the value of before it
+    was there is left out: stores that never heard of it fit."""
+    names = deciding(STORE)
+    return {
+        name: value
+        for name, value in flat(config).items()
+        if name in names
+        and name.split(".")[0] in groups
+        and not (name in BEFORE and value == BEFORE[name])
+    }
 
 
 def check(config: ConfigDict) -> None:
-    """UserError for a field whose value cannot be meant, before any work is done."""
-    gold_slot, edges, relations = config.graph.gold_slot, config.graph.edges, config.graph.relations
-    if gold_slot not in ("never", "upstream"):
-        raise UserError(f"graph.gold_slot is {gold_slot!r}; known are never, upstream")
-    if edges not in ("dynamic", "static"):
-        raise UserError(f"graph.edges is {edges!r}; known are dynamic, static")
-    unknown = [name for name in relations if name not in RELATIONS]
+    """UserError for a value that cannot be meant, before any work is done. What a model takes is
+    its own to check."""
+    from drin_jax.training import losses  # jax
+
+    values = flat(config)
+    for name, known in {**CHOICES, "loss.form": losses.FORMS}.items():
+        if values[name] not in known:
+            raise UserError(f"{name} is {values[name]!r}; known are {', '.join(known)}")
+    for name in AT_LEAST_ONE:
+        if values[name] < 1:
+            raise UserError(f"{name} is {values[name]}; it must be at least 1")
+    unknown = [name for name in config.graph.relations if name not in RELATIONS]
     if unknown:
         raise UserError(f"graph.relations has {unknown[0]!r}; known are {', '.join(RELATIONS)}")
-    if config.loss.form not in losses.FORMS:
-        known = ", ".join(losses.FORMS)
-        raise UserError(f"loss.form is {config.loss.form!r}; known are {known}")
     select_by = config.eval.select_by
     if select_by != "mrr" and not select_by.removeprefix("hits@").isdigit():
         raise UserError(f"eval.select_by is {select_by!r}; known are mrr, hits@K")
-    for group, name in (("train", "batch"), ("train", "epochs"), ("eval", "batch"),
-                        ("train", "save_every"), ("train", "log_every"), ("model", "width"),
-                        ("train", "accumulate"),
-                        ("model", "layers")):  # fmt: skip
-        if config[group][name] < 1:
-            raise UserError(f"{group}.{name} is {config[group][name]}; it must be at least 1")
+    encoders, retrieval = config.encoders, config.retrieval
+    by_vectors = values["retrieval.method"] == "vectors"
+    if by_vectors and retrieval.vectors == "clip" and not encoders.clip:
+        raise UserError('retrieval.vectors is "clip"; set encoders.clip too')
+    if encoders.pictures and (encoders.image or encoders.clip or encoders.objects):
+        raise UserError(
+            "encoders.pictures brings its own features; unset encoders.image, clip and objects"
+        )
+    for name in ("clip", "objects"):
+        if encoders[name] and not encoders.image:
+            raise UserError(f"encoders.{name} needs encoders.image, the pictures' vertex feature")
+    if encoders.objects and min(encoders.mention_objects, encoders.entity_objects) < 1:
+        raise UserError("encoders.mention_objects and entity_objects must be at least 1")

@@ -14,17 +14,16 @@ and its own number, which the scripts of launch/ do:
 """
 
 from drin_jax import command
+from drin_jax.config import flat
 from drin_jax.parallel import multihost
 
 
 def main() -> None:
     """Run the experiment that the flags describe."""
     config, workdir = command.config_and_workdir()
-    with multihost.joined(multihost.rank(), command.flat(config)):
-        from drin_jax import compilation_cache
+    with multihost.joined(multihost.rank(), flat(config)):
         from drin_jax.run import execute  # jax, flax and orbax load only when there is work
 
-        compilation_cache.switch_on()
         execute(config, workdir)
 
 

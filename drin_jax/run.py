@@ -17,8 +17,8 @@ from rich.console import Console
 from data_pipeline.loader import TrainOrder
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command, extract, models
-from drin_jax.config import check
+from drin_jax import extract, models
+from drin_jax.config import check, flat
 from drin_jax.evaluation import report
 from drin_jax.evaluation.evaluate import (
     SplitScorer,
@@ -35,7 +35,7 @@ from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.loop import Trainer
 from drin_jax.training.setup import LEAK_WARNING, Setup, make_steps, set_up
 from drin_jax.training.step import create_state
-from drin_jax.workdir import FinishedRun
+from drin_jax.workdir import FinishedRun, claim
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     began = time.perf_counter()
     check(config)
     if jax.process_index() == 0:
-        command.claim_workdir(workdir, config)
+        claim(workdir, config)
     multihost.check_shared(workdir)
     store = _prepare(config, workdir)
     extract.say(extract.describe(store))
@@ -65,7 +65,7 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     }
     result["steps_trained_now"] = trainer.steps_run
     result["peak_memory_gb"] = _peak_memory_gb()
-    result["config"] = command.flat(config)
+    result["config"] = flat(config)
     if jax.process_index() == 0:
         _report(workdir, result)
     return result

@@ -1,9 +1,9 @@
-"""A finished run of `drin_jax.main`, opened again: its config, store, model and best parameters."""
+"""The folder of a run: claimed by a config, and, once the run is finished, opened again."""
 
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,53 @@ from flax import nnx
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from data_pipeline.files import write_json
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command, extract
-from drin_jax.config import check
+from drin_jax import extract
+from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
 from drin_jax.evaluation.evaluate import SplitScorer
 from drin_jax.training.checkpoint import Checkpoints
 from drin_jax.training.setup import Setup, set_up
 from drin_jax.types import Aux, GraphBatch
 
 CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
+
+
+def claim(
+    workdir: Path,
+    config: ConfigDict,
+    free: Collection[str] = deciding(*RESUMABLE),
+    **more: Any,
+) -> None:
+    """Make the workdir this config's, or see that it is.
+
+    Args:
+        free: the fields that may differ.
+        more: further fields that have to be the same.
+
+    Raises:
+        UserError: it was made by another config (naming the fields), or its config.json is damaged.
+    """
+    new = flat(config) | more
+    if (workdir / CONFIG).exists():
+        old = {**BEFORE, **_read(workdir, CONFIG)}
+        differing = [
+            f"{name} {old.get(name)!r} -> {new.get(name)!r}"
+            for name in sorted({*old, *new} - set(free))
+            if old.get(name) != new.get(name)
+        ]
+        if differing:
+            raise UserError(
+                f"{workdir} was made by another config ({'; '.join(differing[:4])}"
+                f"{'; …' if len(differing) > 4 else ''}); use another --workdir or the same values"
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG, new)
+    except OSError as error:
+        raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,16 +186,8 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config that `command.claim_workdir` wrote flat, nested again; lists become tuples, and
-    fields that came later have their defaults."""
-    nested: dict[str, Any] = {}
-    for name, value in (command.LATER_FIELDS | _read(workdir, CONFIG)).items():
-        *groups, field = name.split(".")
-        fields = nested
-        for group in groups:
-            fields = fields.setdefault(group, {})
-        fields[field] = tuple(value) if isinstance(value, list) else value
-    return ConfigDict(nested).lock()
+    """The config that `claim` wrote."""
+    return nested(_read(workdir, CONFIG))
 
 
 def _read(workdir: Path, name: str) -> dict[str, Any]:

@@ -240,6 +240,7 @@ def test_bad_flags(case: str, module: str) -> None:
 
 def test_help_tells_the_command() -> None:
     result = run("drin_jax.main", "--help")
+    assert result.returncode == 0
     assert "python -m drin_jax.main --config=" in result.stdout + result.stderr
     assert "--workdir" in result.stdout + result.stderr
 

@@ -1,5 +1,6 @@
 """Every config builds, is locked, and describes a model that can be built at its full size."""
 
+import hashlib
 import importlib
 import json
 from pathlib import Path
@@ -11,9 +12,10 @@ from ml_collections import ConfigDict
 
 from configs import common, forms
 from data_pipeline.schema import UserError
-from drin_jax import models
-from drin_jax.command import LATER_FIELDS, claim_workdir, flat
-from drin_jax.config import check
+from drin_jax import config as table
+from drin_jax import extract, models
+from drin_jax.config import BEFORE, check, flat, nested
+from drin_jax.workdir import claim
 from tests.support.commands import assert_one_clear_line
 from tests.support.commands import run as run_command
 
@@ -116,13 +118,66 @@ def test_paper_hyperparameters() -> None:
 
 def test_a_workdir_from_before_a_field_was_there_goes_on(tmp_path: Path) -> None:
     config = common.get_config()
-    claim_workdir(tmp_path, config)
+    claim(tmp_path, config)
     path = tmp_path / "config.json"
-    older = {k: v for k, v in json.loads(path.read_text()).items() if k not in LATER_FIELDS}
+    older = {k: v for k, v in json.loads(path.read_text()).items() if k not in BEFORE}
     path.write_text(json.dumps(older))
-    claim_workdir(tmp_path, config)
-    assert set(LATER_FIELDS) <= set(json.loads(path.read_text()))
+    claim(tmp_path, config)
+    assert set(BEFORE) <= set(json.loads(path.read_text()))
     path.write_text(json.dumps(older))
     config.model.recurrent_width = 64
     with pytest.raises(UserError, match=r"model\.recurrent_width 0 -> 64"):
-        claim_workdir(tmp_path, config)
+        claim(tmp_path, config)
+
+
+def test_of_every_field_the_table_says_what_it_decides() -> None:
+    fields = flat(common.get_config())
+    assert set(table.FIELDS) == set(fields)
+    assert set(BEFORE) <= set(fields)
+    assert {*table.CHOICES, *table.AT_LEAST_ONE} <= set(fields)
+    assert {*table.RESUMABLE, *table.COMPARABLE} <= set(table.FIELDS.values())
+
+
+def test_the_settings_of_stores_stay_as_they_are_written() -> None:
+    """What stands in the stores there are; another name or value would refuse them all."""
+    made_from = extract.settings(get("wikimel"))
+    assert len(made_from) == 34
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    assert digest == "05b8d03d3024075a77520503193de04264b0e9a3b180dff320e36b0f7f8a2c98"
+    release = get("wikimel")
+    release.data.reader = "release"
+    names = ["data.name", "data.reader", "data.split", "data.valid_fraction"]
+    assert sorted(extract.settings(release)) == names
+
+
+def test_a_config_is_nested_as_it_was() -> None:
+    config = get("sample")
+    assert nested(flat(config)).to_dict() == config.to_dict()
+
+
+def test_a_card_of_ones_own_is_made_of_the_projects(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from drin_jax.config import card\n\n\n"
+        "def get_config():\n"
+        "    config = card('sample').get_config()\n"
+        "    config.train.epochs = 0\n"
+        "    return config\n"
+    )
+    result = run_command("drin_jax.main", f"--config={mine}", f"--workdir={tmp_path / 'w'}")
+    assert_one_clear_line(result, "train.epochs is 0")
+
+
+@pytest.mark.parametrize("form", [("--config=sampel",), ("--config", "sampel:paper")])
+def test_an_unknown_name_lists_those_there_are(form: tuple[str, ...], tmp_path: Path) -> None:
+    result = run_command("drin_jax.recall", *form, f"--workdir={tmp_path}")
+    assert_one_clear_line(result, "'sampel'", *NAMES, code=2)
+    assert FORMS not in result.stderr
+
+
+def test_a_name_is_the_card_of_that_name(tmp_path: Path) -> None:
+    flags = (f"--workdir={tmp_path}", f"--config.data.root={tmp_path / 'no'}")
+    result = run_command("drin_jax.main", "--config", "wikimel:paper", *flags)
+    assert_one_clear_line(result, "MEL-GHMFC")
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written == {**flat(get("wikimel", "paper")), "data.root": str(tmp_path / "no")}

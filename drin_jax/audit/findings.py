@@ -22,6 +22,7 @@ from data_pipeline.files import write_json
 from data_pipeline.schema import Corpus
 from data_pipeline.store.reader import Store
 from drin_jax import command
+from drin_jax.config import check
 
 Finding = dict[str, Any]
 
@@ -202,12 +203,10 @@ def audit(config: ConfigDict, workdir: Path) -> list[Finding]:
 def main() -> None:
     """Audit the config's data and write WORKDIR/audit.json."""
     config, workdir = command.config_and_workdir()
-    from drin_jax import compilation_cache
-    from drin_jax.config import check
+    from drin_jax.workdir import claim
 
-    compilation_cache.switch_on()
     check(config)
-    command.claim_workdir(workdir, config)
+    claim(workdir, config)
     findings = audit(config, workdir)
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:

@@ -41,10 +41,8 @@ def main(suite: str) -> None:
         workdir = Path(values.workdir)
     else:
         config, workdir = command.config_and_workdir()
-        from drin_jax import compilation_cache
         from drin_jax.experiments.runner import Runner, Wanted  # jax loads only for work
 
-        compilation_cache.switch_on()
         wanted = Wanted(
             seeds=range(values.first_seed, values.first_seed + values.seeds),
             rows=values.rows,

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command
+from drin_jax.config import flat
 from drin_jax.evaluation.evaluate import SplitView, evaluate_split
 from drin_jax.evaluation.ranks import slot_counts
 from drin_jax.experiments import edge_weights, seeds
@@ -65,7 +65,7 @@ class Recorder:
         return {
             "system": title,
             "seed": one.seed,
-            "config": command.flat(config) | {"seed": one.seed},
+            "config": flat(config) | {"seed": one.seed},
             "protocol": self._setup.protocol.label(),
             "gold_in_graph": self._setup.spec.gold_slot,
             "ks": self._ks,

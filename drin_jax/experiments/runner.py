@@ -18,21 +18,17 @@ from ml_collections import ConfigDict
 
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command
-from drin_jax.config import check
+from drin_jax.config import COMPARABLE, check, deciding, flat
 from drin_jax.experiments import seeds, surroundings
 from drin_jax.experiments.records import Recorder
 from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_folders
 from drin_jax.experiments.stores import Stores
 from drin_jax.experiments.suites import RowPlan, Suite
 from drin_jax.training.setup import LEAK_WARNING, set_up
+from drin_jax.workdir import claim
 
 # A suite may go on with other values of these; all else decides what its rows are.
-FREE_FIELDS = (
-    *("seed", "data.root", "data.store", "data.source", "data.hint", "data.verify"),
-    *("eval.batch", "parallel.", "image.workers", "encoders.batch_"),
-    *("encoders.tokens", "encoders.regions", "train.save_every", "train.log_every"),
-)
+FREE_FIELDS = deciding(*COMPARABLE) | {"seed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +62,7 @@ class Runner:
             if name not in self.plans:
                 known = ", ".join(self.plans)
                 raise UserError(f"{suite.name} has no row {name!r}; its rows are {known}")
-        command.claim_workdir(workdir, config, FREE_FIELDS, suite=suite.name)
+        claim(workdir, config, FREE_FIELDS, suite=suite.name)
         self.against = wanted.against or suite.default_against(config)
         self.splits = ("valid",) if suite.split == "valid" else ("valid", "test")
         self.chosen = [self.plans[name] for name in wanted.rows or self.plans]
@@ -180,7 +176,7 @@ class Runner:
             "split": self.suite.split,
             "against": self.against,
             "seeds": sorted({*old.get("seeds", []), *self.wanted.seeds}),
-            "config": command.flat(self.config),
+            "config": flat(self.config),
             "command": self.wanted.command,
             "published": old.get("published", []) if published is None else published,
             "rows": [

@@ -22,18 +22,18 @@ from ml_collections import ConfigDict
 from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command
-from drin_jax.config import check
+from drin_jax.config import RESUMABLE, check, deciding
 from drin_jax.evaluation.evaluate import valid_score
 from drin_jax.experiments.seeds_checkpoint import SeedsCheckpoint
 from drin_jax.experiments.seeds_program import SeedsProgram, split_scores, stack
 from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.setup import set_up
 from drin_jax.training.step import NEVER
+from drin_jax.workdir import claim
 
 # What a checkpoint may differ in. Not the patience: a group's stopped runs are not kept as they
 # were when they stopped.
-FREE_FIELDS = (*(f for f in command.FREE_FIELDS if f != "train.patience"), "seed")
+FREE_FIELDS = deciding(*RESUMABLE) - {"train.patience"} | {"seed"}
 
 
 @dataclasses.dataclass
@@ -104,7 +104,7 @@ def train_seeds(
         raise UserError(f"seeds are {seeds}; give one or more, from 0 on, each once")
     check(config)
     if checkpoint:
-        command.claim_workdir(checkpoint, config, free=FREE_FIELDS)
+        claim(checkpoint, config, free=FREE_FIELDS)
     program = SeedsProgram(config, store)
     together = default_together() if together is None else together
     size = program.fitting(min(together or len(seeds), len(seeds)))

@@ -1,7 +1,6 @@
 """The report of a suite: `report.html`, one file that needs no other, and `report.md`."""
 
 import base64
-import sys
 import time
 from collections.abc import Mapping
 from importlib import resources
@@ -11,6 +10,7 @@ from typing import Any
 import jinja2
 
 from data_pipeline.files import write_text
+from drin_jax.config import card, flat
 from drin_jax.evaluation.report import markdown_text
 from drin_jax.experiments import measures, suite_plots, suite_tables
 from drin_jax.experiments.measures import LEAK
@@ -127,13 +127,8 @@ def leak_warning(results: Results) -> str:
 
 
 def differing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are not at their default, by the defaults that the config file brought."""
-    common = sys.modules.get("configs.common")
-    if common is None:  # a report of results that were loaded without a config
-        return {}
-    from drin_jax.command import flat
-
-    defaults = flat(common.get_config())
+    """The fields that are not at their default."""
+    defaults = flat(card("common").get_config())
     return {name: value for name, value in config.items() if defaults.get(name) != value}
 
 

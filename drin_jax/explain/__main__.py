@@ -64,9 +64,8 @@ def main() -> None:
     values = FLAGS.flag_values_dict()
     mode = check(values, [name for name in values if FLAGS[name].present])
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    from drin_jax import compilation_cache, workdir
+    from drin_jax import workdir
 
-    compilation_cache.switch_on()
     run = workdir.open_run(Path(FLAGS.workdir))
     run.store.check_split(FLAGS.split)
     if mode == "mention":

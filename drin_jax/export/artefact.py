@@ -17,7 +17,7 @@ import drin_jax
 from data_pipeline import schema
 from data_pipeline.files import write_json
 from data_pipeline.schema import UserError
-from drin_jax import command
+from drin_jax.config import flat
 from drin_jax.export import manifest
 from drin_jax.training.setup import build_model
 from drin_jax.types import GraphBatch
@@ -102,7 +102,7 @@ def write(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         (partial / manifest.ARTEFACT).write_bytes(artefact)
-        write_json(partial / manifest.CONFIG, command.flat(read_config(finished.workdir)))
+        write_json(partial / manifest.CONFIG, flat(read_config(finished.workdir)))
         _save(partial / manifest.PARAMS, params)
         content["files"] = manifest.checksums(partial)
         content["checksum"] = manifest.own_checksum(content)

@@ -13,8 +13,9 @@ from data_pipeline.progress import Progress
 from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store.extension import StoreExtension, offsets_of, same_mentions
 from data_pipeline.store.reader import Store
+from drin_jax.config import check
 from drin_jax.extract.corpus import RELEASE, WEIGHTS, read_corpus
-from drin_jax.extract.encoder_settings import check, encoder_settings
+from drin_jax.extract.encoder_settings import encoder_settings
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import ROWS
 from drin_jax.extract.texts import Span, mention_text

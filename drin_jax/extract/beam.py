@@ -26,6 +26,7 @@ from apache_beam.utils import shared
 
 from data_pipeline.schema import UserError
 from drin_jax import command
+from drin_jax.config import check
 from drin_jax.extract import encoder_settings, texts
 from drin_jax.extract.__main__ import SHARDS
 from drin_jax.extract.corpus import read_corpus
@@ -104,7 +105,7 @@ def main() -> None:
     place = SHARDS.value
     if not place:
         raise UserError("--shards is missing; name the place for jobs and shards")
-    encoder_settings.check(config)
+    check(config)
     texts.check(config.text)
     corpus = read_corpus(config)  # first: a data set may bring its own encoders
     settings = encoder_settings.encoder_settings(config)

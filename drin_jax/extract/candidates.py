@@ -8,36 +8,15 @@ from ml_collections import ConfigDict
 
 from data_pipeline.retrieval import names
 from data_pipeline.retrieval.statistics import Weights, by_statistics
-from data_pipeline.schema import Corpus, UserError
+from data_pipeline.schema import Corpus
 from data_pipeline.store.writer import StoreWriter
+from drin_jax.config import flat
 
 # retrieval.vectors -> tables of the mention and the entity side.
 VECTORS = {
     "text": ("mention_text_edge", "entity_text_edge"),
     "clip": ("mention_clip_text", "entity_clip_text"),
 }
-METHODS = ("names", "statistics", "given", "vectors")
-RENAMED = {"dense": "vectors"}  # older configs and stores
-
-
-def method(config: ConfigDict) -> str:
-    """retrieval.method, by the name it has now."""
-    given: str = config.retrieval.method
-    return RENAMED.get(given, given)
-
-
-def check(config: ConfigDict) -> None:
-    """UserError on fields that no corpus could be retrieved with."""
-    fields = config.retrieval
-    if fields.r < 1:
-        raise UserError(f"retrieval.r is {fields.r}; at least 1 candidate is needed")
-    if method(config) not in METHODS:
-        raise UserError(f"retrieval.method is {fields.method!r}; known are {', '.join(METHODS)}")
-    if method(config) == "vectors":
-        if fields.vectors not in VECTORS:
-            raise UserError(f"retrieval.vectors is {fields.vectors!r}; known are text, clip")
-        if fields.vectors == "clip" and not config.encoders.clip:
-            raise UserError('retrieval.vectors is "clip"; set encoders.clip too')
 
 
 def retrieve(
@@ -48,9 +27,9 @@ def retrieve(
     Raises:
         UserError: the data set has nothing to retrieve with.
     """
-    fields = config.retrieval
-    if method(config) != "vectors":
-        return untrained(fields.method, config, corpus, fields.r, workdir / "cache")
+    fields, method = config.retrieval, flat(config)["retrieval.method"]
+    if method != "vectors":
+        return untrained(method, config, corpus, fields.r, workdir / "cache")
     from drin_jax.extract.vector_retrieval import by_vectors
 
     queries, keys = (writer.array(name) for name in VECTORS[fields.vectors])

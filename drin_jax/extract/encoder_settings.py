@@ -1,4 +1,4 @@
-"""The config's encoders: checked before anything is read, and plain for whoever runs them."""
+"""The config's encoders, plain for whoever runs them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,11 +7,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from data_pipeline.pictures import images
-from data_pipeline.schema import UserError
 
 SIDES = ("mention", "entity")
 DETECTORS = ("fasterrcnn", "maskrcnn")
-PREPROCESSES = ("paper", "processor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,24 +36,6 @@ class EncoderSettings:
     max_pixels: int = images.MAX_PIXELS
     min_side: int = images.MIN_SIDE
     workers: int = 0
-
-
-def check(config: ConfigDict) -> None:
-    """UserError on fields that contradict each other."""
-    encoders, image = config.encoders, config.image
-    if encoders.pictures and (encoders.image or encoders.clip or encoders.objects):
-        raise UserError(
-            "encoders.pictures brings its own features; unset encoders.image, clip and objects"
-        )
-    for name in ("clip", "objects"):
-        if encoders[name] and not encoders.image:
-            raise UserError(f"encoders.{name} needs encoders.image, the pictures' vertex feature")
-    if encoders.objects and min(encoders[f"{side}_objects"] for side in SIDES) < 1:
-        raise UserError("encoders.mention_objects and entity_objects must be at least 1")
-    if image.preprocess not in PREPROCESSES:
-        raise UserError(
-            f"image.preprocess is {image.preprocess!r}; known are {', '.join(PREPROCESSES)}"
-        )
 
 
 def encoder_settings(config: ConfigDict) -> EncoderSettings:

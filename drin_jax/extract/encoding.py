@@ -18,11 +18,17 @@ from data_pipeline.pictures import decoding, images
 from data_pipeline.pictures.decoding import Decoder, Wanted
 from data_pipeline.schema import UserError
 from data_pipeline.store.split_arrays import unit
+from drin_jax.config import SPEED, deciding
 from drin_jax.encoders.pixels import read_preprocessor
 from drin_jax.extract.encoder_settings import DETECTORS, EncoderSettings
 
 Arrays = dict[str, np.ndarray]
-SPEED = ("batch_tokens", "batch_images", "workers")  # settings that change no number
+# Settings that change no number.
+SPEEDS = [
+    field
+    for group, _, field in (name.partition(".") for name in sorted(deciding(SPEED)))
+    if group in ("encoders", "image")
+]
 GROUP, DETECTED = 128, 8  # pictures encoded at once; the same where a detector sees them whole
 
 
@@ -129,7 +135,7 @@ class Encoders:
         ]
         fields = dataclasses.asdict(self.settings)
         # Folders differ between machines, speeds and the other encoders' names do not matter.
-        for name in ("text", "clip", "image", *SPEED):
+        for name in ("text", "clip", "image", *SPEEDS):
             del fields[name]
         weights = [getattr(self, name).fingerprint for name in names]
         content = json.dumps([kind, weights, fields, plain_items(items)], sort_keys=True)

@@ -14,6 +14,7 @@ from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
+from drin_jax.config import RENAMED, check, flat, store_settings
 from drin_jax.extract import additions, candidates, encoder_settings, features, texts
 from drin_jax.extract.corpus import RELEASE, WEIGHTS, fetch, read_corpus
 from drin_jax.extract.edges import edges
@@ -23,10 +24,6 @@ from drin_jax.extract.tables import Tables
 
 SOURCES = "data files"
 METHOD = "retrieval.method"
-# Fields that change how fast something is made, not what.
-_SPEED = ("encoders.batch_tokens", "encoders.batch_images", "image.workers")
-# Fields of what may be added to a store at any time.
-_ADDED = ("encoders.tokens", "encoders.max_tokens", "encoders.regions")
 
 
 def store_path(config: ConfigDict, workdir: Path) -> Path:
@@ -36,17 +33,8 @@ def store_path(config: ConfigDict, workdir: Path) -> Path:
 
 def settings(config: ConfigDict) -> dict[str, Any]:
     """The config fields that decide what is in a store."""
-    data = {name: config.data[name] for name in ("name", "reader", "split", "valid_fraction")}
-    groups = {"data": data}
-    if config.data.reader != RELEASE:
-        groups |= {name: dict(config[name]) for name in ("retrieval", "text", "encoders", "image")}
-    found = {
-        f"{group}.{name}": value
-        for group, fields in groups.items()
-        for name, value in fields.items()
-        if f"{group}.{name}" not in _SPEED + _ADDED
-    }
-    return found | ({METHOD: candidates.method(config)} if METHOD in found else {})
+    encoded = () if config.data.reader == RELEASE else ("retrieval", "text", "encoders", "image")
+    return store_settings(config, ("data", *encoded))
 
 
 def prepare(
@@ -68,8 +56,7 @@ def prepare(
         store = _import(config, path)
     else:
         # What contradicts itself is told before anything is downloaded or encoded.
-        candidates.check(config)
-        encoder_settings.check(config)
+        check(config)
         texts.check(config.text)
         corpus = read_corpus(config)
         _check_corpus(config, corpus)
@@ -130,7 +117,7 @@ def _open(config: ConfigDict, path: Path) -> Store:
         }
     kept = {WEIGHTS: made_from[WEIGHTS]} if WEIGHTS in made_from else {}
     expected = settings(config) | {SOURCES: now} | kept
-    if expected.get(METHOD) == candidates.RENAMED.get(made_from.get(METHOD, "")):
+    if expected.get(METHOD) == RENAMED[METHOD].get(made_from.get(METHOD, "")):
         expected[METHOD] = made_from[METHOD]
     store = Store.open(path, made_from=expected)
     if config.data.verify:
@@ -154,7 +141,7 @@ def _extract(stages: Stages, tables: Tables, workdir: Path) -> Store:
     writer.write_strings("entity_name", [e.name for e in corpus.entities])
     writer.write_strings("mention_id", [m.id for m in mentions])
     writer.write_strings("mention_surface", [m.name for m in mentions])
-    late = candidates.method(config) == "vectors"
+    late = flat(config)[METHOD] == "vectors"
     if not late:  # minutes at most, and its mistakes are better told early
         found = candidates.retrieve(config, workdir, corpus, writer)
     report |= features.write(stages, tables, workdir)

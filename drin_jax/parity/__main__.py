@@ -2,7 +2,10 @@
 
 import sys
 
-from drin_jax.parity.comparison import main
+from drin_jax import command
 
 if __name__ == "__main__":
+    command.keep_compiled()
+    from drin_jax.parity.comparison import main
+
     sys.exit(main())

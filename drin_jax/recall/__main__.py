@@ -115,9 +115,10 @@ def main() -> None:
     """Measure the config's data; print the table and write it to the workdir."""
     config, workdir = command.config_and_workdir()
     from drin_jax import extract
+    from drin_jax.workdir import claim
 
     methods = list(dict.fromkeys(flags.FLAGS.methods))
-    command.claim_workdir(workdir, config)
+    claim(workdir, config)
     corpus = extract.read_corpus(config)
     if not methods:
         given = all(mention.candidates is not None for mention in corpus.mentions)

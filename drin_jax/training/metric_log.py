@@ -42,8 +42,9 @@ class MetricLog:
         if not self._active:
             return
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in scalars.items() if self._board else ():
-            self._board.add_scalar(name, value, step)
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
 
     def flush(self) -> None:
         """Hand everything written to the operating system."""

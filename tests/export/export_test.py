@@ -19,13 +19,13 @@ from configs import common
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command, export, models
+from drin_jax import export, models
 from drin_jax.export import __main__ as export_command
 from drin_jax.export import artefact, manifest
 from drin_jax.export.check import LIMITS, random_batch
 from drin_jax.training.checkpoint import Checkpoints
 from drin_jax.training.setup import set_up
-from drin_jax.workdir import CHECKPOINTS, REPORT, open_run
+from drin_jax.workdir import CHECKPOINTS, REPORT, claim, open_run
 from tests.support import commands
 from tests.support.commands import user_error
 from tests.support.fixtures import refusal
@@ -63,7 +63,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = common.get_config()
     config.data.root, config.model.width, config.eval.batch = str(folder), 8, 16
     store = commands.small_store(folder / "store", mentions={"train": 4, "test": 12}, t=T, v=V)
-    command.claim_workdir(folder, config)
+    claim(folder, config)
     (folder / REPORT).write_text(json.dumps({"system": "DRIN (small)"}))
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     checkpoints.save_best(7, random_like(set_up(config, Store.open(store)).params))

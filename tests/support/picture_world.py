@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common
-from drin_jax.command import flat
+from drin_jax.config import flat
 from tests.support import odd_pictures, tiny_encoders
 from tests.support.odd_pictures import photo
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from configs import sample
 from data_pipeline import schema
-from drin_jax.command import flat
+from drin_jax.config import flat
 from drin_jax.evaluation.evaluate import Protocol, SplitView, baseline_scores, evaluate_split
 from drin_jax.experiments import suites
 from drin_jax.experiments.results import Results, Row, Run
