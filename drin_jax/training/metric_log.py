@@ -1,4 +1,4 @@
-"""A run's metrics: `metrics.jsonl`, a line a step, and the same for TensorBoard.
+"""A run's metrics: `metrics.jsonl`, a line a step and one an epoch, and the same for TensorBoard.
 
 clu's metric writers need TensorFlow; this needs tensorboardX only.
 """
@@ -6,11 +6,14 @@ clu's metric writers need TensorFlow; this needs tensorboardX only.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from tensorboardX import SummaryWriter
 
 from data_pipeline.files import write_text
+
+METRICS = "metrics.jsonl"
 
 
 class MetricLog:
@@ -19,23 +22,28 @@ class MetricLog:
     Args:
         after: the step a run goes on from: what was written beyond it, by a run that was killed
             after its last checkpoint, is dropped, so that no step is told twice.
+        tensorboard: whether there is a WORKDIR/tensorboard.
     """
 
-    def __init__(self, workdir: Path, after: int = 0):
+    def __init__(self, workdir: Path, after: int = 0, tensorboard: bool = True):
         self._active = jax.process_index() == 0
         if not self._active:
             return
-        path = workdir / "metrics.jsonl"
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= after]
-        write_text(path, "".join(line + "\n" for line in kept))
+        path = workdir / METRICS
+        kept = [fields for fields in _whole_lines(path) if fields["step"] <= after]
+        write_text(path, "".join(json.dumps(fields) + "\n" for fields in kept))
         self._file = path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after + 1)
+        self._board = None
+        if tensorboard:
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after + 1)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write the scalars as of `step`."""
         if not self._active:
             return
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        if not self._board:
+            return
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
 
@@ -43,23 +51,40 @@ class MetricLog:
         """Hand everything written to the operating system."""
         if self._active:
             self._file.flush()
-            self._board.flush()
+            if self._board:
+                self._board.flush()
 
     def close(self) -> None:
         if self._active:
             self._file.close()
-            self._board.close()
+            if self._board:
+                self._board.close()
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """The lines that a killed run finished writing."""
+def curves(workdir: Path) -> tuple[list[float], list[float]]:
+    """Mean loss and valid score of every epoch that a run has ended."""
+    losses: list[float] = []
+    means, scores = [], []
+    for fields in _whole_lines(workdir / METRICS):
+        if "loss" in fields:
+            losses.append(fields["loss"])
+        else:
+            means.append(sum(losses) / len(losses))
+            scores.append(fields["valid_score"])
+            losses = []
+    return means, scores
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """What stands in the lines that a killed run finished writing."""
     if not path.exists():
         return []
     lines = []
     for line in path.read_text(errors="replace").splitlines():
         try:
-            json.loads(line)["step"]
+            fields = json.loads(line)
+            fields["step"] + 0
         except (ValueError, KeyError, TypeError):
             break
-        lines.append(line)
+        lines.append(fields)
     return lines
