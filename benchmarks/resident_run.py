@@ -8,9 +8,9 @@ import optax
 from ml_collections import ConfigDict
 
 from data_pipeline.store.reader import Store
-from drin_jax import building
 from drin_jax.training.batches import ResidentSteps
-from drin_jax.training.device_tables import DeviceTables, Layout
+from drin_jax.training.device_tables import DeviceTables, Placement
+from drin_jax.training.setup import make_steps, set_up
 from drin_jax.training.step import create_state
 
 DISPATCH_SECONDS = 1.0  # about, as the trainer's
@@ -22,24 +22,17 @@ class ResidentRun:
     Args:
         store: with a train split.
         config: of the run; `train.log_every` bounds the steps of a dispatch.
-        layout: of the tables; None: float32 on every device.
+        placement: of the tables; None: float32 on every device.
     """
 
-    def __init__(self, store: Store, config: ConfigDict, layout: Layout | None = None):
-        setup = building.set_up(config, store)
-        layout = layout or Layout(parallel=setup.parallel)
-        tables = DeviceTables.of(
-            store,
-            "train",
-            r=setup.r,
-            gold_slot=setup.gold_slot,
-            needs=setup.needs,
-            layout=layout,
-        )
+    def __init__(self, store: Store, config: ConfigDict, placement: Placement | None = None):
+        setup = set_up(config, store)
+        placement = placement or Placement(parallel=setup.parallel)
+        tables = DeviceTables.of(store, "train", setup.spec, placement=placement)
         jax.block_until_ready(tables)
         optimizer = optax.adam(config.train.learning_rate)
         self.setup, self.tables = setup, tables
-        steps = building.make_steps(config, store, setup, optimizer, tables)
+        steps = make_steps(config, store, setup, optimizer, tables)
         assert isinstance(steps, ResidentSteps)
         self.steps = steps
         self.steps_per_epoch = self.steps.order.steps_per_epoch

@@ -1,15 +1,80 @@
-"""From rows of a split to a host batch: features, edges, masks and gold of each mention's graph."""
+"""From rows of a split to a batch: features, edges, masks and gold of each mention's graph.
 
-from collections.abc import Collection
+`look_up` is written once, over NumPy or JAX arrays. Here it reads an open store; tables on devices
+are those of `drin_jax.training.device_tables`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from data_pipeline import schema
-from data_pipeline.schema import UserError
+from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
-from data_pipeline.system_features import SystemFeatures
 
-Batch = dict[str, np.ndarray]
+HostArrays = dict[str, np.ndarray]
+
+# `fetch(name, rows, there)`: these rows of the table of this name, in float32 where it is one of
+# floats, and zero where `there` (of the rows' shape) is False: a row there may be any number.
+Fetch = Callable[[str, Any, Any], Any]
+
+VERTEX = ("text", "image", "has_text", "has_image")
+SPLIT = ("mention", "candidates", "edges", "gold")
+GOLD_SLOT = ("gold_entity", "gold_edges")
+NAMES = {"entity": "entity_name", "mention": "mention_surface"}  # that systems read characters of
+FLAGS = {"tokens": "--config.encoders.tokens=True", "regions": "--config.encoders.regions=True"}
+
+
+def look_up(xp: ModuleType, fetch: Fetch, rows: Any, spec: GraphSpec, longest: int) -> dict:
+    """The batch of these rows of a split.
+
+    Args:
+        xp: numpy or jax.numpy.
+        fetch: reads `split_tables` and `shared_tables`.
+        rows: [b] integers; below 0: padding.
+        spec: of the graphs, as `fitted` gives it.
+        longest: tokens of the store's longest mention text, as `longest` gives it.
+
+    Returns:
+        Arrays of the names, shapes and dtypes of `schema.batch_shapes`, with `spec.slots`
+        candidates. Where a mask is False the features and edges are zero.
+    """
+    mask = rows >= 0
+    mention, gold = fetch("mention", rows, mask), fetch("gold", rows, mask)
+    candidates = fetch("candidates", rows, mask)[:, : spec.r]
+    edges = fetch("edges", rows, mask)[:, :, : spec.r]
+    if spec.gold_slot:
+        golds = xp.maximum(fetch("gold_entity", rows, mask), schema.PADDING)
+        candidates = xp.concatenate([candidates, golds[:, None]], 1)
+        edges = xp.concatenate([edges, fetch("gold_edges", rows, mask)[:, :, None]], 2)
+    candidate_mask = (candidates != schema.PADDING) & mask[:, None]
+    batch = {
+        "edges": xp.where(candidate_mask[:, None], edges, 0),
+        "candidate_mask": candidate_mask,
+        "gold": xp.where(mask & (gold < spec.r), gold, schema.NOT_RETRIEVED),
+        "mask": mask,
+    }
+    vertices = {"mention": (mention, mask), "entity": (candidates, candidate_mask)}
+    for side, (row, there) in vertices.items():
+        for kind in ("text", "image"):
+            has = batch[f"{side}_has_{kind}"] = fetch(f"{side}_has_{kind}", row, there)
+            batch[f"{side}_{kind}"] = fetch(f"{side}_{kind}", row, has)
+        if "characters" in spec.needs:
+            batch[f"{side}_characters"] = fetch(f"{side}_characters", row, there)
+    if "tokens" in spec.needs:
+        first, end = (fetch("mention_token_offsets", mention + i, mask)[:, None] for i in (0, 1))
+        at = first + xp.arange(longest)
+        batch["mention_token_mask"] = there = (at < end) & mask[:, None]
+        batch["mention_tokens"] = fetch("mention_tokens", at, there)
+        batch["mention_span"] = fetch("mention_span", mention, mask)
+    if "regions" in spec.needs:
+        picture = fetch("mention_region_row", mention, mask)
+        seen = mask & (picture != schema.PADDING)
+        batch["mention_regions"] = fetch("mention_regions", picture, seen)
+    return batch
 
 
 class GraphTables:
@@ -18,92 +83,88 @@ class GraphTables:
     Args:
         store: an open store.
         split: "train", "valid" or "test".
-        r: candidates in the graph, the first of those retrieved; 0: all.
-        gold_slot: append the gold entity as slot r of every graph (the leaking protocol); a mention
-            without a gold entity has padding there. `gold` indexes the first r slots all the same.
-        needs: of `schema.NEEDS`, what the batch holds beside the vertex features.
+        spec: of the graphs.
 
     Raises:
-        UserError: the split is unknown or empty, or the store holds fewer candidates than r or
-            lacks what is needed.
+        UserError: the split is unknown or empty, or as `fitted`.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        split: str,
-        *,
-        r: int = 0,
-        gold_slot: bool = False,
-        needs: Collection[str] = (),
-    ):
+    def __init__(self, store: Store, split: str, spec: GraphSpec = GraphSpec()):
         self.mentions = store.check_split(split)
-        if not 0 <= r <= store.sizes["r"]:
-            raise UserError(
-                f"graph.r is {r}, but {store.path} holds {store.sizes['r']} candidates of a mention"
-            )
-        self.r = r or store.sizes["r"]
-        self.gold_slot = gold_slot
-        self._extra = SystemFeatures(store, needs)
-
+        self.spec = fitted(spec, store)
+        self._longest = longest(store, spec.needs)
+        tables = shared_tables(store, spec.needs) | split_tables(store, split, spec.gold_slot)
         # Plain views: a memmap pays for its class at each look-up.
-        def table(name: str) -> np.ndarray:
-            return store.array(name).view(np.ndarray)
+        self._tables = {name: table.view(np.ndarray) for name, table in tables.items()}
 
-        self._entity = {
-            name: table(f"entity_{name}") for name in ("text", "image", "has_text", "has_image")
-        }
-        self._mention = {
-            name: table(f"mention_{name}") for name in ("text", "image", "has_text", "has_image")
-        }
-        self._split = {name: table(f"{split}_{name}") for name in schema.SPLIT_ARRAYS}
+    def batch(self, rows: np.ndarray) -> HostArrays:
+        """The batch of these rows of the split, C-contiguous, as `look_up` gives it."""
+        return look_up(np, self._fetch, rows, self.spec, self._longest)
 
-    @property
-    def slots(self) -> int:
-        """Candidate slots of a batch's arrays: r, and one more with `gold_slot`."""
-        return self.r + int(self.gold_slot)
-
-    def batch(self, rows: np.ndarray) -> Batch:
-        """The batch of these rows of the split; a row below 0 is padding.
-
-        Args:
-            rows: [b] integers.
-
-        Returns:
-            C-contiguous arrays of the names, shapes and dtypes of `schema.batch_shapes`, with
-            `slots` candidates. Where a mask is False the features and edges are zero.
-        """
-        mask = rows >= 0
-        rows = np.maximum(rows, 0)
-        candidates = self._split["candidates"][rows, : self.r]
-        edges = self._split["edges"][rows, :, : self.r]
-        if self.gold_slot:
-            golds = np.maximum(self._split["gold_entity"][rows], schema.PADDING)
-            candidates = np.concatenate([candidates, golds[:, None]], axis=1)
-            edges = np.concatenate([edges, self._split["gold_edges"][rows][:, :, None]], axis=2)
-        gold = self._split["gold"][rows]
-        mention = self._split["mention"][rows]
-        candidate_mask = (candidates != schema.PADDING) & mask[:, None]
-        edges = np.where(candidate_mask[:, None], edges, np.float32(0))
-        return {
-            **_look_up(self._mention, "mention", mention, mask),
-            **_look_up(self._entity, "entity", candidates, candidate_mask),
-            **self._extra.of(mention, np.where(mask[:, None], candidates, schema.PADDING), mask),
-            "edges": np.ascontiguousarray(edges, np.float32),
-            "candidate_mask": candidate_mask,
-            "gold": np.where(mask & (gold < self.r), gold, schema.NOT_RETRIEVED).astype(np.int32),
-            "mask": mask,
-        }
+    def _fetch(self, name: str, rows: np.ndarray, there: np.ndarray) -> np.ndarray:
+        table = self._tables[name]
+        if not len(table):
+            return np.zeros((*rows.shape, *table.shape[1:]), table.dtype)
+        found = np.take(table, rows, axis=0, mode="clip")
+        found[~there] = 0
+        return found
 
 
-def _look_up(tables: Batch, side: str, rows: np.ndarray, there: np.ndarray) -> Batch:
-    """Features of one side's vertices and whether they exist; zero where they do not."""
-    out = {}
-    for kind in ("text", "image"):
-        # "clip" reads row 0 for padding, which is put to zero just below.
-        has = np.take(tables[f"has_{kind}"], rows, axis=0, mode="clip") & there
-        features = np.take(tables[kind], rows, axis=0, mode="clip")
-        features[~has] = 0
-        out[f"{side}_{kind}"] = features
-        out[f"{side}_has_{kind}"] = has
-    return out
+def fitted(spec: GraphSpec, store: Store) -> GraphSpec:
+    """The spec over this store, with `r` what it holds where `r` is 0.
+
+    Raises:
+        UserError: the store holds fewer candidates than r, or lacks what is needed, with the
+            command that adds it.
+    """
+    if not 0 <= spec.r <= store.sizes["r"]:
+        raise UserError(
+            f"graph.r is {spec.r}, but {store.path} holds {store.sizes['r']} candidates of a "
+            "mention"
+        )
+    for need in spec.needs:
+        if need not in schema.NEEDS:
+            raise UserError(f"{need!r} is nothing a system can need; known are {schema.NEEDS}")
+    if lacking := store.lacks(spec.needs):
+        flags = " ".join(FLAGS[need] for need in lacking)
+        raise UserError(
+            f"{store.path}: holds no {' and no '.join(lacking)} of the mentions, which this system "
+            f"needs; python -m drin_jax.extract with the same --config and --workdir and {flags} "
+            "adds them"
+        )
+    return dataclasses.replace(spec, r=spec.r or store.sizes["r"])
+
+
+def shared_tables(store: Store, needs: Collection[str]) -> HostArrays:
+    """Tables of entities and mentions, for all splits; all but the characters still on disk."""
+    names = [f"{side}_{name}" for side in NAMES for name in VERTEX]
+    names += [name for need in needs for name in schema.NEEDED_ARRAYS[need]]
+    tables: HostArrays = {name: store.array(name) for name in names}
+    if "characters" in needs:
+        tables |= {f"{side}_characters": characters(store, name) for side, name in NAMES.items()}
+    return tables
+
+
+def split_tables(store: Store, split: str, gold_slot: bool) -> HostArrays:
+    """The split's own tables, still on disk."""
+    return {name: store.array(f"{split}_{name}") for name in SPLIT + GOLD_SLOT * gold_slot}
+
+
+def longest(store: Store, needs: Collection[str]) -> int:
+    """Tokens of the store's longest mention text; 0 where tokens are not needed."""
+    return _longest(store, "mention_token") if "tokens" in needs else 0
+
+
+def _longest(store: Store, table: str) -> int:
+    return int(np.diff(np.asarray(store.array(f"{table}_offsets"))).max(initial=1))
+
+
+def characters(store: Store, table: str) -> np.ndarray:
+    """A table of names as [n, c] int32: UTF-8 bytes plus 1, 0 where there is none. c is the length
+    of the longest name on either side, or CHARACTERS where that is less."""
+    offsets = np.asarray(store.array(f"{table}_offsets"))
+    content = np.append(np.asarray(store.array(f"{table}_bytes")), np.uint8(0))
+    at = np.arange(min(max(_longest(store, name) for name in NAMES.values()), schema.CHARACTERS))
+    there = at < np.diff(offsets)[:, None]
+    rows = np.minimum(offsets[:-1, None] + at, len(content) - 1)
+    return np.where(there, content[rows].astype(np.int32) + 1, 0)

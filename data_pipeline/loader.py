@@ -8,14 +8,14 @@ batch, process p of P gets the p-th of P equal consecutive parts.
 """
 
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grain
 import numpy as np
 
-from data_pipeline.graphs import Batch, GraphTables
-from data_pipeline.schema import UserError
+from data_pipeline.graphs import GraphTables, HostArrays
+from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 
 THREADS = 2
@@ -106,7 +106,7 @@ class TrainLoader:
         batch: mentions in a step, over all processes.
         epochs: passes over the mentions.
         seed: of the order.
-        r, gold_slot, needs: as in `GraphTables`.
+        spec: of the graphs.
         process_index, process_count: which part of each batch this process gets.
         max_mentions: how many mentions take part; 0: all.
         threads: that read ahead, threads + 1 batches at most; 0: none. They change no batch.
@@ -124,15 +124,13 @@ class TrainLoader:
         batch: int,
         epochs: int,
         seed: int,
-        r: int = 0,
-        gold_slot: bool = False,
+        spec: GraphSpec = GraphSpec(),
         process_index: int = 0,
         process_count: int = 1,
         max_mentions: int = 0,
         threads: int = THREADS,
-        needs: Collection[str] = (),
     ):
-        tables = GraphTables(store, split, r=r, gold_slot=gold_slot, needs=needs)
+        tables = GraphTables(store, split, spec)
         order = TrainOrder(
             tables.mentions, batch=batch, seed=seed, max_mentions=max_mentions, split=split
         )
@@ -148,7 +146,7 @@ class TrainLoader:
     def __iter__(self) -> "TrainLoader":
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> HostArrays:
         """This process's part of the next step's batch, as in `schema.batch_shapes`."""
         return next(self._batches)
 
@@ -187,14 +185,12 @@ class EvalLoader:
         split: str,
         batch: int,
         *,
-        r: int = 0,
-        gold_slot: bool = False,
+        spec: GraphSpec = GraphSpec(),
         process_index: int = 0,
         process_count: int = 1,
         threads: int = THREADS,
-        needs: Collection[str] = (),
     ):
-        tables = GraphTables(store, split, r=r, gold_slot=gold_slot, needs=needs)
+        tables = GraphTables(store, split, spec)
         if batch < 1:
             raise UserError(f"eval.batch is {batch}; it must be at least 1")
         share = _Share(batch, process_index, process_count, "eval.batch")
@@ -205,7 +201,7 @@ class EvalLoader:
         """Number of batches."""
         return len(self._source)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, Batch]]:
+    def __iter__(self) -> Iterator[tuple[np.ndarray, HostArrays]]:
         """Yields (rows of the split [b] int64, -1 at padding; batch as in `batch_shapes`)."""
         batches = _read_ahead(self._source, self._threads)
         try:
@@ -244,7 +240,7 @@ class _Steps:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> HostArrays:
         return self._tables.batch(self._share.of(self.order.rows(int(step))))
 
 
@@ -257,7 +253,7 @@ class _InOrder:
     def __len__(self) -> int:
         return -(-self._tables.mentions // self._share.batch)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, Batch]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, HostArrays]:
         begin = int(index) * self._share.batch
         rows = self._share.of(
             np.arange(begin, min(begin + self._share.batch, self._tables.mentions))

@@ -76,6 +76,27 @@ class Corpus:
     sources: Mapping[str, str]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """What a mention's graph holds.
+
+    Args:
+        r: candidates, the first of those retrieved; 0: all.
+        gold_slot: append the gold entity as slot r of every graph (the leaking protocol); a mention
+            without a gold entity has padding there. `gold` indexes the first r slots all the same.
+        needs: of NEEDS, what a batch holds beside the vertex features.
+    """
+
+    r: int = 0
+    gold_slot: bool = False
+    needs: tuple[str, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """Candidate slots of a batch's arrays: r, and one more with `gold_slot`."""
+        return self.r + int(self.gold_slot)
+
+
 # ---- the feature store -------------------------------------------------------------------------
 #
 # A store is one folder: `store.json` and one `.npy` file an array, opened memory-mapped.

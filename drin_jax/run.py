@@ -8,30 +8,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from clu import parameter_overview
 from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from data_pipeline.loader import TrainOrder
-from data_pipeline.schema import UserError
-from data_pipeline.store.reader import Store
 from drin_jax import command, extract, models, shared_folders
-from drin_jax.building import LEAK_WARNING, Setup, check, make_steps, set_up
+from drin_jax.config import check
 from drin_jax.evaluation import report
-from drin_jax.evaluation.evaluate import (
-    Scorer,
-    SplitView,
-    baseline_scores,
-    evaluate_split,
-    valid_score,
-)
+from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.models.graph import RELATIONS
-from drin_jax.training import placement as placing
-from drin_jax.training.device_tables import ONE_DEVICE, DeviceTables
-from drin_jax.training.loop import Trainer
-from drin_jax.training.step import create_state
+from drin_jax.training.session import Session
+from drin_jax.training.setup import LEAK_WARNING, Setup
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -42,48 +30,16 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     store = shared_folders.prepare(config, workdir, models.needs(config.model.name, 1))
     extract.say(extract.describe(store))
     prepared = time.perf_counter()
-    setup = set_up(config, store)
-    if setup.gold_slot:
+    session = Session(config, store)
+    if session.setup.spec.gold_slot:
         extract.say(LEAK_WARNING)
-    extract.say(_overview(config, setup))
-    view = SplitView.of(store, "valid", setup.r)
-    if not np.any(view.gold >= 0):
-        raise UserError(
-            "no valid mention has its gold among the candidates; nothing selects a model"
-        )
-    options: dict[str, Any] = {"r": setup.r, "gold_slot": setup.gold_slot, "needs": setup.needs}
-    placement = placing.choose(config.data.tables, store, setup.parallel, **options)
-    extract.say(placement.describe())
-    tables = None
-    if placement.layout:
-        tables = DeviceTables.of(store, "train", layout=placement.layout, **options)
-    scorer = Scorer(
-        setup.graphdef,
-        setup.parallel,
-        batch=config.eval.batch,
-        tables=tables,
-        layout=placement.layout or ONE_DEVICE,
-        **options,
-    )
-    optimizer = optax.adam(config.train.learning_rate)
-    steps = make_steps(config, store, setup, optimizer, tables)
-    trainer = Trainer(
-        state=create_state(setup.params, optimizer),
-        steps=steps,
-        parallel=setup.parallel,
-        workdir=workdir,
-        evaluate=lambda params: valid_score(
-            view, scorer.scores(params, store, "valid"), config.eval.select_by
-        ),
-        describe_step=lambda step: _mentions_of(store, steps.order, step),
-        epochs=config.train.epochs,
-        patience=config.train.patience,
-        save_every=config.train.save_every,
-        log_every=config.train.log_every,
-    )
+    extract.say(_overview(config, session.setup))
+    extract.say(session.placement.describe())
+    trainer = session.trainer(config.seed, workdir)
     trainer.fit()
     trained = time.perf_counter()
-    result = _evaluate(config, store, setup, scorer, trainer.best_params())
+    result = _evaluate(session, trainer.best_params())
+    trainer.close()
     result["best_step"] = trainer.position.best_step
     result["seconds"] = {
         "prepare": prepared - began,
@@ -94,7 +50,8 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     result["steps_trained_now"] = trainer.steps_run
     result["peak_memory_gb"] = _peak_memory_gb()
     result["config"] = command.flat(config)
-    _write_report(config, workdir, result)
+    if jax.process_index() == 0:
+        _report(workdir, result)
     return result
 
 
@@ -116,31 +73,21 @@ def _named(tree: Any) -> Any:
     return tree
 
 
-def _mentions_of(store: Store, order: TrainOrder, step: int) -> str:
-    rows = order.rows(step)
-    table = store.array("train_mention")
-    names = store.strings("mention_id")
-    ids = [names[int(table[row])] for row in rows]
-    shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")
-    return f"its batch holds the mentions {shown}"
-
-
-def _evaluate(
-    config: ConfigDict, store: Store, setup: Setup, scorer: Scorer, params: Any
-) -> dict[str, Any]:
+def _evaluate(session: Session, params: Any) -> dict[str, Any]:
+    config, store, setup = session.config, session.store, session.setup
     splits = {}
-    ks = [k for k in config.eval.ks if k <= setup.r]
+    ks = [k for k in config.eval.ks if k <= setup.spec.r]
     for split in ("valid", "test"):
-        view = SplitView.of(store, split, setup.r)
+        view = SplitView.of(store, split, setup.spec.r)
         systems = baseline_scores(view)
-        systems[_system_name(config)] = scorer.scores(params, store, split)
+        systems[_system_name(config)] = session.scores(params, split)
         splits[split] = evaluate_split(view, systems, ks)
     return {
         "name": f"{store.name}: {_system_name(config)}",
         "system": _system_name(config),
         "protocol": setup.protocol.label(),
         "ks": ks,
-        "gold_in_graph": setup.gold_slot,
+        "gold_in_graph": setup.spec.gold_slot,
         "store": {"counts": store.report.get("counts", {}), "groups": store.groups},
         "splits": splits,
     }
@@ -159,9 +106,7 @@ def _system_name(config: ConfigDict) -> str:
     return f"{config.model.name.upper()} ({', '.join(details)})"
 
 
-def _write_report(config: ConfigDict, workdir: Path, result: dict[str, Any]) -> None:
-    if jax.process_index() != 0:
-        return
+def _report(workdir: Path, result: dict[str, Any]) -> None:
     ties_for = ("name matching", result["system"])
     console = Console(highlight=False)
     for split in result["splits"].values():

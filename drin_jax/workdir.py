@@ -18,9 +18,11 @@ from ml_collections import ConfigDict
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, command, extract
-from drin_jax.evaluation.evaluate import Scorer
+from drin_jax import command, extract
+from drin_jax.config import check
+from drin_jax.evaluation.evaluate import SplitScorer
 from drin_jax.training.checkpoint import Checkpoints
+from drin_jax.training.setup import Setup, set_up
 from drin_jax.types import Aux, GraphBatch
 
 CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
@@ -37,7 +39,7 @@ class FinishedRun:
     workdir: Path
     config: ConfigDict
     store: Store
-    setup: building.Setup
+    setup: Setup
     params: Any
     step: int
     report: Mapping[str, Any]
@@ -62,21 +64,14 @@ class FinishedRun:
 
     def graphs(self, split: str, rows: np.ndarray) -> GraphBatch:
         """The graphs of these rows of a split, as the model takes them."""
-        r, gold_slot = self.setup.r, self.setup.gold_slot
-        tables = GraphTables(self.store, split, r=r, gold_slot=gold_slot, needs=self.setup.needs)
-        arrays = {name: jnp.asarray(array) for name, array in tables.batch(rows).items()}
-        return GraphBatch.from_host(arrays, gold_slot)
+        batch = GraphTables(self.store, split, self.setup.spec).batch(rows)
+        arrays = {name: jnp.asarray(array) for name, array in batch.items()}
+        return GraphBatch.from_host(arrays, self.setup.spec.gold_slot)
 
     def scores(self, split: str) -> np.ndarray:
         """Scores [n, r] of the split's mentions in file order."""
-        scorer = Scorer(
-            self.setup.graphdef,
-            self.setup.parallel,
-            batch=self.config.eval.batch,
-            r=self.setup.r,
-            gold_slot=self.setup.gold_slot,
-            needs=self.setup.needs,
-        )
+        setup, batch = self.setup, self.config.eval.batch
+        scorer = SplitScorer(setup.graphdef, setup.parallel, batch=batch, spec=setup.spec)
         return scorer.scores(self.params, self.store, split)
 
 
@@ -103,11 +98,11 @@ def open_run(workdir: Path) -> FinishedRun:
         raise UserError(f"{path}: the feature store of {workdir} is gone; extract it there again")
     checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
     try:
-        building.check(config)
+        check(config)
         asks_no_more = config.copy_and_resolve_references()
         asks_no_more.encoders.tokens = asks_no_more.encoders.regions = False  # nothing is encoded
         store = extract.prepare(asks_no_more, workdir)
-        setup = building.set_up(config, store)
+        setup = set_up(config, store)
     except (AttributeError, KeyError, TypeError) as error:
         reason = str(error).strip("'\"").splitlines()[0]
         raise UserError(

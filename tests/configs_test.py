@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 
 from configs import common, forms
 from data_pipeline.schema import UserError
-from drin_jax import building, models
+from drin_jax import models
 from drin_jax.command import LATER_FIELDS, claim_workdir, flat
+from drin_jax.config import check
 from tests.support.commands import assert_one_clear_line
 from tests.support.commands import run as run_command
 
@@ -30,7 +31,7 @@ def test_config_is_locked_complete_and_a_card(name: str) -> None:
     assert set(flat(config)) == set(flat(common.get_config()))
     with pytest.raises(AttributeError):
         config.train.epoch = 3
-    building.check(config)
+    check(config)
     if name != "common":
         assert f"--config=configs/{name}.py" in module.__doc__
 
@@ -93,7 +94,7 @@ def test_forms_differ_where_the_paper_and_its_program_do() -> None:
             "encoders.entity_objects",
         }
         assert upstream["encoders.entity_vertex"] == entity
-        building.check(get(name, "paper"))
+        check(get(name, "paper"))
 
 
 def test_an_unknown_form_is_one_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drin_jax.training.placement import MEANING
+from drin_jax.training.device_tables import PLACES
 from tests.support.commands import assert_one_clear_line, run, small_store, start, step_lines
 
 EPOCHS = 6
@@ -189,7 +189,7 @@ def losses_of_three_epochs(
         devices=devices,
     )
     assert result.returncode == 0, result.stderr
-    assert MEANING["host" if impl == "pmap" else tables] in result.stderr
+    assert PLACES["host" if impl == "pmap" else tables] in result.stderr
     return [line["loss"] for line in step_lines(workdir) if "loss" in line]
 
 

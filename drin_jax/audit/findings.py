@@ -211,10 +211,11 @@ def audit(config: ConfigDict, workdir: Path) -> list[Finding]:
 def main() -> None:
     """Audit the config's data and write WORKDIR/audit.json."""
     config, workdir = command.config_and_workdir()
-    from drin_jax import building, compilation_cache
+    from drin_jax import compilation_cache
+    from drin_jax.config import check
 
     compilation_cache.switch_on()
-    building.check(config)
+    check(config)
     command.claim_workdir(workdir, config)
     findings = audit(config, workdir)
     console = Console(highlight=False, soft_wrap=True)

@@ -14,10 +14,11 @@ from jaxtyping import Array, Float
 
 from data_pipeline import schema
 from data_pipeline.loader import EvalLoader
+from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.ranks import TIES, RankCounts, slot_counts, summarize
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
-from drin_jax.training.device_tables import ONE_DEVICE, DeviceTables, Layout
+from drin_jax.training.device_tables import DeviceTables, Placement
 from drin_jax.types import GraphBatch
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
@@ -37,13 +38,14 @@ class Protocol:
         return f"candidates: {self.candidates}, r = {self.r}; gold in graph: {gold}"
 
 
-class Scorer:
+class SplitScorer:
     """Scores splits of a store with a model over all devices; compiles once for a split's size.
 
     Args:
         batch: mentions scored at once, over all devices.
-        r, gold_slot, needs: as in `data_pipeline.graphs.GraphTables`.
+        spec: of the graphs.
         tables: of any split, whose features are then read on the devices; else from the store.
+        placement: of the tables.
     """
 
     def __init__(
@@ -52,23 +54,20 @@ class Scorer:
         parallel: DataParallel,
         *,
         batch: int,
-        r: int,
-        gold_slot: bool,
-        needs: Sequence[str] = (),
+        spec: GraphSpec,
         tables: DeviceTables | None = None,
-        layout: Layout = ONE_DEVICE,
+        placement: Placement = Placement(),
     ):
         def step(params: Any, arrays: Any) -> Float[Array, "b r"]:
-            return nnx.merge(graphdef, params)(GraphBatch.from_host(arrays, gold_slot))[0]
+            return nnx.merge(graphdef, params)(GraphBatch.from_host(arrays, spec.gold_slot))[0]
 
-        self._parallel, self._batch = parallel, batch
-        self._options: dict[str, Any] = {"r": r, "gold_slot": gold_slot, "needs": needs}
-        self._tables, self._layout = tables, layout
+        self._parallel, self._batch, self._spec = parallel, batch, spec
+        self._tables, self._placement = tables, placement
         if tables is None:
             self._step = parallel.eval_step(step)
         else:
             self._step = parallel.eval_step(
-                lambda params, tables, rows: step(params, tables.batch(rows)), tables.specs()
+                lambda params, tables, rows: step(params, tables.batch(rows)), tables.partitions()
             )
         self._split = functools.lru_cache(maxsize=2)(self._own_tables)
 
@@ -84,10 +83,10 @@ class Scorer:
         loader = EvalLoader(
             store,
             split,
-            batch=self._batch,
+            self._batch,
+            spec=self._spec,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            **self._options,
         )
         for rows, arrays in loader:
             yield rows, self._parallel.local(self._step(params, self._parallel.shard(arrays)))
@@ -109,8 +108,8 @@ class Scorer:
         ]
 
     def _own_tables(self, store: Store, split: str) -> DeviceTables:
-        like, layout = self._tables, self._layout
-        return DeviceTables.of(store, split, like=like, layout=layout, **self._options)
+        like, placement = self._tables, self._placement
+        return DeviceTables.of(store, split, self._spec, like=like, placement=placement)
 
 
 def _gather(rows: np.ndarray, scores: np.ndarray, n: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from data_pipeline.loader import EvalLoader
+from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.models.graph import edge_mask
@@ -20,7 +21,7 @@ BATCH = 256
 
 
 def sums_of(
-    graphdef: nnx.GraphDef, relations: tuple[str, ...], gold_slot: bool
+    graphdef: nnx.GraphDef, relations: tuple[str, ...], spec: GraphSpec
 ) -> Callable[..., tuple[Float[Array, "2 g l 4"], Float[Array, "2 g 4"]]]:
     """A compiled function of (params, arrays, groups [g, b]): sums of the weights of existing edges
     before and after every layer, and how many there are; first to the gold slot, then to others."""
@@ -28,7 +29,7 @@ def sums_of(
     def step(
         params: Any, arrays: Any, groups: Bool[Array, "g b"]
     ) -> tuple[Float[Array, "2 g l 4"], Float[Array, "2 g 4"]]:
-        batch = GraphBatch.from_host(arrays, gold_slot)
+        batch = GraphBatch.from_host(arrays, spec.gold_slot)
         edges = nnx.merge(graphdef, params)(batch)[1]["edges"][..., : batch.scored]
         there = edge_mask(batch, relations)[..., : batch.scored] & batch.mask[:, None, None]
         gold = jnp.arange(batch.scored) == batch.gold[:, None]
@@ -46,15 +47,14 @@ def mean_edges(
     params: Any,
     store: Store,
     view: SplitView,
-    *,
-    r: int,
-    gold_slot: bool,
+    spec: GraphSpec,
 ) -> Means:
     """Mean weight of the edges that exist, by layer and relation, for all mentions and each kind.
 
     Args:
         step: of `sums_of` for this model.
         params: its parameters.
+        spec: of the graphs.
     Returns:
         group ("all", "kind:LABEL") -> "gold" (the edges of the gold's slot) and "other" ->
         [layers + 1][4], in the order of `schema.RELATIONS`; None where there is no such edge.
@@ -63,7 +63,7 @@ def mean_edges(
     table = np.stack(list(groups.values()))
     sums: Any = 0.0
     counts: Any = 0.0
-    for rows, arrays in EvalLoader(store, view.split, batch=BATCH, r=r, gold_slot=gold_slot):
+    for rows, arrays in EvalLoader(store, view.split, BATCH, spec=spec):
         added = step(params, arrays, table[:, np.maximum(rows, 0)])
         sums, counts = sums + np.asarray(added[0], float), counts + np.asarray(added[1], float)
     counts = counts[:, :, None]

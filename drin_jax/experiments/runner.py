@@ -18,12 +18,16 @@ from ml_collections import ConfigDict
 
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, command
-from drin_jax.experiments import seeds, surroundings
+from drin_jax import command
+from drin_jax.config import check
+from drin_jax.experiments import seed_runs, surroundings
 from drin_jax.experiments.records import Recorder
 from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_folders
 from drin_jax.experiments.stores import Stores
 from drin_jax.experiments.suites import RowPlan, Suite
+from drin_jax.training.loop import NotFinite
+from drin_jax.training.session import Session
+from drin_jax.training.setup import LEAK_WARNING, set_up
 
 # A suite may go on with other values of these; all else decides what its rows are.
 FREE_FIELDS = (
@@ -40,7 +44,6 @@ class Wanted:
     Args:
         rows: slugs of the rows to run; empty: all.
         against: the row to test the others against; empty: the suite's own.
-        together: runs in one program, as in `drin_jax.experiments.seeds.train_seeds`.
         published: rows as `published.read` gives them; None: those given before.
         command: the command line, told in the report.
     """
@@ -48,7 +51,6 @@ class Wanted:
     seeds: Sequence[int]
     rows: Sequence[str] = ()
     against: str = ""
-    together: int | None = None
     published: list[dict[str, Any]] | None = None
     command: str = ""
 
@@ -57,7 +59,7 @@ class Runner:
     """One suite over one config in one workdir."""
 
     def __init__(self, suite: Suite, config: ConfigDict, workdir: Path, wanted: Wanted):
-        building.check(config)
+        check(config)
         self.suite, self.config, self.workdir, self.wanted = suite, config, workdir, wanted
         self.plans = {plan.row: plan for plan in suite.plan(config)}
         for name in (*wanted.rows, *([wanted.against] if wanted.against else [])):
@@ -112,13 +114,13 @@ class Runner:
             config = plan.config(self.config)
             store = self.stores.of(config)
             config = _with_share(config, plan, store)
-            setup = building.set_up(config, store)
+            setup = set_up(config, store)
         except UserError as error:
             self.why_not[plan.row] = _line(error)
             return f"not run: {_line(error)}"
         self.why_not[plan.row] = None
-        if setup.gold_slot:
-            _say(building.LEAK_WARNING)
+        if setup.spec.gold_slot:
+            _say(LEAK_WARNING)
         # Where stores differ, baselines are those of the row that the others are held against.
         anew = plan.row == self.against
         surroundings.write(config, store, self.workdir, self.splits, anew)
@@ -129,33 +131,22 @@ class Runner:
     def _train(
         self, plan: RowPlan, config: ConfigDict, store: Store, missing: Sequence[int]
     ) -> None:
-        folder = self.workdir / "runs" / plan.row
-        asked = self.wanted.together
-        together = seeds.default_together() if asked is None else asked
-        # A training of all seeds that was killed while its runs were being written goes on as it
-        # was, also where some of them are finished.
-        whole = folder / _training(self.wanted.seeds, together)
-        group = list(self.wanted.seeds) if whole.is_dir() else list(missing)
-        began = time.perf_counter()
-        trained = seeds.train_seeds(
-            config,
-            store,
-            group,
-            checkpoint=folder / _training(group, together),
-            title=f"{plan.row}, {len(group)} seeds",
-            together=together,
-        )
-        facts = {
-            "seconds": (time.perf_counter() - began) / len(group),
-            "trained_together": min(together or len(group), len(group)),
-        }
-        whole_runs = [r for r in trained if r.failure is None and r.seed in missing]
-        if whole_runs:
-            about = {"suite": self.suite.name, "row": plan.row, "title": plan.title}
-            recorder = Recorder(config, store, self.splits, self.suite.split)
-            recorder.write(folder, whole_runs, about | facts)
-        _forget_trainings(folder)
-        failures = [f"seed {r.seed}: {r.failure}" for r in trained if r.failure is not None]
+        """Train and record one seed after another; what was recorded needs no checkpoint."""
+        row = self.workdir / "runs" / plan.row
+        session = Session(config, store)
+        recorder = Recorder(session, self.splits, self.suite.split)
+        failures = []
+        for seed in missing:
+            began, folder = time.perf_counter(), row / f"training-{seed}"
+            try:
+                one = seed_runs.train_seed(session, seed, folder, f"{plan.row}, seed {seed}")
+            except NotFinite as error:
+                failures.append(f"seed {seed}: {error}")
+            else:
+                about = {"suite": self.suite.name, "row": plan.row, "title": plan.title}
+                recorder.write(row, one, about | {"seconds": time.perf_counter() - began})
+            shutil.rmtree(folder, ignore_errors=True)
+        _forget_trainings(row)
         if failures:
             raise UserError("; ".join(failures))
 
@@ -203,11 +194,6 @@ def _with_share(config: ConfigDict, plan: RowPlan, store: Store) -> ConfigDict:
     changed = config.copy_and_resolve_references()
     changed.train.max_mentions = math.ceil(plan.share * whole)
     return changed.lock()
-
-
-def _training(seeds_of: Sequence[int], together: int) -> str:
-    """Folder of the checkpoint of these seeds, trained so many together."""
-    return f"training-{'-'.join(map(str, seeds_of))}-by-{together}"
 
 
 def _forget_trainings(folder: Path) -> None:

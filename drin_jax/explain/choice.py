@@ -37,7 +37,7 @@ def outcome(run: FinishedRun, split: str) -> Outcome:
     """The run's ranking of every mention of the split."""
     n = run.store.check_split(split)
     extract.say(f"ranking {n} mentions of {split}")
-    view = SplitView.of(run.store, split, run.setup.r)
+    view = SplitView.of(run.store, split, run.setup.spec.r)
     scores = run.scores(split)
     best = np.where(view.candidates, scores, -np.inf).argmax(1)
     return Outcome(

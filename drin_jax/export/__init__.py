@@ -6,7 +6,8 @@
     from data_pipeline.store import Store
 
     scorer = export.load("exports/drin")
-    tables = GraphTables(Store.open("runs/drin/store"), "test", r=20, needs=scorer.needs)
+    spec = GraphSpec(r=20, needs=scorer.needs)
+    tables = GraphTables(Store.open("runs/drin/store"), "test", spec)
     arrays = tables.batch(np.arange(8))  # or yours, named as in data_pipeline.schema.batch_shapes
     scores = scorer.scores(arrays)  # [8, 20], higher is better
     scores[~arrays["candidate_mask"]] = float("-inf")

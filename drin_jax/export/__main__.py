@@ -35,15 +35,15 @@ def main() -> int:
 
 def write(workdir: Path, out: Path, platforms: list[str], overwrite: bool) -> None:
     """Write the export and say what it holds."""
-    from drin_jax import building
     from drin_jax.export import artefact
+    from drin_jax.training.setup import LEAK_WARNING
     from drin_jax.workdir import open_run
 
     artefact.check_platforms(platforms)
     artefact.check_out(out, overwrite)
     content = artefact.write(open_run(workdir), out, platforms=platforms, overwrite=overwrite)
     if content["gold_slot"]:
-        print(building.LEAK_WARNING)
+        print(LEAK_WARNING)
     size = sum((out / name).stat().st_size for name in content["files"])
     print(f"{content['system']}, step {content['step']}, for {', '.join(content['platforms'])}")
     print(f"written: {out} ({size / 1e6:.1f} MB); compare with --check={out}")

@@ -17,8 +17,9 @@ import drin_jax
 from data_pipeline import schema
 from data_pipeline.files import write_json
 from data_pipeline.schema import UserError
-from drin_jax import building, command
+from drin_jax import command
 from drin_jax.export import manifest
+from drin_jax.training.setup import build_model
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, read_config
 
@@ -89,11 +90,11 @@ def write(
     widths = {name: store.sizes[name] for name in ("text_width", "image_width")}
     # Where DRIN joins projections depends on the batch's sizes, which are symbols here.
     score = score_function(
-        lambda: building.build_model(config, **widths, join_projections=False),
-        finished.setup.gold_slot,
+        lambda: build_model(config, **widths, join_projections=False),
+        finished.setup.spec.gold_slot,
     )
     params = named(finished.params)
-    exported = trace(score, params, **widths, needs=finished.setup.needs, platforms=platforms)
+    exported = trace(score, params, **widths, needs=finished.setup.spec.needs, platforms=platforms)
     try:
         artefact = exported.serialize()
     except ImportError as error:
@@ -176,9 +177,9 @@ def _describe(
         "system": finished.system,
         "protocol": finished.protocol,
         "step": finished.step,
-        "r": finished.setup.r,
-        "gold_slot": finished.setup.gold_slot,
-        "needs": list(finished.setup.needs),
+        "r": finished.setup.spec.r,
+        "gold_slot": finished.setup.spec.gold_slot,
+        "needs": list(finished.setup.spec.needs),
         "widths": {**widths, "width": finished.config.model.width},
         "edges": list(schema.RELATIONS),
         "symbols": {

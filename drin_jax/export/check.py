@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from drin_jax import building, workdir
+from drin_jax import workdir
 from drin_jax.export.artefact import score_function
 from drin_jax.export.scorer import load
+from drin_jax.training.setup import build_model
 
 # What is allowed: two programs of the same arithmetic in float32, or with bfloat16's 8 bits.
 LIMITS = {"float32": 1e-6, "bfloat16": 2e-2}
@@ -27,9 +28,7 @@ def check(folder: Path) -> tuple[float, float, int]:
     content = scorer.manifest
     config = workdir.read_config(folder)
     widths = {name: content["widths"][name] for name in ("text_width", "image_width")}
-    model = jax.jit(
-        score_function(lambda: building.build_model(config, **widths), content["gold_slot"])
-    )
+    model = jax.jit(score_function(lambda: build_model(config, **widths), content["gold_slot"]))
     worst, count = 0.0, 0
     for sizes in SIZES:
         arrays = random_batch(content["inputs"], sizes)

@@ -8,11 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline import schema
+from data_pipeline.graphs import FLAGS
 from data_pipeline.progress import Progress
 from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store.extension import StoreExtension, offsets_of, same_mentions
 from data_pipeline.store.reader import Store
-from data_pipeline.system_features import FLAGS
 from drin_jax.extract.corpus import RELEASE, WEIGHTS, read_corpus
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import encoder_settings

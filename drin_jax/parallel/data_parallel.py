@@ -14,7 +14,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipeline.schema import UserError
-from drin_jax.training.uploading import aligned, copy_rows
 
 AXIS = "data"
 IMPLEMENTATIONS = ("shard_map", "pmap")
@@ -77,32 +76,10 @@ class DataParallel:
         host = jax.tree.map(lambda x: np.array(x, copy=True), tree)
         return jax.device_put(host, NamedSharding(self.mesh, PartitionSpec()))
 
-    def put(
-        self,
-        array: np.ndarray,
-        spec: PartitionSpec,
-        rows: int = 0,
-        dtype: np.dtype | None = None,
-    ) -> jax.Array:
-        """An array that every process has, over all devices by `spec`. Each process reads only its
-        devices' parts, one after another, so the array may be a file's map.
-
-        Args:
-            rows: length of the result's first axis, if not the array's; what is beyond is zero.
-            dtype: of the result, if not the array's.
-        """
-        shape = (rows or len(array), *array.shape[1:])
-        dtype = dtype or array.dtype
-
-        def part(index: tuple[slice, ...] | None) -> np.ndarray:
-            assert index is not None
-            sizes = [len(range(n)[i]) for n, i in zip(shape, index, strict=True)]
-            out = aligned(tuple(sizes), dtype)
-            first = index[0].start or 0
-            copy_rows(array if out.shape[1:] == shape[1:] else array[:, *index[1:]], first, out)
-            return out
-
-        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, spec), part)
+    def put(self, array: np.ndarray, spec: PartitionSpec) -> jax.Array:
+        """An array that every process has, over all devices by `spec`."""
+        sharding = NamedSharding(self.mesh, spec)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     def shard(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """This process's share of a batch, split over its devices along the first axis."""

@@ -38,8 +38,8 @@ class Position:
 
 
 class Checkpoints:
-    """The checkpoints under `folder`: the two newest and the two best, so that there is one to go on
-    from, and the best it knows of, where the newest has to go. Saving goes on in the background.
+    """The checkpoints under `folder`: the two newest and the two best, so that where the newest has
+    to go there is one to go on from, and the best it knows of. Saving goes on in the background.
 
     Args:
         read_only: nothing is written or cleaned up, as for a look at a run that may be in training.

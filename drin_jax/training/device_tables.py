@@ -1,4 +1,4 @@
-"""A feature store's tables on the device, and batches of graphs looked up there, inside `jit`.
+"""A feature store's tables on devices: where they fit, and batches looked up there, inside `jit`.
 
 A batch is then a handful of row numbers: nothing else crosses to the device while training, and
 several runs read one copy. The arrays are bit for bit those of `data_pipeline.graphs`, unless the
@@ -8,245 +8,254 @@ ones, an equal part of the rows; batches are then looked up by all of them toget
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping
+import mmap
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, Bool, Int
 
-from data_pipeline import schema, system_features
-from data_pipeline.schema import UserError
+from data_pipeline import graphs
+from data_pipeline.graphs import HostArrays
+from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
 
-Tables = dict[str, jax.Array]
-
-VERTEX = ("text", "image", "has_text", "has_image")
-SPLIT = ("mention", "candidates", "edges", "gold")
-GOLD_SLOT = ("gold_entity", "gold_edges")
+SPLITS = ("train", "valid", "test")
+PLACES = {
+    "device": "on every device, float32",
+    "bfloat16": "on every device, features in bfloat16",
+    "sharded": "features spread over the devices, float32",
+    "host": "read from the store, ahead of each step",
+}
 # Tables of the features: those that are wide, may be halved, and may be spread over devices.
 FEATURES = tuple(f"{side}_{kind}" for side in ("entity", "mention") for kind in ("text", "image"))
 SHARE_OF_FREE = 0.8  # of the device's free memory that tables may take
+CHUNK_BYTES = 1 << 24  # read of a file at once
+ALIGNMENT = 64  # in bytes, of what a CPU device takes over instead of copying it
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """How tables lie on devices.
+class Placement:
+    """Where a run's tables lie.
 
     Args:
-        dtype: of the features there; batches are float32 all the same.
+        kind: one of PLACES. Where tables are "sharded", batches can only be looked up inside
+            `DataParallel`'s shard_map. In bfloat16 or not, batches are float32.
         parallel: the devices; None: the first one alone.
-        spread: whether each device has an equal part of the features' rows instead of all. Batches
-            can then only be looked up inside `DataParallel`'s shard_map.
+        needed, free: bytes on each device, for the tables and before they are uploaded.
     """
 
-    dtype: str = "float32"
+    kind: str = "device"
     parallel: DataParallel | None = None
-    spread: bool = False
+    needed: int = 0
+    free: int = 0
 
     @property
-    def parts(self) -> int:
+    def on_devices(self) -> bool:
+        """Whether there are tables on devices."""
+        return self.kind != "host"
+
+    @property
+    def _shares(self) -> int:
         """Devices that share the features' rows."""
-        return self.parallel.size if self.parallel and self.spread else 1
+        return self.parallel.size if self.parallel and self.kind == "sharded" else 1
 
-    def spec(self, name: str) -> PartitionSpec:
+    def describe(self) -> str:
+        """One line for the user."""
+        numbers = f"{self.needed / 1e9:.2f} GB of {self.free / 1e9:.2f} GB free"
+        if not self.on_devices:
+            numbers = f"on a device they would take {numbers}"
+        return f"tables {PLACES[self.kind]}: {numbers}"
+
+    def partition(self, name: str) -> PartitionSpec:
         """Over which axis the table of this name is split."""
-        return PartitionSpec(AXIS) if self.spread and name in FEATURES else PartitionSpec()
-
-    def upload(self, arrays: Mapping[str, np.ndarray]) -> Tables:
-        """The arrays on the devices."""
-        return {name: self._upload(name, array) for name, array in arrays.items()}
-
-    def _upload(self, name: str, array: np.ndarray) -> jax.Array:
-        wide = name in FEATURES
-        dtype = np.dtype(self.dtype) if wide else None
-        if self.parallel is None:
-            # A copy: on a CPU the device may otherwise read the store's file through its map.
-            return jnp.asarray(np.array(array, dtype))
-        # Rows divide over the devices; what is beyond the array's is never read.
-        rows = -(-len(array) // self.parts) * self.parts if wide else len(array)
-        return self.parallel.put(array, self.spec(name), rows, dtype)
+        spread = self.kind == "sharded" and name in FEATURES
+        return PartitionSpec(AXIS) if spread else PartitionSpec()
 
     def bytes(self, name: str, array: np.ndarray) -> int:
         """Memory in bytes that a table takes on each device."""
-        itemsize = min(array.itemsize, 4)
-        if name not in FEATURES:
-            return array.size * itemsize
-        itemsize = np.dtype(self.dtype).itemsize
-        return -(-len(array) // self.parts) * math.prod(array.shape[1:]) * itemsize
+        rows = -(-len(array) // self._shares) if name in FEATURES else len(array)
+        return rows * math.prod(array.shape[1:]) * self._dtype(name, array).itemsize
 
+    def upload(self, name: str, array: np.ndarray) -> jax.Array:
+        """A table on the devices. Each process reads only its devices' rows, one part after
+        another, so the array may be a file's map."""
+        rows = len(array)
+        if name in FEATURES:  # what is beyond the array's rows is zero, and never read
+            rows = -(-rows // self._shares) * self._shares
+        sharding: Any = SingleDeviceSharding(jax.local_devices()[0])
+        if self.parallel:
+            sharding = NamedSharding(self.parallel.mesh, self.partition(name))
 
-ONE_DEVICE = Layout()
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            own = range(rows)[index[0]]
+            out = aligned((len(own), *array.shape[1:]), self._dtype(name, array))
+            copy_rows(array, own.start, out)
+            return out
+
+        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, part)
+
+    def _dtype(self, name: str, array: np.ndarray) -> np.dtype:
+        halved = self.kind == "bfloat16" and name in FEATURES
+        return np.dtype(jnp.bfloat16) if halved else jax.dtypes.canonicalize_dtype(array.dtype)
 
 
 @flax.struct.dataclass
 class DeviceTables:
     """One split's tables on the device. `shared` (entities, mentions) is one copy for all splits.
 
-    Fields: `shared` and `split` map names of arrays, those of the store, to the arrays; the others
-    are static: `longest` is the number of tokens of the longest text, where tokens are needed.
+    Fields: `shared` and `split` map names of arrays, those of `data_pipeline.graphs`, to the
+    arrays; the others are static: `longest` is the number of tokens of the longest text, where
+    tokens are needed, `spread` whether each device has an equal part of the features' rows.
     """
 
-    shared: Tables
-    split: Tables
-    r: int = flax.struct.field(pytree_node=False)
-    gold_slot: bool = flax.struct.field(pytree_node=False)
-    needs: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    shared: dict[str, jax.Array]
+    split: dict[str, jax.Array]
+    spec: GraphSpec = flax.struct.field(pytree_node=False)
     longest: int = flax.struct.field(pytree_node=False)
-    spread: bool = flax.struct.field(pytree_node=False, default=False)
+    spread: bool = flax.struct.field(pytree_node=False)
 
     @classmethod
     def of(
         cls,
         store: Store,
         split: str,
+        spec: GraphSpec = GraphSpec(),
         *,
-        r: int = 0,
-        gold_slot: bool = False,
-        needs: Collection[str] = (),
         like: "DeviceTables | None" = None,
-        layout: Layout = ONE_DEVICE,
+        placement: Placement = Placement(),
     ) -> "DeviceTables":
         """Upload a split's tables.
 
         Args:
-            store, split, r, gold_slot, needs: as in `data_pipeline.graphs.GraphTables`.
-            like: tables of another split of the same store, with the same needs and layout, whose
-                shared part is used again.
-            layout: where they go.
+            store, split, spec: as in `data_pipeline.graphs.GraphTables`.
+            like: tables of another split of the same store, with the same needs and placement,
+                whose shared part is used again.
+            placement: where they go.
 
         Raises:
-            UserError: the split is unknown or empty, or the store holds fewer candidates than r or
-                lacks what is needed.
+            UserError: the split is unknown or empty, or as `graphs.fitted`.
             UserError: the tables do not fit into the device's free memory.
         """
         store.check_split(split)
-        if not 0 <= r <= store.sizes["r"]:
-            raise UserError(
-                f"graph.r is {r}, but {store.path} holds {store.sizes['r']} candidates of a mention"
-            )
-        r = r or store.sizes["r"]
-        system_features.check(store, needs)
+        spec = graphs.fitted(spec, store)
         if like is None:  # the rest is small beside it
-            splits = [split]
-            check_fits(
-                cls.bytes(store, splits, r=r, gold_slot=gold_slot, needs=needs, layout=layout)
-            )
-        shared = like.shared if like else layout.upload(_shared(store, needs))
-        longest = system_features.longest(store) if "tokens" in needs else 0
-        own = layout.upload(_own(store, split, r, gold_slot))
-        return cls(shared, own, r, gold_slot, tuple(needs), longest, layout.spread)
+            needed, free = cls.bytes(store, [split], spec, placement=placement), free_bytes()
+            if needed > SHARE_OF_FREE * free:
+                raise UserError(
+                    f"the store's tables take {needed / 1e9:.2f} GB and the device has "
+                    f"{free / 1e9:.2f} GB free, of which tables may take {SHARE_OF_FREE:.0%}; "
+                    "lower retrieval.r, use a larger device, or train with drin_jax.main, which "
+                    "reads batches from disk"
+                )
+
+        def upload(tables: HostArrays) -> dict[str, jax.Array]:
+            return {name: placement.upload(name, array) for name, array in tables.items()}
+
+        return cls(
+            shared=like.shared if like else upload(graphs.shared_tables(store, spec.needs)),
+            split=upload(_own(store, split, spec)),
+            spec=spec,
+            longest=graphs.longest(store, spec.needs),
+            spread=placement.kind == "sharded",
+        )
 
     @staticmethod
     def bytes(
         store: Store,
         splits: Iterable[str],
+        spec: GraphSpec = GraphSpec(),
         *,
-        r: int = 0,
-        gold_slot: bool = False,
-        needs: Collection[str] = (),
         shared: bool = True,
-        layout: Layout = ONE_DEVICE,
+        placement: Placement = Placement(),
     ) -> int:
         """Memory in bytes that the tables of these splits take on each device; `shared`: with those
         of entities and mentions."""
-        r = r or store.sizes["r"]
-        tables = [_own(store, split, r, gold_slot) for split in splits]
-        tables += [_shared(store, needs)] * shared
-        return sum(layout.bytes(name, array) for table in tables for name, array in table.items())
+        spec = graphs.fitted(spec, store)
+        tables = [_own(store, split, spec) for split in splits]
+        tables += [graphs.shared_tables(store, spec.needs)] * shared
+        return sum(placement.bytes(*table) for own in tables for table in own.items())
 
     @property
     def mentions(self) -> int:
         """Mentions of the split."""
         return self.split["mention"].shape[0]
 
-    def specs(self) -> "DeviceTables":
+    def partitions(self) -> "DeviceTables":
         """The same tree with each table's PartitionSpec, for `shard_map`."""
-        layout = Layout(spread=self.spread)
+        partition = Placement("sharded" if self.spread else "device").partition
         return self.replace(  # type: ignore[attr-defined,no-any-return]
-            shared={name: layout.spec(name) for name in self.shared},
-            split={name: layout.spec(name) for name in self.split},
+            shared={name: partition(name) for name in self.shared},
+            split={name: partition(name) for name in self.split},
         )
 
-    def batch(self, rows: Int[Array, " b"]) -> Tables:
-        """The batch of these rows of the split, as `GraphTables.batch` makes it; below 0: padding.
+    def batch(self, rows: Int[Array, " b"]) -> dict[str, jax.Array]:
+        """The batch of these rows of the split, as `graphs.look_up` gives it; below 0: padding."""
+        return graphs.look_up(jnp, self._fetch, rows, self.spec, self.longest)
 
-        Returns:
-            Arrays of the names, shapes and dtypes of `schema.batch_shapes`.
-        """
-        mask = rows >= 0
-        own = {name: table[jnp.maximum(rows, 0)] for name, table in self.split.items()}
-        candidates, edges = own["candidates"], own["edges"]
-        if self.gold_slot:
-            golds = jnp.maximum(own["gold_entity"], schema.PADDING)
-            candidates = jnp.concatenate([candidates, golds[:, None]], 1)
-            edges = jnp.concatenate([edges, own["gold_edges"][:, :, None]], 2)
-        candidate_mask = (candidates != schema.PADDING) & mask[:, None]
-        retrieved = mask & (own["gold"] < self.r)
-        return {
-            **self._needed(own["mention"], mask, candidates, candidate_mask),
-            **self._look_up("mention", own["mention"], mask),
-            **self._look_up("entity", candidates, candidate_mask),
-            "edges": jnp.where(candidate_mask[:, None], edges, 0),
-            "candidate_mask": candidate_mask,
-            "gold": jnp.where(retrieved, own["gold"], schema.NOT_RETRIEVED),
-            "mask": mask,
-        }
+    def _fetch(self, name: str, rows: Int[Array, "*b"], there: Bool[Array, "*b"]) -> Array:
+        table = self.split[name] if name in self.split else self.shared[name]
+        if name in FEATURES:
+            found = _of_all(table, rows) if self.spread else jnp.take(table, rows, 0, mode="clip")
+            found = found.astype(jnp.float32)
+        else:
+            found = jnp.take(table, rows, 0, mode="clip")
+        there = there.reshape(*there.shape, *(1,) * (found.ndim - there.ndim))
+        return jnp.where(there, found, jnp.zeros((), found.dtype))
 
-    def _look_up(self, side: str, rows: Int[Array, "*b"], there: Bool[Array, "*b"]) -> Tables:
-        """Features of one side's vertices and whether they exist; zero where they do not."""
-        out = {}
-        rows = jnp.maximum(rows, 0)
-        for kind in ("text", "image"):
-            has = self.shared[f"{side}_has_{kind}"][rows] & there
-            features = self._features(f"{side}_{kind}", rows).astype(jnp.float32)
-            out[f"{side}_{kind}"] = jnp.where(has[..., None], features, 0)
-            out[f"{side}_has_{kind}"] = has
-        return out
 
-    def _features(self, name: str, rows: Int[Array, "*b"]) -> Array:
-        """Rows of a table of features. Where it is spread, every device looks up what it has of
-        what all of them want, and each gets the sum of its own, of which one term is not zero."""
-        table = self.shared[name]
-        if not self.spread:
-            return table[rows]
-        at = jax.lax.all_gather(rows, AXIS) - jax.lax.axis_index(AXIS) * table.shape[0]
-        here = (at >= 0) & (at < table.shape[0])
-        found = jnp.where(here[..., None], table[jnp.clip(at, 0, table.shape[0] - 1)], 0)
-        return jax.lax.psum_scatter(found, AXIS)
+def _of_all(table: Array, rows: Int[Array, "*b"]) -> Array:
+    """Rows of a table that is spread: every device looks up what it has of what all of them want,
+    and each gets the sum of its own, of which one term is not zero."""
+    at = jax.lax.all_gather(rows, AXIS) - jax.lax.axis_index(AXIS) * table.shape[0]
+    here = (at >= 0) & (at < table.shape[0])
+    found = jnp.where(here[..., None], jnp.take(table, at, 0, mode="clip"), 0)
+    return jax.lax.psum_scatter(found, AXIS)
 
-    def _needed(
-        self,
-        mention: Int[Array, " b"],
-        mask: Bool[Array, " b"],
-        candidates: Int[Array, "b r"],
-        candidate_mask: Bool[Array, "b r"],
-    ) -> Tables:
-        """What `needs` name, as `data_pipeline.system_features` makes it."""
-        out, tables = {}, self.shared
-        if "tokens" in self.needs:
-            offsets, table = tables["mention_token_offsets"], tables["mention_tokens"]
-            at = offsets[mention][:, None] + jnp.arange(self.longest)
-            there = (at < offsets[mention + 1][:, None]) & mask[:, None]
-            tokens = table[jnp.minimum(at, table.shape[0] - 1)]
-            out["mention_tokens"] = jnp.where(there[..., None], tokens, 0)
-            out["mention_token_mask"] = there
-            out["mention_span"] = jnp.where(mask[:, None], tables["mention_span"][mention], 0)
-        if "regions" in self.needs:
-            rows = tables["mention_region_row"][mention]
-            regions = tables["mention_regions"][jnp.maximum(rows, 0)]
-            seen = mask & (rows >= 0)
-            out["mention_regions"] = jnp.where(seen[:, None, None], regions, 0)
-        if "characters" in self.needs:
-            names = tables["entity_characters"][jnp.maximum(candidates, 0)]
-            out["entity_characters"] = jnp.where(candidate_mask[..., None], names, 0)
-            surface = tables["mention_characters"][mention]
-            out["mention_characters"] = jnp.where(mask[:, None], surface, 0)
-        return out
+
+def _own(store: Store, split: str, spec: GraphSpec) -> HostArrays:
+    """The split's arrays, still on disk, with the first r candidates."""
+    own = graphs.split_tables(store, split, spec.gold_slot)
+    return own | {
+        "candidates": own["candidates"][:, : spec.r],
+        "edges": own["edges"][:, :, : spec.r],
+    }
+
+
+def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> Placement:
+    """The placement of this kind, or for "auto" the first that fits, in the order of PLACES.
+
+    Raises:
+        UserError: an unknown kind, one that `parallel.impl` has not, or tables that do not fit.
+    """
+    if kind not in ("auto", *PLACES):
+        raise UserError(f"data.tables is {kind!r}; known are auto, {', '.join(PLACES)}")
+    if parallel.impl == "pmap" and kind not in ("auto", "host"):
+        raise UserError(
+            f"data.tables is {kind!r}, but parallel.impl 'pmap' reads batches from the store; "
+            "use data.tables='host' or parallel.impl='shard_map'"
+        )
+    free = parallel.least(free_bytes())
+    needed = {
+        name: DeviceTables.bytes(store, SPLITS, spec, placement=Placement(name, parallel))
+        for name in PLACES
+    }
+    fits = [name for name in PLACES if name == "host" or needed[name] <= SHARE_OF_FREE * free]
+    if kind == "auto":
+        kind = "host" if parallel.impl == "pmap" else fits[0]
+    if kind not in fits:
+        raise UserError(
+            f"data.tables is {kind!r}: the tables take {needed[kind] / 1e9:.2f} GB a device, which "
+            f"has {free / 1e9:.2f} GB free, of which tables may take {SHARE_OF_FREE:.0%}; use "
+            "data.tables='auto', which reads from the store what does not fit, or lower graph.r"
+        )
+    return Placement(kind, parallel, needed[kind], free)
 
 
 def free_bytes() -> int:
@@ -263,32 +272,33 @@ def free_bytes() -> int:
         return 1 << 62
 
 
-def check_fits(needed: int) -> None:
-    """UserError where `needed` bytes of tables leave too little of the device's memory."""
-    free = free_bytes()
-    if needed > SHARE_OF_FREE * free:
-        raise UserError(
-            f"the store's tables take {needed / 1e9:.2f} GB and the device has {free / 1e9:.2f} GB "
-            f"free, of which tables may take {SHARE_OF_FREE:.0%}; lower retrieval.r, use a larger "
-            "device, or train with drin_jax.main, which reads batches from disk"
-        )
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin at a multiple of ALIGNMENT bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + size].view(dtype).reshape(shape)
 
 
-def _shared(store: Store, needs: Collection[str]) -> dict[str, np.ndarray]:
-    """Arrays of entities and mentions; all but the characters still on disk."""
-    names = [f"{side}_{name}" for side in ("entity", "mention") for name in VERTEX]
-    names += [name for need in needs for name in schema.NEEDED_ARRAYS[need]]
-    tables: dict[str, np.ndarray] = {name: store.array(name) for name in names}
-    if "characters" in needs:
-        for side, name in (("entity", "entity_name"), ("mention", "mention_surface")):
-            tables[f"{side}_characters"] = system_features.characters(store, name)
-    return tables
+def copy_rows(array: np.ndarray, first: int, out: np.ndarray) -> None:
+    """Copy the rows from `first` on into `out` [rows, …], as many as both have.
+
+    A whole array that is a file's memory map is read from the file, a few megabytes at a time:
+    pages read through a map stay counted to the process until memory is short.
+    """
+    out = out[: max(len(array) - first, 0)]
+    if not (isinstance(array, np.memmap) and _is_whole(array)):
+        out[:] = array[first : first + len(out)]
+        return
+    row_bytes = array.itemsize * math.prod(array.shape[1:])
+    step = max(1, CHUNK_BYTES // row_bytes)
+    with open(str(array.filename), "rb", buffering=0) as file:
+        file.seek(array.offset + first * row_bytes)
+        for at in range(0, len(out), step):
+            chunk = out[at : at + step]
+            chunk[...] = np.fromfile(file, array.dtype, chunk.size).reshape(chunk.shape)
 
 
-def _own(store: Store, split: str, r: int, gold_slot: bool) -> dict[str, np.ndarray]:
-    """The split's arrays, still on disk, with the first r candidates."""
-    own: dict[str, np.ndarray] = {
-        name: store.array(f"{split}_{name}") for name in SPLIT + GOLD_SLOT * gold_slot
-    }
-    own["candidates"], own["edges"] = own["candidates"][:, :r], own["edges"][:, :, :r]
-    return own
+def _is_whole(array: np.memmap) -> bool:
+    """Whether the array is all of its file: what is cut from one keeps the whole one's offset."""
+    return isinstance(array.base, mmap.mmap) and array.flags.c_contiguous and array.size > 0

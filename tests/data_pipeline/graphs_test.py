@@ -5,6 +5,7 @@ import pytest
 
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
+from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store, StoreWriter
 
 
@@ -80,15 +81,15 @@ def test_a_batch_by_hand(by_hand: Store) -> None:
 
 
 def test_the_first_r_candidates_lose_the_gold_behind_them(by_hand: Store) -> None:
-    batch = GraphTables(by_hand, "train", r=2).batch(np.array([0, 1]))
+    batch = GraphTables(by_hand, "train", GraphSpec(r=2)).batch(np.array([0, 1]))
     assert batch["gold"].tolist() == [-1, -1]  # row 0 has its gold in slot 2
     assert batch["entity_text"][:, :, 0].tolist() == [[0, 10], [11, 0]]
     assert batch["edges"][0].tolist() == [[0, 1], [3, 4], [6, 7], [9, 10]]
 
 
 def test_the_gold_slot_by_hand(by_hand: Store) -> None:
-    tables = GraphTables(by_hand, "train", r=2, gold_slot=True)
-    assert tables.slots == 3
+    tables = GraphTables(by_hand, "train", GraphSpec(r=2, gold_slot=True))
+    assert tables.spec.slots == 3
     batch = tables.batch(np.array([0, 1, -1]))
     assert batch["gold"].tolist() == [-1, -1, -1]  # of the first two slots
     # Row 0: entity 1 is appended; row 1 is NIL, and row 2 no mention: padding.
@@ -97,6 +98,6 @@ def test_the_gold_slot_by_hand(by_hand: Store) -> None:
     assert batch["entity_has_image"][:, 2].tolist() == [False, False, False]  # entity 1 has none
     assert batch["edges"][0].tolist() == [[0, 1, 100], [3, 4, 101], [6, 7, 102], [9, 10, 103]]
     assert batch["edges"][1, :, 2].tolist() == [0, 0, 0, 0]
-    whole = GraphTables(by_hand, "train", gold_slot=True).batch(np.array([0]))
+    whole = GraphTables(by_hand, "train", GraphSpec(gold_slot=True)).batch(np.array([0]))
     assert whole["gold"].tolist() == [2]  # the retrieved one, not slot 3
     assert whole["entity_text"][0, :, 0].tolist() == [0, 10, 11, 11]

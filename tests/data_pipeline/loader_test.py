@@ -8,7 +8,7 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.loader import EvalLoader, TrainLoader
-from data_pipeline.schema import UserError
+from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from tests.support.fixtures import tiny_store
 
@@ -40,7 +40,7 @@ def test_batches_have_the_schemas_shapes(tmp_path: Path, v: int, r: int, gold_sl
     store = tiny_store(tmp_path / "store", v=v)
     slots = (r or 4) + gold_slot
     expected = schema.batch_shapes(4, slots, 8, v)
-    for batch in make(store, epochs=1, r=r, gold_slot=gold_slot):
+    for batch in make(store, epochs=1, spec=GraphSpec(r, gold_slot)):
         assert {name: (a.shape, a.dtype.name) for name, a in batch.items()} == expected
         assert all(a.flags.c_contiguous and a.flags.writeable for a in batch.values())
         assert all(type(a) is np.ndarray for a in batch.values())
@@ -200,9 +200,10 @@ def test_evaluation_visits_each_mention_once_in_file_order(store: Store, threads
 
 
 def test_evaluation_is_shared_too(store: Store) -> None:
-    whole = list(EvalLoader(store, "test", 4, r=2, gold_slot=True))
+    spec = GraphSpec(r=2, gold_slot=True)
+    whole = list(EvalLoader(store, "test", 4, spec=spec))
     parts = [
-        list(EvalLoader(store, "test", 4, r=2, gold_slot=True, process_index=i, process_count=2))
+        list(EvalLoader(store, "test", 4, spec=spec, process_index=i, process_count=2))
         for i in range(2)
     ]
     for (rows, batch), *shares in zip(whole, *parts, strict=True):
@@ -223,8 +224,8 @@ def test_evaluation_is_shared_too(store: Store) -> None:
         ({"epochs": 0}, "train.epochs is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"max_mentions": -1}, "train.max_mentions is -1"),
-        ({"r": 5}, "graph.r is 5"),
-        ({"r": -1}, "graph.r is -1"),
+        ({"spec": GraphSpec(5)}, "graph.r is 5"),
+        ({"spec": GraphSpec(-1)}, "graph.r is -1"),
         ({"split": "dev"}, "'dev' is no split"),
     ],
 )

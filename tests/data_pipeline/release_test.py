@@ -11,7 +11,7 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.release import convert, vertices
-from data_pipeline.schema import SPLITS
+from data_pipeline.schema import SPLITS, GraphSpec
 from data_pipeline.store.reader import Store, StoreWriter
 from drin_jax.parity import torch_weights
 from tests.support import release_fixtures as fixtures
@@ -31,7 +31,9 @@ def imported(root: Path, path: Path) -> Store:
 
 
 def graphs(store: Store, split: str, gold_slot: bool) -> Arrays:
-    return GraphTables(store, split, gold_slot=gold_slot).batch(np.arange(store.splits[split]))
+    return GraphTables(store, split, GraphSpec(gold_slot=gold_slot)).batch(
+        np.arange(store.splits[split])
+    )
 
 
 # ---- what is written

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
-from data_pipeline.graphs import GraphTables
+from data_pipeline.graphs import GraphTables, characters
 from data_pipeline.loader import EvalLoader
-from data_pipeline.schema import UserError
+from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.arrays import read_header
 from data_pipeline.store.reader import Store
 from data_pipeline.store.shard_table import ShardTable
-from data_pipeline.system_features import characters
 from drin_jax import extract
 from drin_jax.extract import additions
 from drin_jax.extract.encoding import Encoders
@@ -43,11 +42,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 def test_batches_hold_what_is_asked_for(tmp_path: Path) -> None:
     store = tiny_store(tmp_path / "store", tokens=True, regions=True)
     rows = np.array([0, 4, -1, 2])
-    tables = GraphTables(store, "train", needs=schema.NEEDS, gold_slot=True)
+    tables = GraphTables(store, "train", GraphSpec(gold_slot=True, needs=schema.NEEDS))
     batch = tables.batch(rows)
     s = batch["mention_tokens"].shape[1]
     expected = schema.batch_shapes(
-        4, tables.slots, 8, 6, schema.NEEDS, s, 4, len("Entität 23".encode())
+        4, tables.spec.slots, 8, 6, schema.NEEDS, s, 4, len("Entität 23".encode())
     )
     assert {name: (a.shape, a.dtype.name) for name, a in batch.items()} == expected
     offsets, tokens = store.array("mention_token_offsets"), store.array("mention_tokens")
@@ -74,7 +73,7 @@ def test_batches_hold_what_is_asked_for(tmp_path: Path) -> None:
         for j, entity in enumerate(store.array("train_candidates")[row]):
             first = store.strings("entity_name")[entity].encode()[0] + 1 if entity >= 0 else 0
             assert batch["entity_characters"][i, j, 0] == first
-    (_, loaded), *_ = EvalLoader(store, "train", 4, needs=("tokens",))
+    (_, loaded), *_ = EvalLoader(store, "train", 4, spec=GraphSpec(needs=("tokens",)))
     assert "mention_tokens" in loaded
     assert "mention_regions" not in loaded
 
@@ -93,12 +92,14 @@ def test_long_names_are_cut_and_empty_ones_are_zero(tmp_path: Path) -> None:
 
 def test_a_store_without_them_says_what_adds_them(tmp_path: Path) -> None:
     store = tiny_store(tmp_path / "store", tokens=True)
-    GraphTables(store, "train", needs=("tokens", "characters"))
-    line = refusal(lambda: GraphTables(store, "train", needs=schema.NEEDS))
+    GraphTables(store, "train", GraphSpec(needs=("tokens", "characters")))
+    line = refusal(lambda: GraphTables(store, "train", GraphSpec(needs=schema.NEEDS)))
     assert "drin_jax.extract" in line
     assert "encoders.regions=True" in line
     assert "encoders.tokens" not in line
-    assert "flavours" in refusal(lambda: GraphTables(store, "train", needs=("flavours",)))
+    assert "flavours" in refusal(
+        lambda: GraphTables(store, "train", GraphSpec(needs=("flavours",)))
+    )
 
 
 def test_added_to_a_store_after_a_kill(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
+from data_pipeline.schema import GraphSpec
 from drin_jax.evaluation.evaluate import (
-    Scorer,
+    SplitScorer,
     SplitView,
     baseline_scores,
     evaluate_split,
@@ -75,9 +76,9 @@ def test_batch_size_changes_no_score_and_loses_no_mention(tmp_path: Path) -> Non
     store = tiny_store(tmp_path / "store", mentions={"train": 4, "valid": 4, "test": 11})
     graphdef, params = split_model(store.sizes["text_width"], store.sizes["image_width"])
     scores = [
-        Scorer(
-            graphdef, DataParallel(impl), batch=batch, r=store.sizes["r"], gold_slot=False
-        ).scores(params, store, "test")
+        SplitScorer(graphdef, DataParallel(impl), batch=batch, spec=GraphSpec()).scores(
+            params, store, "test"
+        )
         for impl, batch in (("shard_map", 4), ("shard_map", 11), ("pmap", 3))
     ]
     assert scores[0].shape == (11, store.sizes["r"])

@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 from configs import common
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, run
-from drin_jax.evaluation.evaluate import Scorer
+from drin_jax import run
+from drin_jax.evaluation.evaluate import SplitScorer
 from drin_jax.experiments import seeds, seeds_program
 from drin_jax.experiments.seeds import SeedRun, score_seeds, train_seeds
 from drin_jax.experiments.seeds_checkpoint import SeedsCheckpoint
 from drin_jax.training import device_tables
+from drin_jax.training.setup import set_up
 from tests.support.commands import small_store, step_lines
 
 SEEDS = (0, 3)
@@ -80,8 +81,8 @@ def test_scores_are_the_scorers(store: Store, runs: list[SeedRun]) -> None:
     config = tiny_config(store)
     ours = score_seeds(config, store, [one.params for one in runs], "test")
     assert ours.shape == (2, 9, 5)
-    setup = building.set_up(config, store)
-    scorer = Scorer(setup.graphdef, setup.parallel, batch=8, r=setup.r, gold_slot=False)
+    setup = set_up(config, store)
+    scorer = SplitScorer(setup.graphdef, setup.parallel, batch=8, spec=setup.spec)
     for scores, one in zip(ours, runs, strict=True):
         nnx.replace_by_pure_dict(setup.params, one.params)
         expected = scorer.scores(setup.params, store, "test")

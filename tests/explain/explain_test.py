@@ -17,11 +17,12 @@ from configs import common
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import Entity, UserError
-from drin_jax import building, run
+from drin_jax import run
 from drin_jax.explain import __main__ as command
 from drin_jax.explain import cases, choice, errors, figure, sources, terminal
 from drin_jax.explain.sources import Sources
 from drin_jax.models.graph import edge_mask
+from drin_jax.training.setup import set_up
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support import commands, fixtures
@@ -149,7 +150,7 @@ def test_the_terminal_shows_span_gold_and_arrows(
 def test_static_edges_stay_as_they_were(drin: FinishedRun, capsys: pytest.CaptureFixture) -> None:
     config = drin.config.copy_and_resolve_references()
     config.graph.edges = "static"
-    setup = building.set_up(config, drin.store)
+    setup = set_up(config, drin.store)
     static = dataclasses.replace(drin, config=config, setup=setup, params=setup.params)
     case, moving = cases.explain(static, "test", 0), cases.explain(drin, "test", 0)
     for c in case.candidates:

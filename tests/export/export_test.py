@@ -20,11 +20,12 @@ from configs import common
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, command, export, models
+from drin_jax import command, export, models
 from drin_jax.export import __main__ as export_command
 from drin_jax.export import artefact, manifest
 from drin_jax.export.check import LIMITS, random_batch
 from drin_jax.training.checkpoint import Checkpoints, Position
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
 from drin_jax.workdir import CHECKPOINTS, REPORT, open_run
 from tests.support import commands
@@ -67,7 +68,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command.claim_workdir(folder, config)
     (folder / REPORT).write_text(json.dumps({"system": "DRIN (small)"}))
     checkpoints = Checkpoints(folder / CHECKPOINTS)
-    params = random_like(building.set_up(config, Store.open(store)).params)
+    params = random_like(set_up(config, Store.open(store)).params)
     checkpoints.save(7, create_state(params, optax.adam(1e-3)), Position({}), score=0.5)
     checkpoints.close()
     return folder
@@ -105,7 +106,7 @@ def test_a_fresh_process_scores_as_evaluation_did_without_the_models(
     workdir: Path, exported: Path, tmp_path: Path
 ) -> None:
     done = open_run(workdir)
-    arrays = GraphTables(done.store, "test", needs=done.setup.needs).batch(np.arange(12))
+    arrays = GraphTables(done.store, "test", done.setup.spec).batch(np.arange(12))
     assert not arrays["candidate_mask"].all()
     np.savez(tmp_path / "arrays.npz", **arrays)
     result = subprocess.run(

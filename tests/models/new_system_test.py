@@ -13,8 +13,10 @@ from flax import nnx
 from configs import common
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building, models
-from drin_jax.evaluation.evaluate import Scorer
+from drin_jax import models
+from drin_jax.config import check
+from drin_jax.evaluation.evaluate import SplitScorer
+from drin_jax.training.setup import make_steps, set_up
 from drin_jax.training.step import create_state
 from tests.support.fixtures import tiny_store
 from tests.support.paths import ROOT
@@ -49,11 +51,11 @@ def test_the_documents_system_trains_like_any_other(names: str, store: Store) ->
     config.loss.form = "hinge"
     config.train.update({"batch": 16, "epochs": 40, "learning_rate": 0.02})
     config.eval.batch = 8
-    building.check(config)
-    setup = building.set_up(config, store)
-    assert setup.needs == ("characters",)
+    check(config)
+    setup = set_up(config, store)
+    assert setup.spec.needs == ("characters",)
     optimizer = optax.adam(config.train.learning_rate)
-    steps = building.make_steps(config, store, setup, optimizer, None)
+    steps = make_steps(config, store, setup, optimizer, None)
     state = setup.parallel.replicate(create_state(setup.params, optimizer))
     losses = []
     for step in range(40):
@@ -61,9 +63,7 @@ def test_the_documents_system_trains_like_any_other(names: str, store: Store) ->
         losses.append(float(metrics["loss"]))
     assert len(losses) == 40
     assert losses[-1] < 0.2 * losses[0], losses
-    scorer = Scorer(
-        setup.graphdef, setup.parallel, batch=8, r=setup.r, gold_slot=False, needs=setup.needs
-    )
+    scorer = SplitScorer(setup.graphdef, setup.parallel, batch=8, spec=setup.spec)
     scores = scorer.scores(state.params, store, "train")
     gold = store.array("train_gold")
     assert np.mean(scores.argmax(1) == gold) > 0.8
@@ -74,7 +74,7 @@ def test_without_its_line_it_is_unknown(store: Store) -> None:
     config = common.get_config()
     config.model.name = "names"
     with pytest.raises(UserError, match=r"'names'; known are bert, drin, dzmned, ghmfc"):
-        building.set_up(config, store)
+        set_up(config, store)
 
 
 def test_the_documents_table_is_the_registry() -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import optax
 
 from data_pipeline.store.reader import Store
-from drin_jax import building
 from drin_jax.training.checkpoint import Checkpoints
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
 from drin_jax.workdir import read_config
 
@@ -36,7 +36,7 @@ def restored(workdir: Path) -> dict[str, Any]:
     """Of the newest checkpoint, on all devices of this process."""
     config = read_config(workdir)
     config.seed = 99  # what is restored is not what the run began with
-    setup = building.set_up(config, Store.open(config.data.store))
+    setup = set_up(config, Store.open(config.data.store))
     like = setup.parallel.replicate(create_state(setup.params, optax.adam(1e-3)))
     checkpoints = Checkpoints(workdir / "checkpoints")
     step, state, _ = checkpoints.restore(like)

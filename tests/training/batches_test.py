@@ -9,14 +9,14 @@ import optax
 import pytest
 
 from configs import common
-from data_pipeline.schema import UserError
+from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
-from drin_jax import building
 from drin_jax.parallel.data_parallel import DataParallel
-from drin_jax.training import device_tables, placement
+from drin_jax.training import device_tables
 from drin_jax.training.batches import HostSteps, ResidentSteps
-from drin_jax.training.device_tables import DeviceTables, Layout
+from drin_jax.training.device_tables import PLACES, DeviceTables, Placement
 from drin_jax.training.loop import Trainer
+from drin_jax.training.setup import make_steps, set_up
 from drin_jax.training.step import create_state
 from tests.support.fixtures import tiny_store
 
@@ -37,15 +37,15 @@ def config_of(**train: Any) -> Any:
     return config
 
 
-def build(store: Store, layout: Layout | None, loss: str = "hinge", **train: Any) -> tuple:
-    """Steps with tables of this layout (None: from the store) and a first state."""
+def build(store: Store, kind: str, loss: str = "hinge", **train: Any) -> tuple:
+    """Steps with tables in this place and a first state."""
     config = config_of(**train)
     config.loss.form = loss
-    setup = building.set_up(config, store)
-    tables = DeviceTables.of(store, "train", r=setup.r, layout=layout) if layout else None
+    setup = set_up(config, store)
+    tables = None if kind == "host" else tables_of(store, kind)
     optimizer = optax.adam(config.train.learning_rate)
-    steps = building.make_steps(config, store, setup, optimizer, tables)
-    assert isinstance(steps, ResidentSteps if layout else HostSteps)
+    steps = make_steps(config, store, setup, optimizer, tables)
+    assert isinstance(steps, HostSteps if tables is None else ResidentSteps)
     return steps, setup.parallel.replicate(create_state(setup.params, optimizer))
 
 
@@ -60,17 +60,17 @@ def trained(steps: Any, state: Any, cuts: tuple[int, ...] = (4,)) -> tuple[Any, 
     return state, series
 
 
-def resident_layout(**options: Any) -> Layout:
-    return Layout(parallel=DataParallel(), **options)
+def tables_of(store: Store, kind: str) -> DeviceTables:
+    return DeviceTables.of(store, "train", placement=Placement(kind, DataParallel()))
 
 
 def test_every_place_gives_the_same_losses(store: Store) -> None:
-    _, expected = trained(*build(store, None))
+    _, expected = trained(*build(store, "host"))
     assert np.ptp(expected) > 0.01
-    for layout in (resident_layout(), resident_layout(spread=True)):
-        _, series = trained(*build(store, layout))
+    for kind in ("device", "sharded"):
+        _, series = trained(*build(store, kind))
         np.testing.assert_allclose(series, expected, atol=1e-6, rtol=0)
-    _, halved = trained(*build(store, resident_layout(dtype="bfloat16")))
+    _, halved = trained(*build(store, "bfloat16"))
     # Features with 8 bits of mantissa instead of 24, through eight steps.
     np.testing.assert_allclose(halved, expected, atol=2e-2, rtol=0)
     assert halved != expected
@@ -79,7 +79,7 @@ def test_every_place_gives_the_same_losses(store: Store) -> None:
 def test_cuts_change_no_bit_and_compile_nothing(store: Store) -> None:
     results = []
     for cuts in ((4,), (1,), (3, 2)):
-        steps, state = build(store, resident_layout(), log_every=3)
+        steps, state = build(store, "device", log_every=3)
         results.append(trained(steps, state, cuts))
         assert steps.compilations == 1
     (first, losses_), *others = results
@@ -89,7 +89,7 @@ def test_cuts_change_no_bit_and_compile_nothing(store: Store) -> None:
 
 
 def test_within_an_epoch_nothing_crosses_unasked(store: Store) -> None:
-    steps, state = build(store, resident_layout())
+    steps, state = build(store, "device")
     state, _, _ = steps(state, 0, 1)  # compiles, uploads the epoch's rows and the number 1
     with jax.transfer_guard("disallow"):
         for step in (1, 2, 3):
@@ -102,7 +102,7 @@ def test_within_an_epoch_nothing_crosses_unasked(store: Store) -> None:
 def test_losses_are_fetched_once_a_dispatch(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, state = build(store, resident_layout())
+    steps, state = build(store, "device")
     trainer = Trainer(
         state=state,
         steps=steps,
@@ -137,9 +137,9 @@ def test_losses_are_fetched_once_a_dispatch(
 
 @pytest.mark.parametrize("form", ["upstream", "paper_batch"])  # each mention against all
 def test_parts_of_a_batch_add_up(store: Store, form: str) -> None:
-    whole_state, whole = trained(*build(store, resident_layout(), form))
-    for layout, parts in ((resident_layout(), 2), (None, 4)):
-        state, series = trained(*build(store, layout, form, accumulate=parts))
+    whole_state, whole = trained(*build(store, "device", form))
+    for kind, parts in (("device", 2), ("host", 4)):
+        state, series = trained(*build(store, kind, form, accumulate=parts))
         np.testing.assert_allclose(series, whole, atol=1e-6, rtol=0)
     moved = optax.tree.norm(optax.tree.sub(state.params, whole_state.params))
     assert moved < 1e-3 * optax.tree.norm(whole_state.params)
@@ -147,12 +147,11 @@ def test_parts_of_a_batch_add_up(store: Store, form: str) -> None:
 
 def test_parts_have_to_divide_the_batch(store: Store) -> None:
     with pytest.raises(UserError, match=r"train\.accumulate is 3, .* share of train\.batch is 4;"):
-        building.set_up(config_of(accumulate=3), store)
+        set_up(config_of(accumulate=3), store)
 
 
-def chosen(store: Store, kind: str, parallel: Any = None) -> placement.Placement:
-    parallel = parallel or DataParallel()
-    return placement.choose(kind, store, parallel, r=0, gold_slot=False, needs=())
+def chosen(store: Store, kind: str, parallel: Any = None) -> Placement:
+    return device_tables.choose(kind, store, parallel or DataParallel(), GraphSpec())
 
 
 def test_tables_go_where_they_fit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,10 +165,10 @@ def test_tables_go_where_they_fit(store: Store, monkeypatch: pytest.MonkeyPatch)
         with_room_for(needed[kind])
         found = chosen(store, "auto")
         assert (found.kind, found.needed) == (kind, needed[kind])
-        assert found.describe().startswith(f"tables {placement.MEANING[kind]}: 0.00 GB of")
+        assert found.describe().startswith(f"tables {PLACES[kind]}: 0.00 GB of")
     with_room_for(needed["bfloat16"] // 2)
     assert chosen(store, "auto").kind == "host"
-    assert chosen(store, "auto").layout is None
+    assert not chosen(store, "auto").on_devices
     with pytest.raises(UserError, match=r"^data\.tables is 'sharded': the tables take .* lower"):
         chosen(store, "sharded")
 
@@ -184,10 +183,11 @@ def test_places_that_are_not(store: Store) -> None:
 
 
 def test_rows_are_spread_evenly(store: Store, tmp_path: Path) -> None:
-    layout = Layout(parallel=DataParallel(), spread=True)
-    tables = DeviceTables.of(store, "train", layout=layout)
+    tables = tables_of(store, "sharded")
     assert tables.mentions == 13
-    specs = tables.specs()
-    assert specs.shared["entity_text"] != specs.shared["entity_has_text"]
+    partitions = tables.partitions().shared
+    assert partitions["entity_text"] != partitions["entity_has_text"]
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(tables))
-    assert DeviceTables.bytes(store, ["train"], layout=layout) == held
+    assert (
+        DeviceTables.bytes(store, ["train"], placement=Placement("sharded", DataParallel())) == held
+    )

@@ -8,11 +8,13 @@ import pytest
 
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
-from data_pipeline.schema import UserError
+from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax.training import device_tables
 from drin_jax.training.device_tables import DeviceTables
 from tests.support.fixtures import tiny_store
+
+ALL_NEEDS = GraphSpec(needs=schema.NEEDS)
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +30,19 @@ def batch_of(tables: DeviceTables, rows: np.ndarray) -> dict[str, jax.Array]:
 
 
 @pytest.mark.parametrize(
-    ("r", "gold_slot", "needs"),
+    "spec",
     [
-        (0, False, ()),
-        (2, False, ("regions",)),
-        (0, True, ("tokens", "characters")),
-        (2, True, schema.NEEDS),
+        GraphSpec(),
+        GraphSpec(2, False, ("regions",)),
+        GraphSpec(0, True, ("tokens", "characters")),
+        GraphSpec(2, True, schema.NEEDS),
     ],
 )
-def test_batches_are_the_loaders(
-    store: Store, r: int, gold_slot: bool, needs: tuple[str, ...]
-) -> None:
-    train = DeviceTables.of(store, "train", r=r, gold_slot=gold_slot, needs=needs)
+def test_batches_are_the_loaders(store: Store, spec: GraphSpec) -> None:
+    train = DeviceTables.of(store, "train", spec)
     for split, rows in (("train", [*range(13), -1]), ("test", [*range(7), -1])):
-        tables = DeviceTables.of(store, split, r=r, gold_slot=gold_slot, needs=needs, like=train)
-        loader = GraphTables(store, split, r=r, gold_slot=gold_slot, needs=needs)
+        tables = DeviceTables.of(store, split, spec, like=train)
+        loader = GraphTables(store, split, spec)
         host, device = loader.batch(np.array(rows)), batch_of(tables, np.array(rows))
         assert device.keys() == host.keys()
         for name, expected in host.items():
@@ -63,13 +63,13 @@ def test_a_store_without_pictures(tmp_path: Path) -> None:
 
 
 def test_splits_share_entities_and_mentions(store: Store) -> None:
-    train = DeviceTables.of(store, "train", needs=schema.NEEDS)
-    valid = DeviceTables.of(store, "valid", needs=schema.NEEDS, like=train)
+    train = DeviceTables.of(store, "train", ALL_NEEDS)
+    valid = DeviceTables.of(store, "valid", ALL_NEEDS, like=train)
     assert valid.shared is train.shared
     held = sum(leaf.nbytes for leaf in jax.tree.leaves((train, valid.split)))
-    assert DeviceTables.bytes(store, ["train", "valid"], needs=schema.NEEDS) == held
-    cut = DeviceTables.of(store, "train", r=2, gold_slot=True, like=train)
-    needed = DeviceTables.bytes(store, ["train"], r=2, gold_slot=True, shared=False)
+    assert DeviceTables.bytes(store, ["train", "valid"], ALL_NEEDS) == held
+    cut = DeviceTables.of(store, "train", GraphSpec(r=2, gold_slot=True), like=train)
+    needed = DeviceTables.bytes(store, ["train"], GraphSpec(r=2, gold_slot=True), shared=False)
     assert needed == sum(leaf.nbytes for leaf in cut.split.values())
 
 
@@ -88,6 +88,6 @@ def test_unknown_splits_and_too_many_candidates_are_refused(store: Store) -> Non
     with pytest.raises(UserError, match="'dev' is no split"):
         DeviceTables.of(store, "dev")
     with pytest.raises(UserError, match="'glosses' is nothing"):
-        DeviceTables.of(store, "train", needs=("glosses",))
+        DeviceTables.of(store, "train", GraphSpec(needs=("glosses",)))
     with pytest.raises(UserError, match=r"graph\.r is 5, but .* holds 4"):
-        DeviceTables.of(store, "train", r=5)
+        DeviceTables.of(store, "train", GraphSpec(r=5))

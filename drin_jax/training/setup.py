@@ -8,14 +8,13 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from data_pipeline import graphs
 from data_pipeline.loader import TrainLoader, TrainOrder
-from data_pipeline.schema import UserError
+from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.evaluation.evaluate import Protocol
-from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel.data_parallel import DataParallel
-from drin_jax.training import losses
 from drin_jax.training.batches import HostSteps, ResidentSteps, Steps
 from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.step import make_train_step
@@ -33,41 +32,15 @@ class Setup:
     graphdef: nnx.GraphDef
     params: Any
     parallel: DataParallel
-    r: int
-    gold_slot: bool
-    needs: tuple[str, ...]
+    spec: GraphSpec
     protocol: Protocol
-
-
-def check(config: ConfigDict) -> None:
-    """UserError for a field whose value cannot be meant, before any work is done."""
-    gold_slot, edges, relations = config.graph.gold_slot, config.graph.edges, config.graph.relations
-    if gold_slot not in ("never", "upstream"):
-        raise UserError(f"graph.gold_slot is {gold_slot!r}; known are never, upstream")
-    if edges not in ("dynamic", "static"):
-        raise UserError(f"graph.edges is {edges!r}; known are dynamic, static")
-    unknown = [name for name in relations if name not in RELATIONS]
-    if unknown:
-        raise UserError(f"graph.relations has {unknown[0]!r}; known are {', '.join(RELATIONS)}")
-    if config.loss.form not in losses.FORMS:
-        known = ", ".join(losses.FORMS)
-        raise UserError(f"loss.form is {config.loss.form!r}; known are {known}")
-    select_by = config.eval.select_by
-    if select_by != "mrr" and not select_by.removeprefix("hits@").isdigit():
-        raise UserError(f"eval.select_by is {select_by!r}; known are mrr, hits@K")
-    for group, name in (("train", "batch"), ("train", "epochs"), ("eval", "batch"),
-                        ("train", "save_every"), ("train", "log_every"), ("model", "width"),
-                        ("train", "accumulate"),
-                        ("model", "layers")):  # fmt: skip
-        if config[group][name] < 1:
-            raise UserError(f"{group}.{name} is {config[group][name]}; it must be at least 1")
 
 
 def set_up(config: ConfigDict, store: Store) -> Setup:
     """Build model and devices for this config over this store."""
-    r = config.graph.r or store.sizes["r"]
-    if not 0 < r <= store.sizes["r"]:
-        raise UserError(f"graph.r is {r}, but the store holds {store.sizes['r']} candidates")
+    needs = models.needs(config.model.name, store.sizes["image_width"])
+    gold_slot = config.graph.gold_slot == "upstream"
+    spec = graphs.fitted(GraphSpec(config.graph.r, gold_slot, needs), store)
     parallel = DataParallel(config.parallel.impl, config.parallel.devices)
     parallel.check_batch(config.train.batch, "train.batch")
     parallel.check_batch(config.eval.batch, "eval.batch")
@@ -85,10 +58,8 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
         graphdef=graphdef,
         params=params,
         parallel=parallel,
-        r=r,
-        gold_slot=config.graph.gold_slot == "upstream",
-        needs=models.needs(config.model.name, store.sizes["image_width"]),
-        protocol=Protocol(source, r, config.graph.gold_slot),
+        spec=spec,
+        protocol=Protocol(source, spec.r, config.graph.gold_slot),
     )
 
 
@@ -122,26 +93,24 @@ def make_steps(
         optimizer,
         loss_form=config.loss.form,
         margin=config.loss.margin,
-        gold_slot=setup.gold_slot,
+        gold_slot=setup.spec.gold_slot,
         accumulate=config.train.accumulate,
     )
     train = config.train
-    order: dict[str, Any] = {
-        "batch": train.batch,
-        "seed": config.seed,
-        "max_mentions": train.max_mentions,
-    }
+    order: dict[str, Any] = {"batch": train.batch, "max_mentions": train.max_mentions}
     if tables is not None:
-        rows = TrainOrder(tables.mentions, **order)
+        rows = TrainOrder(tables.mentions, seed=config.seed, **order)
         return ResidentSteps(step, tables, rows, setup.parallel, train.log_every)
-    loader = TrainLoader(
-        store,
-        epochs=train.epochs,
-        r=setup.r,
-        gold_slot=setup.gold_slot,
-        needs=setup.needs,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **order,
-    )
-    return HostSteps(step, loader, setup.parallel)
+
+    def loader(seed: int) -> TrainLoader:
+        return TrainLoader(
+            store,
+            epochs=train.epochs,
+            seed=seed,
+            spec=setup.spec,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            **order,
+        )
+
+    return HostSteps(step, loader, config.seed, setup.parallel)
