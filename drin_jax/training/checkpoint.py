@@ -95,7 +95,6 @@ class Checkpoints:
                 position=ocp.args.JsonSave(dataclasses.asdict(position)),
             ),
             metrics=None if score is None else {SCORE: score},
-            force=True,
         )
 
     def restore(self, like: Any) -> tuple[int, Any, Position]:
