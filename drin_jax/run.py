@@ -8,33 +8,22 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from clu import parameter_overview
 from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from data_pipeline.loader import TrainOrder
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract, models
 from drin_jax.config import check, flat
 from drin_jax.evaluation import report
-from drin_jax.evaluation.evaluate import (
-    SplitScorer,
-    SplitView,
-    baseline_scores,
-    evaluate_split,
-    valid_score,
-)
+from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.explain import linked
 from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import multihost
-from drin_jax.training import device_tables
-from drin_jax.training.device_tables import DeviceTables
-from drin_jax.training.loop import Trainer
-from drin_jax.training.setup import LEAK_WARNING, Setup, make_steps, set_up
-from drin_jax.training.step import create_state
+from drin_jax.training.session import Session
+from drin_jax.training.setup import LEAK_WARNING, Setup
 from drin_jax.workdir import FinishedRun, claim
 
 
@@ -48,15 +37,18 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     store = _prepare(config, workdir)
     extract.say(extract.describe(store))
     prepared = time.perf_counter()
-    setup = set_up(config, store)
-    if setup.spec.gold_slot:
+    session = Session(config, store)
+    if session.setup.spec.gold_slot:
         extract.say(LEAK_WARNING)
-    extract.say(_overview(config, setup))
-    trainer, scorer = _train(config, workdir, store, setup)
+    extract.say(_overview(config, session.setup))
+    extract.say(session.placement.describe())
+    trainer = session.trainer(config.seed, workdir)
+    trainer.fit()
     trained = time.perf_counter()
     best_step = trainer.position.best_step
-    found = FinishedRun(workdir, config, store, setup, trainer.best_params(), best_step, {})
-    result = _evaluate(found, scorer) | {"best_step": best_step}
+    found = FinishedRun(workdir, config, store, session.setup, trainer.best_params(), best_step, {})
+    trainer.close()
+    result = _evaluate(found, session) | {"best_step": best_step}
     result["seconds"] = {
         "prepare": prepared - began,
         "train": trainer.seconds,
@@ -69,48 +61,6 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if jax.process_index() == 0:
         _report(workdir, result)
     return result
-
-
-def _train(
-    config: ConfigDict, workdir: Path, store: Store, setup: Setup
-) -> tuple[Trainer, SplitScorer]:
-    """A training that came to its end, and what scores splits from where it had its tables."""
-    view = SplitView.of(store, "valid", setup.spec.r)
-    if not np.any(view.gold >= 0):
-        raise UserError(
-            "no valid mention has its gold among the candidates; nothing selects a model"
-        )
-    placement = device_tables.choose(config.data.tables, store, setup.parallel, setup.spec)
-    extract.say(placement.describe())
-    tables = None
-    if placement.on_devices:
-        tables = DeviceTables.of(store, "train", setup.spec, placement=placement)
-    scorer = SplitScorer(
-        setup.graphdef,
-        setup.parallel,
-        batch=config.eval.batch,
-        spec=setup.spec,
-        tables=tables,
-        placement=placement,
-    )
-    optimizer = optax.adam(config.train.learning_rate)
-    steps = make_steps(config, store, setup, optimizer, tables)
-    trainer = Trainer(
-        state=create_state(setup.params, optimizer),
-        steps=steps,
-        parallel=setup.parallel,
-        workdir=workdir,
-        evaluate=lambda params: valid_score(
-            view, scorer.scores(params, store, "valid"), config.eval.select_by
-        ),
-        describe_step=lambda step: _mentions_of(store, steps.order, step),
-        epochs=config.train.epochs,
-        patience=config.train.patience,
-        save_every=config.train.save_every,
-        log_every=config.train.log_every,
-    )
-    trainer.fit()
-    return trainer, scorer
 
 
 def _prepare(config: ConfigDict, workdir: Path) -> Store:
@@ -154,22 +104,13 @@ def _named(tree: Any) -> Any:
     return tree
 
 
-def _mentions_of(store: Store, order: TrainOrder, step: int) -> str:
-    rows = order.rows(step)
-    table = store.array("train_mention")
-    names = store.strings("mention_id")
-    ids = [names[int(table[row])] for row in rows]
-    shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")
-    return f"its batch holds the mentions {shown}"
-
-
-def _evaluate(run: FinishedRun, scorer: SplitScorer) -> dict[str, Any]:
+def _evaluate(run: FinishedRun, session: Session) -> dict[str, Any]:
     config, store, setup = run.config, run.store, run.setup
     splits = {}
     ks = [k for k in config.eval.ks if k <= setup.spec.r]
     for split in ("valid", "test"):
         view = SplitView.of(store, split, setup.spec.r)
-        scores = scorer.scores(run.params, store, split)
+        scores = session.scores(run.params, split)
         systems = {**baseline_scores(view), _system_name(config): scores}
         splits[split] = evaluate_split(view, systems, ks)
     return {

@@ -132,9 +132,7 @@ def open_run(workdir: Path) -> FinishedRun:
     path = extract.store_path(config, workdir)
     if not path.is_dir():
         raise UserError(f"{path}: the feature store of {workdir} is gone; extract it there again")
-    folder = workdir / CHECKPOINTS
-    if not (folder / "best").is_dir():
-        raise UserError(f"{folder / 'best'}: no checkpoint; train again in another --workdir")
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
     try:
         check(config)
         asks_no_more = config.copy_and_resolve_references()
@@ -146,8 +144,7 @@ def open_run(workdir: Path) -> FinishedRun:
         raise UserError(
             f"{workdir / CONFIG}: made by another version of this program ({reason}); train again"
         ) from None
-    _check_fit(folder / "best", setup.params, workdir / CONFIG)
-    checkpoints = Checkpoints(folder)
+    _check_fit(checkpoints, setup.params, workdir / CONFIG)
     try:
         step, params = checkpoints.restore_best(setup.params)
     finally:
@@ -155,13 +152,10 @@ def open_run(workdir: Path) -> FinishedRun:
     return FinishedRun(workdir, config, store, setup, params, step, report)
 
 
-def _check_fit(folder: Path, params: Any, config: Path) -> None:
-    """UserError where the newest checkpoint's parameters are not the config's; a checkpoint that
+def _check_fit(checkpoints: Checkpoints, params: Any, config: Path) -> None:
+    """UserError where the best checkpoint's parameters are not the config's; a checkpoint that
     cannot be read is left for `Checkpoints` to tell."""
-    steps = [path for path in folder.iterdir() if path.name.isdigit()]
-    if not steps:
-        raise UserError(f"{folder}: no checkpoint; train again in another --workdir")
-    path = max(steps, key=lambda step: int(step.name))
+    path = checkpoints.folder / str(checkpoints.best_step)
     try:
         metadata = ocp.StandardCheckpointer().metadata(path / "params")
         stored = _shapes(metadata.item_metadata.tree)

@@ -86,7 +86,7 @@ def _trained() -> Path:
 
 def damage_checkpoints(tmp: Path) -> list[str]:
     args = trained_workdir(tmp)
-    for path in (tmp / "work" / "checkpoints" / "last").rglob("*"):
+    for path in (tmp / "work" / "checkpoints").rglob("*"):
         if path.is_file() and "d" in path.parent.name and path.stat().st_size > 100:
             truncate(path)
     return args
@@ -197,7 +197,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], tuple[str, ...]]] = {
         lambda tmp: [*trained_workdir(tmp), "--config.model.width=16"],
         ("another config", "model.width 8 -> 16"),
     ),
-    "unreadable checkpoint": (damage_checkpoints, ("unreadable checkpoint", "checkpoints/last")),
+    "unreadable checkpoint": (damage_checkpoints, ("unreadable checkpoint", "checkpoints/")),
     "damaged config.json": (
         lambda tmp: [
             *flags(tmp, "--config.data.root=x"),
@@ -252,8 +252,8 @@ def test_a_workdir_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_damaged_last_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
     args = trained_workdir(tmp_path)
-    last = tmp_path / "work" / "checkpoints" / "last"
-    newest = max(last.iterdir(), key=lambda folder: int(folder.name))
+    states = tmp_path / "work" / "checkpoints"
+    newest = max(states.iterdir(), key=lambda folder: int(folder.name))
     shutil.rmtree(newest)  # what the message of an unreadable checkpoint says to do
     result = run("drin_jax.main", *args)
     assert result.returncode == 0, result.stderr

@@ -111,7 +111,7 @@ def test_a_finished_run_goes_on_with_more_epochs(store: Path, tmp_path: Path) ->
 
 def saving(workdir: Path) -> bool:
     """Whether a checkpoint is being written right now."""
-    return any((workdir / "checkpoints" / "last").glob("*tmp*"))
+    return any((workdir / "checkpoints").glob("*tmp*"))
 
 
 def steps_written(workdir: Path) -> int:
@@ -164,7 +164,7 @@ def test_sigterm_saves_and_leaves_with_143(store: Path, whole: Path, tmp_path: P
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 143
-    saved = {int(folder.name) for folder in (tmp_path / "checkpoints" / "last").iterdir()}
+    saved = {int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()}
     lines = [line["step"] for line in step_lines(tmp_path)]
     assert max(saved) == max(lines)
     result = run("drin_jax.main", *args)
@@ -227,12 +227,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(store: Path, tmp_path: Path) ->
     args = arguments(store, tmp_path, "--config.train.epochs=4")
     process = start("drin_jax.main", *args)
     assert kill_when(process, lambda: steps_written(tmp_path) >= 20)
-    good = {int(folder.name) for folder in (tmp_path / "checkpoints" / "last").iterdir()
+    good = {int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()
             if folder.name.isdigit()}  # fmt: skip
     (tmp_path / "config.json").unlink()
     result = run("drin_jax.main", *args, "--config.train.learning_rate=1e38")
     assert_one_clear_line(result, "is not finite", "its batch holds the mentions", "is kept")
-    kept = {int(folder.name) for folder in (tmp_path / "checkpoints" / "last").iterdir()}
+    kept = {int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()}
     assert kept
     assert max(kept) >= max(good) - 16
     # The kept checkpoint is a good one: with a sane rate the run goes on from it.

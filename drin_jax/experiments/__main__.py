@@ -24,7 +24,6 @@ flags.DEFINE_integer("seeds", 5, "Seeds of every row.", lower_bound=1)
 flags.DEFINE_integer("first_seed", 0, "The first of them; the others follow.", lower_bound=0)
 flags.DEFINE_list("rows", [], "Rows to run; by default all.")
 flags.DEFINE_string("against", "", "Row that the others are tested against.")
-flags.DEFINE_integer("together", None, "Seeds trained as one program; 0: all.", lower_bound=0)
 flags.DEFINE_string("published", None, "File of published numbers; form: experiments/published.py.")
 flags.DEFINE_bool("report_only", False, "Train nothing: make the report from what is there.")
 
@@ -47,7 +46,6 @@ def main(suite: str) -> None:
             seeds=range(values.first_seed, values.first_seed + values.seeds),
             rows=values.rows,
             against=values.against,
-            together=values.together,
             published=given,
             command=shlex.join(["python", "-m", "drin_jax.experiments", *sys.argv[1:]]),
         )

@@ -7,58 +7,58 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from flax import nnx
-from ml_collections import ConfigDict
 
 from data_pipeline.schema import UserError
-from data_pipeline.store.reader import Store
 from drin_jax.config import flat
 from drin_jax.evaluation.evaluate import SplitView, evaluate_split
 from drin_jax.evaluation.ranks import slot_counts
-from drin_jax.experiments import edge_weights, seeds
+from drin_jax.experiments import edge_weights
 from drin_jax.experiments.results import RUN_JSON
-from drin_jax.experiments.seeds import SeedRun
-from drin_jax.training.setup import set_up
+from drin_jax.experiments.seed_runs import SeedRun
+from drin_jax.training.session import Session
 
 
 class Recorder:
     """Scores and writes the trained runs of one row.
 
     Args:
-        config: of the row; its seed plays no part.
+        session: of the row's runs.
         splits: those to score.
         judged: the one whose mentions the edges are averaged over.
     """
 
-    def __init__(self, config: ConfigDict, store: Store, splits: Sequence[str], judged: str):
-        self._config, self._store, self._judged = config, store, judged
-        self._setup = set_up(config, store)
-        self._views = {split: SplitView.of(store, split, self._setup.spec.r) for split in splits}
-        self._ks = [k for k in config.eval.ks if k <= self._setup.spec.r]
+    def __init__(self, session: Session, splits: Sequence[str], judged: str):
+        self._session, self._config, self._store = session, session.config, session.store
+        self._judged, self._setup = judged, session.setup
+        r = self._setup.spec.r
+        self._views = {split: SplitView.of(self._store, split, r) for split in splits}
+        self._ks = [k for k in self._config.eval.ks if k <= r]
+        self._edges = None
+        if self._config.model.name == "drin":
+            self._edges = edge_weights.sums_of(
+                self._setup.graphdef, tuple(self._config.graph.relations), self._setup.spec
+            )
 
-    def write(self, folder: Path, trained: Sequence[SeedRun], about: Mapping[str, Any]) -> None:
-        """One folder `seedK` a run under `folder`. `about` goes into each run.json as it is, and
+    def write(self, folder: Path, one: SeedRun, about: Mapping[str, Any]) -> None:
+        """The folder `seedK` of a run under `folder`. `about` goes into its run.json as it is, and
         has at least `title`.
 
         Raises:
-            UserError: a run has scores that are not finite.
+            UserError: the run has scores that are not finite.
         """
-        params = [one.params for one in trained]
-        scores = {
-            split: seeds.score_seeds(self._config, self._store, params, split)
-            for split in self._views
-        }
-        layers = self._mean_edges(params)
-        for i, one in enumerate(trained):
-            own = {split: scores[split][i] for split in self._views}
-            for split, array in own.items():
-                if not np.all(np.isfinite(array)):
-                    raise UserError(f"seed {one.seed}: {split} has scores that are not finite")
-            data = {**about, **self._facts(one, own, str(about["title"]))}
-            if layers:
-                data["edges"] = layers[i]
-            self._write(folder / f"seed{one.seed}", data, own)
+        scores = {split: self._session.scores(one.params, split) for split in self._views}
+        for split, array in scores.items():
+            if not np.all(np.isfinite(array)):
+                raise UserError(f"seed {one.seed}: {split} has scores that are not finite")
+        data = {**about, **self._facts(one, scores, str(about["title"]))}
+        if self._edges:
+            view, spec = self._views[self._judged], self._setup.spec
+            data["edges"] = edge_weights.mean_edges(
+                self._edges, one.params, self._store, view, spec
+            )
+        self._write(folder / f"seed{one.seed}", data, scores)
 
     def _facts(self, one: SeedRun, scores: Mapping[str, np.ndarray], title: str) -> dict[str, Any]:
         config = self._config
@@ -70,7 +70,7 @@ class Recorder:
             "gold_in_graph": self._setup.spec.gold_slot,
             "ks": self._ks,
             "train_mentions": config.train.max_mentions or self._store.splits["train"],
-            "parameters": _count(one.params),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(one.params)),
             "best_step": one.best_step,
             "best_score": one.best_score,
             "valid_curve": one.valid_curve,
@@ -80,27 +80,6 @@ class Recorder:
                 for split, own in scores.items()
             },
         }
-
-    def _mean_edges(self, params: Sequence[Any]) -> list[edge_weights.Means]:
-        """Of each run; empty for a system without edges."""
-        if self._config.model.name != "drin":
-            return []
-        setup = self._setup
-        step = edge_weights.sums_of(setup.graphdef, tuple(self._config.graph.relations), setup.spec)
-        found = []
-        for pure in params:
-            state = nnx.clone(setup.params)
-            nnx.replace_by_pure_dict(state, pure)
-            found.append(
-                edge_weights.mean_edges(
-                    step,
-                    state,
-                    self._store,
-                    self._views[self._judged],
-                    setup.spec,
-                )
-            )
-        return found
 
     def _write(
         self, folder: Path, data: Mapping[str, Any], scores: Mapping[str, np.ndarray]
@@ -116,13 +95,6 @@ class Recorder:
         (partial / RUN_JSON).write_text(json.dumps(_finite(data), indent=1) + "\n")
         shutil.rmtree(folder, ignore_errors=True)  # what is there without a run.json is no run
         partial.replace(folder)
-
-
-def _count(params: Any) -> int:
-    """Numbers in a pure dict of parameters."""
-    if isinstance(params, dict):
-        return sum(map(_count, params.values()))
-    return int(np.size(params))
 
 
 def _finite(tree: Any) -> Any:

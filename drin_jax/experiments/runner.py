@@ -19,11 +19,13 @@ from ml_collections import ConfigDict
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.config import COMPARABLE, check, deciding, flat
-from drin_jax.experiments import seeds, surroundings
+from drin_jax.experiments import seed_runs, surroundings
 from drin_jax.experiments.records import Recorder
 from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_folders
 from drin_jax.experiments.stores import Stores
 from drin_jax.experiments.suites import RowPlan, Suite
+from drin_jax.training.loop import NotFinite
+from drin_jax.training.session import Session
 from drin_jax.training.setup import LEAK_WARNING, set_up
 from drin_jax.workdir import claim
 
@@ -38,7 +40,6 @@ class Wanted:
     Args:
         rows: slugs of the rows to run; empty: all.
         against: the row to test the others against; empty: the suite's own.
-        together: runs in one program, as in `drin_jax.experiments.seeds.train_seeds`.
         published: rows as `published.read` gives them; None: those given before.
         command: the command line, told in the report.
     """
@@ -46,7 +47,6 @@ class Wanted:
     seeds: Sequence[int]
     rows: Sequence[str] = ()
     against: str = ""
-    together: int | None = None
     published: list[dict[str, Any]] | None = None
     command: str = ""
 
@@ -127,33 +127,22 @@ class Runner:
     def _train(
         self, plan: RowPlan, config: ConfigDict, store: Store, missing: Sequence[int]
     ) -> None:
-        folder = self.workdir / "runs" / plan.row
-        asked = self.wanted.together
-        together = seeds.default_together() if asked is None else asked
-        # A training of all seeds that was killed while its runs were being written goes on as it
-        # was, also where some of them are finished.
-        whole = folder / _training(self.wanted.seeds, together)
-        group = list(self.wanted.seeds) if whole.is_dir() else list(missing)
-        began = time.perf_counter()
-        trained = seeds.train_seeds(
-            config,
-            store,
-            group,
-            checkpoint=folder / _training(group, together),
-            title=f"{plan.row}, {len(group)} seeds",
-            together=together,
-        )
-        facts = {
-            "seconds": (time.perf_counter() - began) / len(group),
-            "trained_together": min(together or len(group), len(group)),
-        }
-        whole_runs = [r for r in trained if r.failure is None and r.seed in missing]
-        if whole_runs:
-            about = {"suite": self.suite.name, "row": plan.row, "title": plan.title}
-            recorder = Recorder(config, store, self.splits, self.suite.split)
-            recorder.write(folder, whole_runs, about | facts)
-        _forget_trainings(folder)
-        failures = [f"seed {r.seed}: {r.failure}" for r in trained if r.failure is not None]
+        """Train and record one seed after another; what was recorded needs no checkpoint."""
+        row = self.workdir / "runs" / plan.row
+        session = Session(config, store)
+        recorder = Recorder(session, self.splits, self.suite.split)
+        failures = []
+        for seed in missing:
+            began, folder = time.perf_counter(), row / f"training-{seed}"
+            try:
+                one = seed_runs.train_seed(session, seed, folder, f"{plan.row}, seed {seed}")
+            except NotFinite as error:
+                failures.append(f"seed {seed}: {error}")
+            else:
+                about = {"suite": self.suite.name, "row": plan.row, "title": plan.title}
+                recorder.write(row, one, about | {"seconds": time.perf_counter() - began})
+            shutil.rmtree(folder, ignore_errors=True)
+        _forget_trainings(row)
         if failures:
             raise UserError("; ".join(failures))
 
@@ -201,11 +190,6 @@ def _with_share(config: ConfigDict, plan: RowPlan, store: Store) -> ConfigDict:
     changed = config.copy_and_resolve_references()
     changed.train.max_mentions = math.ceil(plan.share * whole)
     return changed.lock()
-
-
-def _training(seeds_of: Sequence[int], together: int) -> str:
-    """Folder of the checkpoint of these seeds, trained so many together."""
-    return f"training-{'-'.join(map(str, seeds_of))}-by-{together}"
 
 
 def _forget_trainings(folder: Path) -> None:

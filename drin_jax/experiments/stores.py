@@ -14,7 +14,7 @@ from drin_jax.experiments.suites import has_pictures
 
 
 @dataclasses.dataclass
-class Place:
+class SharedStore:
     """A store that rows share: where it lies and all that its rows' systems read."""
 
     path: Path
@@ -33,43 +33,45 @@ class Stores:
 
     def __init__(self, base: ConfigDict, rows: Mapping[str, ConfigDict], workdir: Path):
         self._workdir = workdir
-        self._places = {_key(base): Place(extract.store_path(base, workdir), set())}
+        self._stores = {_key(base): SharedStore(extract.store_path(base, workdir), set())}
         for row, config in rows.items():
-            place = self._places.setdefault(_key(config), Place(workdir / "stores" / row, set()))
-            place.needs |= set(models.needs(config.model.name, int(has_pictures(config))))
+            shared = self._stores.setdefault(
+                _key(config), SharedStore(workdir / "stores" / row, set())
+            )
+            shared.needs |= set(models.needs(config.model.name, int(has_pictures(config))))
 
     def of(self, config: ConfigDict) -> Store:
         """The row's store with what its system needs; UserError saying why not."""
-        place = self._places[_key(config)]
-        if place.opened is None:
-            self._open(place, config)
-        assert place.opened is not None
-        store = place.opened
+        shared = self._stores[_key(config)]
+        if shared.opened is None:
+            self._open(shared, config)
+        assert shared.opened is not None
+        store = shared.opened
         missing = store.lacks(models.needs(config.model.name, store.sizes["image_width"]))
         if missing:
-            why = place.lacks.get(missing[0], "the store has none")
+            why = shared.lacks.get(missing[0], "the store has none")
             raise UserError(f"{config.model.name} needs {' and '.join(missing)}: {why}")
         return store
 
-    def _open(self, place: Place, config: ConfigDict) -> None:
+    def _open(self, shared: SharedStore, config: ConfigDict) -> None:
         asking = config.copy_and_resolve_references()
-        asking.data.store = str(place.path)
+        asking.data.store = str(shared.path)
 
         def prepare(needs: Iterable[str]) -> Store:
             return extract.prepare(asking, self._workdir, needs=sorted(needs))
 
         try:
-            place.opened = prepare(place.needs)
+            shared.opened = prepare(shared.needs)
         except UserError:
-            if not place.needs:
+            if not shared.needs:
                 raise
             # Some rows' systems cannot be fed; the others can, or this says why not.
-            place.opened = prepare(())
-            for need in sorted(place.needs):
+            shared.opened = prepare(())
+            for need in sorted(shared.needs):
                 try:
-                    place.opened = prepare([need])
+                    shared.opened = prepare([need])
                 except UserError as error:
-                    place.lacks[need] = str(error)
+                    shared.lacks[need] = str(error)
 
 
 def _key(config: ConfigDict) -> str:

@@ -7,6 +7,7 @@ program's start, and nothing comes back but what the host asks of the metrics.
 """
 
 import abc
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,10 @@ class Steps(abc.ABC):
         """Let the next call begin at `step`."""
 
     @abc.abstractmethod
+    def of_seed(self, seed: int) -> "Steps":
+        """The same compiled steps in the order of another seed, from the first on."""
+
+    @abc.abstractmethod
     def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
         """Start at least one and at most `most` steps of the epoch that `step`, the next, is in.
 
@@ -44,12 +49,29 @@ class Steps(abc.ABC):
 
 
 class HostSteps(Steps):
-    """A step a dispatch, on batches from the store."""
+    """A step a dispatch, on batches from the store.
 
-    def __init__(self, step: TrainStep, loader: TrainLoader, parallel: DataParallel):
-        self.order = loader.order
+    Args:
+        loader: of a seed's batches.
+    """
+
+    def __init__(
+        self,
+        step: TrainStep,
+        loader: Callable[[int], TrainLoader],
+        seed: int,
+        parallel: DataParallel,
+    ):
         self._step = parallel.train_step(step)
-        self._loader, self._parallel = loader, parallel
+        self._loader_of, self._parallel = loader, parallel
+        self._loader = loader(seed)
+        self.order = self._loader.order
+
+    def of_seed(self, seed: int) -> "HostSteps":
+        other = copy.copy(self)
+        other._loader = self._loader_of(seed)
+        other.order = other._loader.order
+        return other
 
     def go_to(self, step: int) -> None:
         self._loader.go_to(step)
@@ -99,6 +121,14 @@ class ResidentSteps(Steps):
             self._tables, state, self._rows, self._first, self._on_devices(n)
         )
         return state, metrics, n
+
+    def of_seed(self, seed: int) -> "ResidentSteps":
+        other, order = copy.copy(self), self.order
+        other.order = TrainOrder(
+            order.split_size, batch=order.batch, seed=seed, max_mentions=order.mentions
+        )
+        other._epoch = NEVER
+        return other
 
     def lower(self, state: TrainState, step: int) -> jax.stages.Lowered:
         """The program as a call at `step` would run it, for a look at what it costs."""

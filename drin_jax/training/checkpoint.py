@@ -1,24 +1,29 @@
-"""Checkpoints of a run: the last state with its data position, and the best one on valid.
+"""Checkpoints of a run: states with their data position, of which the newest and the best are kept.
 
-    WORKDIR/checkpoints/last/STEP     state and position, the two newest
-    WORKDIR/checkpoints/best/STEP     parameters that scored best on valid
+    WORKDIR/checkpoints/STEP     params, the rest of the state, position; a score on valid if the
+                                 state was the best so far
 
-A checkpoint appears whole or not at all (orbax writes a temporary folder and renames it), so a run
-killed at any moment finds the newest whole one.
+A checkpoint appears whole or not at all (orbax writes a temporary folder and renames it), and only
+then are others deleted. So a run that is killed at any moment finds the newest whole one, and
+beside it the best that this one knows of.
 """
 
 import contextlib
 import dataclasses
+import operator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from data_pipeline.schema import UserError
 
+SCORE = "valid"
 
-@dataclasses.dataclass
+
+@dataclasses.dataclass(frozen=True)
 class Position:
     """Where a run stands, beside its arrays: everything that decides how it goes on.
 
@@ -28,118 +33,121 @@ class Position:
 
     loader: dict[str, Any]
     best_step: int = -1
-    best_score: float = float("-inf")
+    best_score: float = -1.0
     stale: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Without infinities, which JSON has not."""
-        return dataclasses.asdict(self) | {
-            "best_score": self.best_score if self.best_step >= 0 else None
-        }
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Position":
-        score = fields["best_score"]
-        return cls(**fields | {"best_score": float("-inf") if score is None else score})
 
 
 class Checkpoints:
-    """Saves and restores a run's checkpoints under `folder`. Saving goes on in the background."""
+    """The checkpoints under `folder`: the two newest and the two best, so that where the newest has
+    to go there is one to go on from, and the best it knows of. Saving goes on in the background.
 
-    def __init__(self, folder: Path):
+    Args:
+        read_only: nothing is written or cleaned up, as for a look at a run that may be in training.
+
+    Raises:
+        UserError: the folder is of a version that kept the newest and the best apart.
+    """
+
+    def __init__(self, folder: Path, read_only: bool = False):
         self.folder = folder
+        if (folder / "last").exists() or (folder / "best").exists():
+            raise UserError(
+                f"{folder}: checkpoints of an older version of this program (folders last and "
+                "best); train again in another --workdir"
+            )
 
-        def manager(name: str, keep: int) -> ocp.CheckpointManager:
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-            return ocp.CheckpointManager((folder / name).absolute(), options=options)
-
-        self._last = manager("last", 2)
-        self._best = manager("best", 1)
+        score = operator.itemgetter(SCORE)
+        best = BestN(get_metric_fn=score, n=2, keep_checkpoints_without_metrics=False)
+        options = ocp.CheckpointManagerOptions(
+            best_fn=score,  # without it orbax writes no metrics
+            preservation_policy=AnyPreservationPolicy([LatestN(2), best]),
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
+            read_only=read_only,
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     @property
     def last_step(self) -> int | None:
         """Step of the newest whole checkpoint, or None."""
-        return self._last.latest_step()
+        return self._manager.latest_step()
 
     @property
     def best_step(self) -> int | None:
-        """Step of the stored best parameters, or None."""
-        return self._best.latest_step()
+        """Step of the state that scored best on valid, or None."""
+        return self._manager.best_step()
 
-    def save(self, step: int, state: Any, position: Position) -> None:
-        """Save state and position as of `step`; a step already saved is left as it is."""
-        if step in self._last.all_steps():
-            return
-        self._last.save(
+    def save(self, step: int, state: Any, position: Position, score: float | None = None) -> None:
+        """Save state and position as of `step`.
+
+        Args:
+            state: a dataclass of trees of arrays, with a field `params`.
+            score: on valid, of a state that scores better than all before; None for any other,
+                which then never counts as the best.
+        """
+        params, rest = _parts(state)
+        self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position.to_json())
+                params=ocp.args.StandardSave(params),
+                rest=ocp.args.StandardSave(rest),
+                position=ocp.args.JsonSave(dataclasses.asdict(position)),
             ),
-            force=True,
+            metrics=None if score is None else {SCORE: score},
         )
-
-    def save_best(self, step: int, params: Any) -> None:
-        """Save the best parameters. Waits for `save` first: a position that names a best step must
-        be on disk before the older best disappears, so that a restart can always mend the pair."""
-        self._last.wait_until_finished()
-        if step in self._best.all_steps():
-            return
-        self._best.save(
-            step, args=ocp.args.Composite(params=ocp.args.StandardSave(params)), force=True
-        )
-        self._best.wait_until_finished()
 
     def restore(self, like: Any) -> tuple[int, Any, Position]:
         """Step, state and position of the newest checkpoint, shaped and laid out like `like`."""
-        step = self._last.latest_step()
-        restored = self._read(
-            self._last,
-            "last",
-            step,
-            ocp.args.Composite(
-                state=ocp.args.StandardRestore(_abstract(like)), position=ocp.args.JsonRestore()
-            ),
+        step = int(self.last_step or 0)
+        params, rest = _parts(like)
+        found = self._read(
+            step, params=_restore(params), rest=_restore(rest), position=ocp.args.JsonRestore()
         )
-        return int(step or 0), restored["state"], Position.from_json(restored["position"])
+        state = like.replace(params=found["params"], **found["rest"])
+        return step, state, Position(**found["position"])
 
     def restore_best(self, like: Any) -> tuple[int, Any]:
-        """Step and parameters that scored best on valid, shaped and laid out like `like`."""
-        step = self._best.latest_step()
+        """Step and parameters of the state that scored best on valid, laid out like `like`."""
+        step = self.best_step
         if step is None:
-            raise UserError(f"{self.folder / 'best'}: no checkpoint; train first")
-        args = ocp.args.Composite(params=ocp.args.StandardRestore(_abstract(like)))
-        return step, self._read(self._best, "best", step, args)["params"]
+            raise UserError(f"{self.folder}: no checkpoint; train again in another --workdir")
+        return step, self._read(step, params=_restore(like))["params"]
 
-    def _read(self, manager: ocp.CheckpointManager, name: str, step: int | None, args: Any) -> Any:
+    def _read(self, step: int, **args: Any) -> Any:
         try:
-            return manager.restore(step, args=args)
+            return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # damage surfaces as whatever tensorstore or orbax meets first
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"{self.folder / name / str(step)}: unreadable checkpoint "
-                f"({type(error).__name__}: {reason[0][:200]}); delete that folder to go on from "
-                "the one before it, or use another --workdir"
+                f"{self.folder / str(step)}: unreadable checkpoint ({type(error).__name__}: "
+                f"{reason[0][:200]}); delete that folder to go on from the one before it, or use "
+                "another --workdir"
             ) from error
 
     def drop_from(self, step: int) -> None:
         """Delete the states of this step and later ones: a state whose own loss is not finite was
         spoilt by the step before it, and is no place to go on from."""
         self.wait()
-        for saved in self._last.all_steps():
+        for saved in self._manager.all_steps():
             if saved >= step:
-                self._last.delete(saved)
+                self._manager.delete(saved)
 
     def wait(self) -> None:
         """Return when everything saved is on disk."""
-        self._last.wait_until_finished()
-        self._best.wait_until_finished()
+        self._manager.wait_until_finished()
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self.wait()
-        self._last.close()
-        self._best.close()
+        self._manager.close()
 
 
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+def _parts(state: Any) -> tuple[Any, dict[str, Any]]:
+    """A state's parameters, which are read alone where nothing is trained, and its other fields."""
+    rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return rest.pop("params"), rest
+
+
+def _restore(like: Any) -> Any:
+    return ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))

@@ -1,5 +1,6 @@
 """The training loop: it can stop and go on at any step, and keeps what was best on valid."""
 
+import dataclasses
 import signal
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from data_pipeline.progress import Progress
@@ -22,6 +24,10 @@ from drin_jax.types import Metrics
 
 DISPATCH_SECONDS = 1.0  # about; what a dispatch costs is nothing beside it
 FIRST_DISPATCH = 4  # steps, before their rate is known
+
+
+class NotFinite(UserError):
+    """A step whose loss or gradient is not finite."""
 
 
 class Terminated(SystemExit):
@@ -47,12 +53,18 @@ class StopSignals:
 
 
 class Trainer:
-    """A run: state, data position, and where they are kept.
+    """A run: state, data position, and where they are kept. It begins where the checkpoints end.
 
     Args:
         steps: where batches come from, and how many steps a dispatch has.
-        evaluate: scores the parameters on valid; the best score's parameters are kept.
+        workdir: for checkpoints and metrics.
+        evaluate: scores the parameters on valid; the state with the best score is kept.
         describe_step: names the mentions of a step's batch, for the error of a step not finite.
+        save_seconds: between saves at the ends of epochs, at least; until then the best state is
+            kept on the devices, and a kill loses no more than this time. Of several processes,
+            whose clocks differ, every epoch is saved.
+        title: of the progress bar.
+        tensorboard: whether metrics are written for it too.
     """
 
     def __init__(
@@ -68,6 +80,9 @@ class Trainer:
         patience: int,
         save_every: int,
         log_every: int,
+        save_seconds: float = 0.0,
+        title: str = "training",
+        tensorboard: bool = True,
     ):
         self.steps = steps
         self.state = parallel.replicate(state)
@@ -76,26 +91,23 @@ class Trainer:
         self.patience = patience
         self.save_every = save_every
         self.log_every = log_every
+        self.save_seconds = save_seconds if jax.process_count() == 1 else 0.0
+        self.title = title
         self.steps_per_epoch = steps.order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         self.position = Position(loader=steps.order.position(0))
         self.step = 0
+        if self.checkpoints.last_step is not None:
+            self.step, self.state, self.position = self.checkpoints.restore(self.state)
+            self.steps.go_to(self.steps.order.step_at(self.position.loader))
+        self.log = MetricLog(workdir, after=self.step, tensorboard=tensorboard)
         self.seconds = 0.0
+        self._saved = time.perf_counter()
+        self._unsaved_best: tuple[int, TrainState, Position] | None = None
         self._pending: list[tuple[int, int, Metrics]] = []
         self._looked: float | None = None  # when the host last waited for steps
         self._rate = 0.0  # steps a second, 0: not known
-        self._resume()
-        self.log = MetricLog(workdir, after=self.step)
-
-    def _resume(self) -> None:
-        if self.checkpoints.last_step is None:
-            return
-        self.step, self.state, self.position = self.checkpoints.restore(self.state)
-        self.steps.go_to(self.steps.order.step_at(self.position.loader))
-        # Killed between saving the position and saving the best it names: the state is that best.
-        if self.position.best_step == self.step != self.checkpoints.best_step:
-            self.checkpoints.save_best(self.step, self.state.params)
 
     @property
     def finished(self) -> bool:
@@ -106,14 +118,14 @@ class Trainer:
         """Train to the end, or until patience or a signal ends it.
 
         Raises:
-            UserError: a loss that is not finite; the checkpoints keep the last good state.
+            NotFinite: a loss that is not finite; the checkpoints keep the last good state.
             Terminated: after a signal, with everything saved.
         """
         began = time.perf_counter()
         resumed_at = self.step
         with (
             StopSignals() as signals,
-            Progress("training", total=self.total_steps, done=self.step) as progress,
+            Progress(self.title, total=self.total_steps, done=self.step) as progress,
         ):
             self._progress = progress
             while not self.finished:
@@ -128,7 +140,8 @@ class Trainer:
                     self._fetch(ahead=1)  # the newest goes on while the host reads the others
                 if epoch_ends:
                     self._end_epoch()
-                elif save_due or stop:
+                waited = time.perf_counter() - self._saved >= self.save_seconds
+                if stop or (waited and (epoch_ends or save_due)):
                     self._save()
                 if stop:
                     self.checkpoints.wait()
@@ -156,23 +169,33 @@ class Trainer:
             return min(self.log_every, FIRST_DISPATCH)
         return min(self.log_every, max(1, int(DISPATCH_SECONDS * self._rate)))
 
-    def _save(self) -> None:
-        self.position.loader = self.steps.order.position(self.step)
-        self.checkpoints.save(self.step, self.state, self.position)
-
     def _end_epoch(self) -> None:
         score = self.evaluate(self.state.params)
-        better = score > self.position.best_score
-        if better:
-            self.position.best_step, self.position.best_score = self.step, score
-        self.position.stale = 0 if better else self.position.stale + 1
+        at = self.position
+        if score > at.best_score:
+            self.position = dataclasses.replace(at, best_step=self.step, best_score=score, stale=0)
+            # The next step donates its state.
+            kept = jax.tree.map(jnp.copy, self.state) if self.save_seconds else self.state
+            self._unsaved_best = self.step, kept, self._now()
+        else:
+            self.position = dataclasses.replace(at, stale=at.stale + 1)
         self.log.write(
             self.step, {"epoch": self.step // self.steps_per_epoch, "valid_score": score}
         )
-        self._save()
-        if better:
-            self.checkpoints.save_best(self.step, self.state.params)
         self._looked = None
+
+    def _now(self) -> Position:
+        return dataclasses.replace(self.position, loader=self.steps.order.position(self.step))
+
+    def _save(self) -> None:
+        """Save the best state, unless it is on disk, and this one."""
+        self.log.flush()  # no line that comes before the checkpoint may be lost with it
+        best, self._unsaved_best = self._unsaved_best, None
+        if best:
+            self.checkpoints.save(*best, score=best[2].best_score)
+        if not best or best[0] != self.step:
+            self.checkpoints.save(self.step, self.state, self._now())
+        self._saved = time.perf_counter()
 
     def _fetch(self, ahead: int = 0) -> None:
         """Bring the losses of all dispatches but the newest `ahead` to the host, look at them, and
@@ -206,7 +229,7 @@ class Trainer:
     def _fail(self, step: int, loss: float) -> NoReturn:
         self.checkpoints.drop_from(step)
         kept = self.checkpoints.last_step
-        raise UserError(
+        raise NotFinite(
             f"step {step} is not finite (loss {loss}): {self.describe_step(step)}; "
             + (f"the checkpoint of step {kept} is kept" if kept else "nothing was saved yet")
             + "; lower train.learning_rate or look at those features"
@@ -214,4 +237,11 @@ class Trainer:
 
     def best_params(self) -> Any:
         """The parameters that scored best on valid, on every device."""
+        if self._unsaved_best:
+            return self._unsaved_best[1].params
         return self.checkpoints.restore_best(self.state.params)[1]
+
+    def close(self) -> None:
+        """Wait for what is being saved, and close all files."""
+        self.checkpoints.close()
+        self.log.close()

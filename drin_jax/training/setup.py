@@ -97,20 +97,20 @@ def make_steps(
         accumulate=config.train.accumulate,
     )
     train = config.train
-    order: dict[str, Any] = {
-        "batch": train.batch,
-        "seed": config.seed,
-        "max_mentions": train.max_mentions,
-    }
+    order: dict[str, Any] = {"batch": train.batch, "max_mentions": train.max_mentions}
     if tables is not None:
-        rows = TrainOrder(tables.mentions, **order)
+        rows = TrainOrder(tables.mentions, seed=config.seed, **order)
         return ResidentSteps(step, tables, rows, setup.parallel, train.log_every)
-    loader = TrainLoader(
-        store,
-        epochs=train.epochs,
-        spec=setup.spec,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **order,
-    )
-    return HostSteps(step, loader, setup.parallel)
+
+    def loader(seed: int) -> TrainLoader:
+        return TrainLoader(
+            store,
+            epochs=train.epochs,
+            seed=seed,
+            spec=setup.spec,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            **order,
+        )
+
+    return HostSteps(step, loader, config.seed, setup.parallel)

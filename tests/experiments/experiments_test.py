@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from configs import common
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.evaluate import SplitView
-from drin_jax.experiments import results, seeds, suites
+from drin_jax.experiments import results, seed_runs, suites
 from drin_jax.experiments.runner import Runner, Wanted
 from drin_jax.experiments.suites import RowPlan, Suite
+from drin_jax.training.session import Session
 from tests.support.commands import small_store, start, user_error
 
 FIELDS = {
@@ -152,7 +153,7 @@ def test_a_second_start_trains_nothing_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(seeds, "train_seeds", never)
+    monkeypatch.setattr(seed_runs, "train_seed", never)
     wanted = Wanted(seeds=(0, 1), rows=("bert", "drin"))
     before = {path: path.read_bytes() for path in copy.rglob("run.json")}
     reasons = [row.why_not for row in results.load(copy).rows]
@@ -165,19 +166,22 @@ def test_a_second_start_trains_nothing_and_says_so(
 def test_more_seeds_train_only_the_new_ones(
     copy: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[list[int]] = []
+    asked: list[int] = []
+    train_seed = seed_runs.train_seed
 
-    def note(config: ConfigDict, store: Store, group: list[int], **options: Any) -> list:
-        asked.append(group)
-        raise RuntimeError("the disk\nis full")
+    def note(session: Session, seed: int, folder: Path, title: str) -> seed_runs.SeedRun:
+        asked.append(seed)
+        if seed == 3:
+            raise RuntimeError("the disk\nis full")
+        return train_seed(session, seed, folder, title)
 
-    monkeypatch.setattr(seeds, "train_seeds", note)
+    monkeypatch.setattr(seed_runs, "train_seed", note)
     wanted = Wanted(seeds=range(4), rows=("bert",))
     assert Runner(TRIAL, config_over(store), copy, wanted).run() == ["bert"]
-    assert asked == [[2, 3]]
+    assert asked == [2, 3]
     row = results.load(copy).row("bert")
     assert row is not None
-    assert len(row.runs) == 2
+    assert [one.seed for one in row.runs] == [0, 1, 2]
     assert row.why_not == "failed: RuntimeError: the disk is full"
     assert "Traceback" in (copy / "runs" / "bert" / "failure.txt").read_text()
 
@@ -211,13 +215,14 @@ def test_a_killed_suite_goes_on_where_it_was(trial: Path, store: Path, tmp_path:
     )
     row, deadline = tmp_path / "runs" / "bert", time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if any(path.is_file() for path in row.glob("training-*/**/*")):
+        metrics = row / "training-1" / "metrics.jsonl"
+        if metrics.is_file() and metrics.stat().st_size:
             break
         time.sleep(0.002)
     process.kill()
     _, told = process.communicate()
-    assert list(row.glob("training-*")), told
-    assert not (row / "seed1").exists()
+    assert sorted(path.name for path in row.iterdir()) == ["seed0", "training-1"], told
+    assert (row / "seed0" / "run.json").is_file()  # a seed is recorded before the next begins
     wanted = Wanted(seeds=(0, 1), rows=("bert",))
     assert Runner(suites.get("table2"), config_over(store), tmp_path, wanted).run() == []
     assert sorted(path.name for path in row.iterdir()) == ["seed0", "seed1"]

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jaxtyping
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from jax import export as jax_export
@@ -23,8 +24,9 @@ from drin_jax import export, models
 from drin_jax.export import __main__ as export_command
 from drin_jax.export import artefact, manifest
 from drin_jax.export.check import LIMITS, random_batch
-from drin_jax.training.checkpoint import Checkpoints
+from drin_jax.training.checkpoint import Checkpoints, Position
 from drin_jax.training.setup import set_up
+from drin_jax.training.step import create_state
 from drin_jax.workdir import CHECKPOINTS, REPORT, claim, open_run
 from tests.support import commands
 from tests.support.commands import user_error
@@ -66,7 +68,8 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     claim(folder, config)
     (folder / REPORT).write_text(json.dumps({"system": "DRIN (small)"}))
     checkpoints = Checkpoints(folder / CHECKPOINTS)
-    checkpoints.save_best(7, random_like(set_up(config, Store.open(store)).params))
+    params = random_like(set_up(config, Store.open(store)).params)
+    checkpoints.save(7, create_state(params, optax.adam(1e-3)), Position({}), score=0.5)
     checkpoints.close()
     return folder
 

@@ -169,7 +169,7 @@ def test_a_run_may_change_its_processes_and_lose_them(store: Path, tmp_path: Pat
     again = losses(changing)
     assert len(before) >= 27
     assert alone.items() <= before.items() <= again.items()
-    saved = {int(folder.name) for folder in (changing / "checkpoints" / "last").iterdir()}
+    saved = {int(folder.name) for folder in (changing / "checkpoints").iterdir()}
     assert max(saved) == max(again) < STEPS
 
     # Two processes to one, and to one of eight devices.

@@ -1,0 +1,89 @@
+"""What all runs of a config over a store share, whatever their seed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from data_pipeline.loader import TrainOrder
+from data_pipeline.schema import UserError
+from data_pipeline.store.reader import Store
+from drin_jax.evaluation.evaluate import SplitScorer, SplitView, valid_score
+from drin_jax.training import device_tables
+from drin_jax.training.device_tables import DeviceTables
+from drin_jax.training.loop import Trainer
+from drin_jax.training.setup import make_steps, set_up
+from drin_jax.training.step import create_state
+
+
+class Session:
+    """The model, the devices, the tables there, and the compiled programs of runs.
+
+    Args:
+        config: of the runs, and of the first one's seed.
+        store: an open store.
+
+    Raises:
+        UserError: the tables do not fit, or no valid mention has its gold among the candidates.
+    """
+
+    def __init__(self, config: ConfigDict, store: Store):
+        self.config, self.store = config, store
+        self.setup = setup = set_up(config, store)
+        self._valid = SplitView.of(store, "valid", setup.spec.r)
+        if not np.any(self._valid.gold >= 0):
+            raise UserError(
+                "no valid mention has its gold among the candidates; nothing selects a model"
+            )
+        self.placement = device_tables.choose(config.data.tables, store, setup.parallel, setup.spec)
+        tables = None
+        if self.placement.on_devices:
+            tables = DeviceTables.of(store, "train", setup.spec, placement=self.placement)
+        self._scorer = SplitScorer(
+            setup.graphdef,
+            setup.parallel,
+            batch=config.eval.batch,
+            spec=setup.spec,
+            tables=tables,
+            placement=self.placement,
+        )
+        self._optimizer = optax.adam(config.train.learning_rate)
+        self._steps = make_steps(config, store, setup, self._optimizer, tables)
+
+    def trainer(self, seed: int, workdir: Path, **options: Any) -> Trainer:
+        """A run of this seed in this folder, to begin or to go on; `options` are more of
+        `Trainer`'s. Runs of one session compile once, so take them one after another."""
+        train = self.config.train
+        params, steps = self.setup.params, self._steps
+        if seed != self.config.seed:
+            config = self.config.copy_and_resolve_references()
+            config.seed = seed
+            params, steps = set_up(config, self.store).params, steps.of_seed(seed)
+        return Trainer(
+            state=create_state(params, self._optimizer),
+            steps=steps,
+            parallel=self.setup.parallel,
+            workdir=workdir,
+            evaluate=self._valid_score,
+            describe_step=lambda step: self._mentions_of(steps.order, step),
+            epochs=train.epochs,
+            patience=train.patience,
+            save_every=train.save_every,
+            log_every=train.log_every,
+            **options,
+        )
+
+    def scores(self, params: Any, split: str) -> np.ndarray:
+        """Scores [n, r] of a split's mentions in file order."""
+        return self._scorer.scores(params, self.store, split)
+
+    def _valid_score(self, params: Any) -> float:
+        return valid_score(self._valid, self.scores(params, "valid"), self.config.eval.select_by)
+
+    def _mentions_of(self, order: TrainOrder, step: int) -> str:
+        table, names = self.store.array("train_mention"), self.store.strings("mention_id")
+        ids = [names[int(table[row])] for row in order.rows(step)]
+        shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")
+        return f"its batch holds the mentions {shown}"
