@@ -6,7 +6,7 @@
 # Every host needs this repository at FOLDER (default: drin_jax, under the home folder) with its
 # virtual environment and jax[tpu], and workdir and feature store on a file system that all see (a
 # Filestore share or a mounted bucket). Hosts learn their number and process 0's address from the
-# metadata server; they must reach each other at PORT and the port after it. Ctrl-C ends only the
+# metadata server; they must reach each other at PORT. Ctrl-C ends only the
 # ssh connections: to stop a run that saves, send SIGTERM to python on any host. The same command
 # goes on. PROJECT, if set, is gcloud's project.
 set -euo pipefail

@@ -305,13 +305,10 @@ def _watch(rank: Rank) -> NoReturn:
         sys.exit(128 + received[-1])
     if not aborted:
         raise UserError(f"this process was ended by {signal.Signals(-code).name}")
-    link.setblocking(False)
-    try:
-        link.recv(1)
-    except BlockingIOError:
+    if not link.recv(1):  # it never said that it joined
         raise UserError(
             f"the processes did not come together within --start_timeout={rank.timeout:g} s "
             f"({aborted[1].decode(errors='replace')}); start each with its own number, and see "
             f"that it reaches {rank.coordinator or 'process 0'}"
-        ) from None
+        )
     raise UserError(LOST)

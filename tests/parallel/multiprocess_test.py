@@ -5,7 +5,6 @@ checkpoint of any number of processes and devices as the start of any other.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from tests.support.commands import (
     step_lines,
     user_error,
 )
+from tests.support.processes import finish, free_port
 
 STEPS = 45  # 230 mentions in batches of 16, three times
 
@@ -61,11 +61,6 @@ def arguments(store: Path, workdir: Path, epochs: int = 3) -> list[str]:
     return ["--config=configs/common.py", f"--workdir={workdir}", *own]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def digest_here(workdir: Path) -> str:
     """Of the newest checkpoint's state, on the one device of this process."""
     told = restored_parameters.restored(workdir)
@@ -94,18 +89,10 @@ def start_two(*args: str) -> list[subprocess.Popen]:
     return [start("drin_jax.main", *args, *place, f"--process={i}") for i in (0, 1)]
 
 
-def finish(processes: list[subprocess.Popen]) -> list[subprocess.CompletedProcess]:
-    outputs = [process.communicate(timeout=120) for process in processes]
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *output)
-        for process, output in zip(processes, outputs, strict=True)
-    ]
-
-
 def once_written(workdir: Path, step: int, act: Callable[[], None]) -> None:
     """`act` as soon as the run has written this step."""
     path = workdir / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while f'"step": {step},' not in (path.read_text() if path.exists() else ""):
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -137,7 +124,7 @@ def test_a_run_may_change_its_processes_and_lose_them(store: Path, tmp_path: Pat
     whole, changing = tmp_path / "whole", tmp_path / "changing"
     environment = os.environ | {"PYTHON": sys.executable, "SIMULATE": "1", "JAX_PLATFORMS": "cpu"}
     script = [str(ROOT / "launch" / "multiprocess.sh"), "2", *arguments(store, whole)]
-    result = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     assert "[0] bert, " in result.stderr
     assert "2 cpu device(s)" in result.stderr
