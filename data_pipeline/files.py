@@ -1,5 +1,6 @@
 """Files that appear whole: written under another name first, and renamed when they are on disk."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -23,6 +24,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        with contextlib.suppress(OSError):  # a full disk wants the room back
+            temporary.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
