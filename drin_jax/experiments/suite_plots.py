@@ -159,6 +159,8 @@ def hits_curves(results: Results) -> Plot:
         for row, style in rows:
             _errorbar(axes, ks, [spread(row, hits(k), split) for k in ks], row.title, **style)
         for i, (name, values) in enumerate(measures.baselines(results, split).items()):
+            if name.endswith(("optimistic", "pessimistic")):  # limits, which the tables have
+                continue
             fractions = [Spread.of([values[hits(k)]]) for k in ks]
             _errorbar(axes, ks, fractions, name, color=GREY, linestyle=DASHES[1 + i % 3])
         axes.set_xscale("log")
@@ -285,7 +287,7 @@ def edge_weights(results: Results) -> Plot | None:
         for axes in grid[len(groups) :]:
             axes.set_visible(False)
         for axes, group in zip(grid, groups, strict=False):
-            axes.set_title(short(group.removeprefix("kind:")))
+            axes.set(title=short(group.removeprefix("kind:")), xlabel="layers applied")
             for side, dashes in (("gold", "-"), ("other", "--")):
                 mean = _edge_mean(row, group, side)
                 if mean is None:
@@ -299,7 +301,6 @@ def edge_weights(results: Results) -> Plot | None:
                 told.append(f"{group}, {side} candidates: {', '.join(ends)}")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.tick_params(labelbottom=True)  # the one below it may be empty
-        figure.supxlabel("layers applied", fontsize=9)
         figure.supylabel("mean edge weight", fontsize=9)
         _legend(figure, *figure.axes[0].get_legend_handles_labels())
     return Plot(
