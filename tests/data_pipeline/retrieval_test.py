@@ -34,7 +34,9 @@ def test_top_r_is_a_stable_sort_of_all_scores(scorer: str, monkeypatch: pytest.M
     letters = np.random.default_rng(0).choice(list("abc "), size=(230, 5))
     strings = ["".join(row) for row in letters]
     names, queries = strings[:200], strings[200:]
-    monkeypatch.setattr(names, "CHUNK_PAIRS", 7 * len(names))  # several chunks, the last short
+    monkeypatch.setattr(
+        name_retrieval, "CHUNK_PAIRS", 7 * len(names)
+    )  # several chunks, the last short
     rows, scores = by_name(names, queries, 20, scorer=scorer)
     function = getattr(fuzz, scorer)
     full = np.array(
