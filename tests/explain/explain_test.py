@@ -194,7 +194,7 @@ def test_a_run_ends_with_three_mentions_that_it_linked(
     for one in (drin, bert):
         told = one.report["examples"]
         assert told["told"] == "3 mentions of test, drawn with seed 0"
-        view = choice.SplitView.of(one.store, "test", one.setup.r)
+        view = choice.SplitView.of(one.store, "test", one.setup.spec.r)
         assert linked.examples(one, view, one.scores("test")) == told
         ids = choice.mention_ids(one, "test")
         assert len({mention["mention"] for mention in told["mentions"]}) == 3
@@ -237,7 +237,7 @@ def test_what_decided_is_told_by_hand(drin: FinishedRun) -> None:
 
 
 def test_examples_never_lose_a_finished_run(drin: FinishedRun, folder: Path) -> None:
-    view = choice.SplitView.of(drin.store, "test", drin.setup.r)
+    view = choice.SplitView.of(drin.store, "test", drin.setup.spec.r)
     scores = drin.scores("test")
     told = linked.examples(dataclasses.replace(drin, params=None), view, scores)
     assert told["told"].startswith("no mention is shown: ")
