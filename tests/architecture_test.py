@@ -1,28 +1,39 @@
 """Who may import whom (docs/decisions.md holds the why), and that everything can be imported."""
 
 import ast
+import functools
 import importlib
-from pathlib import Path
+import re
 
 import pytest
 
 from tests.support.paths import ROOT
 
 PACKAGES = ("drin_jax", "data_pipeline", "configs", "benchmarks")
-OURS = (*PACKAGES, "tests", "launch")
 
-# Of drin_jax: the parts that read data, the library call, and the commands with what they share.
-KNOW_THE_DATA = {
-    *("train", "evaluate", "extract", "linker"),
-    *("main", "run", "building", "command", "audit", "recall", "dense_retrieval"),
-    *("sample_training", "experiments", "explain", "export", "finished"),
-    *("seeds", "seeds_program", "resident", "dispatch", "placement", "shared_folders"),
-}
-PLUMBING = ("data_pipeline.schema", "data_pipeline.progress", "data_pipeline.hub")
-KNOW_THE_ENCODERS = {"extract", "linker", "sample_training"}
+# Rooms and files from the ground up: each imports from those before it, and from its own room.
+LAYERS = (
+    *("data_pipeline.schema", "data_pipeline.files", "data_pipeline.progress"),
+    *("data_pipeline.hub", "data_pipeline.splits", "data_pipeline.store"),
+    *("data_pipeline.readers", "data_pipeline.pictures", "data_pipeline.retrieval"),
+    *("data_pipeline.sample", "data_pipeline.release", "data_pipeline.tfds_builders"),
+    *("data_pipeline.validate", "data_pipeline.graphs", "data_pipeline.loader"),
+    *("drin_jax.types", "drin_jax.models", "drin_jax.training.losses", "drin_jax.config"),
+    *("drin_jax.parallel", "drin_jax.training.device_tables", "drin_jax.training.checkpoint"),
+    *("drin_jax.training.metric_log", "drin_jax.training.step", "drin_jax.training.batches"),
+    *("drin_jax.training.loop", "drin_jax.evaluation", "drin_jax.training.setup"),
+    *("drin_jax.training.session", "drin_jax.encoders", "drin_jax.extract", "drin_jax.workdir"),
+    *("drin_jax.explain", "drin_jax.run", "drin_jax.command", "drin_jax.recall"),
+    *("drin_jax.audit", "drin_jax.parity", "drin_jax.export", "drin_jax.experiments"),
+    *("drin_jax.report", "drin_jax.main", "drin_jax.cli"),
+)
+# What a room holds that is started by itself: above everything.
+STARTED = ("__main__", "beam")
+HALL = 8  # files in each package's own folder, beside __init__.py
+CHAIN = 10  # files on the longest way of imports from drin_jax.main down
 
 
-def module_name(path: Path) -> str:
+def module_name(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -32,117 +43,115 @@ MODULES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
+OURS = [name for name in MODULES if name.split(".")[0] in ("drin_jax", "data_pipeline")]
 
 
-def imports(name: str) -> set[str]:
-    """What a module imports, also inside its functions; `from a import b` gives a and a.b."""
+@functools.cache
+def imports(name: str) -> frozenset[str]:
+    """What a module imports, also inside its functions; of `from a import b`, a.b if it is one of
+    our modules, else a."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name} has a relative import"
-            found.add(str(node.module))
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else str(node.module))
+    return frozenset(found)
 
 
-def reaches(name: str, target: str) -> bool:
-    return any(f"{found}.".startswith(f"{target}.") for found in imports(name))
+def within(name: str, room: str) -> bool:
+    return f"{name}.".startswith(f"{room}.")
 
 
-def within(package: str) -> list[str]:
-    return [name for name in MODULES if f"{name}.".startswith(f"{package}.")]
+def layer(name: str) -> int:
+    """Place in LAYERS; a package's face belongs to the highest of what it holds."""
+    if name.rpartition(".")[2] in STARTED:
+        return len(LAYERS)
+    if "." not in name:  # a package's own version and name, which import nothing
+        return -1
+    found = [i for i, room in enumerate(LAYERS) if within(name, room) or within(room, name)]
+    assert found, f"{name} has no place in LAYERS"
+    return max(found)
 
 
-def part(name: str) -> str:
-    """`drin_jax.models.bert_matcher` -> `models`."""
-    return name.split(".")[1] if "." in name else ""
+@functools.cache
+def longest_chain(name: str) -> tuple[str, ...]:
+    below = [imported for imported in imports(name) if imported in MODULES]
+    return (name, *max((longest_chain(one) for one in below), key=len, default=()))
 
 
 def test_the_walk_sees_imports():
-    assert len(MODULES) > 30
-    assert {"drin_jax.training.losses", "drin_jax.training.losses.margin_loss"} <= imports(
-        "drin_jax.parity"
-    )
-    assert reaches("drin_jax.parity", "drin_jax.training.losses")
-    assert not reaches("drin_jax.parity", "drin_jax.loss")
+    assert len(OURS) > 100
+    assert "drin_jax.training.losses" in imports("drin_jax.training.step")
+    assert longest_chain("drin_jax.main")[-1] == "data_pipeline.schema"
 
 
-@pytest.mark.parametrize("library", ["jax", "flax", "optax", "torch", "drin_jax"])
-def test_data_pipeline_knows_no_devices(library):
-    assert [name for name in within("data_pipeline") if reaches(name, library)] == []
+@pytest.mark.parametrize("name", OURS)
+def test_arrows_point_down(name):
+    own = layer(name)
+    for imported in imports(name):
+        if imported in OURS and not any(
+            within(name, room) and within(imported, room) for room in LAYERS
+        ):
+            assert layer(imported) < own, f"{name} may not import {imported}"
 
 
-def test_only_extract_and_linker_know_the_encoders():
-    users = {part(name) for name in within("drin_jax") if reaches(name, "drin_jax.encoders")}
-    assert users - {"encoders"} <= KNOW_THE_ENCODERS
+def test_data_pipeline_knows_no_devices():
+    strangers = ("jax", "flax", "optax", "torch", "drin_jax")
+    for name in OURS:
+        if within(name, "data_pipeline"):
+            assert not [one for one in imports(name) if one.split(".")[0] in strangers], name
 
 
-def test_only_some_know_the_data():
-    users = {part(name) for name in within("drin_jax") if reaches(name, "data_pipeline")}
-    assert users <= KNOW_THE_DATA
+def test_nobody_imports_what_stands_outside_the_packages():
+    for name in OURS:
+        outside = [
+            one
+            for one in imports(name)
+            if one.split(".")[0] in ("configs", "benchmarks", "tests", "launch")
+        ]
+        assert outside == [], name
+    for name in MODULES:
+        if name.split(".")[0] in ("configs", "benchmarks"):
+            assert not [one for one in imports(name) if within(one, "tests")], name
 
 
-def test_nobody_imports_configs_but_benchmarks():
-    users = [name for name in MODULES if reaches(name, "configs")]
-    assert set(users) <= {*within("configs"), *within("benchmarks")}
-    for name in within("configs"):
-        assert {found for found in imports(name) if found.startswith("drin_jax")} <= {
-            *("drin_jax.config", "drin_jax.config.card")
-        }
-        assert not reaches(name, "data_pipeline")
+def test_halls_are_small():
+    for package in ("drin_jax", "data_pipeline"):
+        files = [p.name for p in (ROOT / package).glob("*.py") if p.name != "__init__.py"]
+        assert len(files) <= HALL, files
 
 
-@pytest.mark.parametrize("room", ["tests", "benchmarks", "launch"])
-def test_nothing_imports_tests_benchmarks_or_launch(room):
-    users = [name for name in MODULES if reaches(name, room)]
-    assert [
-        name for name in users if not name.startswith("benchmarks") or room != "benchmarks"
-    ] == []
+def test_main_stands_on_few_files():
+    chain = longest_chain("drin_jax.main")
+    assert len(chain) <= CHAIN, " -> ".join(chain)
 
 
-@pytest.mark.parametrize(
-    ("room", "neighbours"),
-    [
-        ("drin_jax.types", ()),
-        ("drin_jax.evaluation.ranks", ("drin_jax.types",)),
-        ("drin_jax.training.losses", ("drin_jax.types", "drin_jax.models.graph")),
-        ("drin_jax.models", ("drin_jax.types", "drin_jax.models")),
-        ("drin_jax.encoders", ("drin_jax.types", *PLUMBING, "drin_jax.encoders")),
-        ("data_pipeline.schema", ()),
-        (
-            "data_pipeline.readers",
-            (
-                "data_pipeline.schema",
-                "data_pipeline.progress",
-                "data_pipeline.splits",
-                "data_pipeline.readers",
-            ),
-        ),
-        (
-            "data_pipeline.retrieval",
-            ("data_pipeline.schema", "data_pipeline.progress", "data_pipeline.retrieval"),
-        ),
-    ],
-)
-def test_arrows_point_one_way(room, neighbours):
-    assert within(room)
-    for name in within(room):
-        strangers = {
-            found
-            for found in imports(name)
-            if found.split(".")[0] in OURS
-            and found not in PACKAGES  # of `from drin_jax import models`, drin_jax.models counts
-            and not any(f"{found}.".startswith(f"{neighbour}.") for neighbour in neighbours)
-        }
-        assert strangers == set(), f"{name} may import of ours only {neighbours}"
+def test_no_two_modules_share_a_name():
+    names: dict[str, str] = {}
+    for name in OURS:
+        stem = MODULES[name].stem
+        if stem not in ("__init__", "__main__"):
+            assert stem not in names, f"{name} and {names[stem]}"
+            names[stem] = name
+
+
+def test_no_two_public_classes_share_a_name():
+    classes: dict[str, str] = {}
+    for name in OURS:
+        for one in re.findall(r"(?m)^class ([A-Z]\w*)", MODULES[name].read_text()):
+            assert one not in classes, f"{one} in {name} and in {classes[one]}"
+            classes[one] = name
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_imports(name):
-    if reaches(name, "torch") or reaches(name, "benchmarks.torch_drin"):
+    wanted = imports(name)
+    if any(within(one, "torch") or within(one, "benchmarks.torch_drin") for one in wanted):
         pytest.importorskip("torch", reason="this module is for extra dev")
-    if reaches(name, "apache_beam"):
+    if any(within(one, "apache_beam") for one in wanted):
         pytest.importorskip("apache_beam", reason="this module is for extra beam")
     importlib.import_module(name)

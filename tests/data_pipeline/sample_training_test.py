@@ -136,7 +136,7 @@ def test_it_writes_two_folders_that_the_encoders_read(
     steps = []
 
     def fit(model: Any, extra: Any, loss: Any, batches: Any, n: int, *_: Any) -> Any:
-        assert np.isfinite(loss(model, extra, next(batches)))
+        assert np.isfinite(loss(model, extra, jax.tree.map(jnp.asarray, next(batches))))
         steps.append(n)
         model.eval()
         return model
