@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.schema import UserError
-from drin_jax.explain.choice import Outcome, mention_ids
+from drin_jax.explain.cases import Outcome
+from drin_jax.explain.choice import mention_ids
 from drin_jax.explain.sources import Sources
 from drin_jax.workdir import FinishedRun
 
