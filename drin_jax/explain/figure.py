@@ -41,13 +41,14 @@ WEIGHTS = LinearSegmentedColormap.from_list(
 def draw(path: Path, case: Case, sources: Sources, n: int, against: Case | None) -> str:
     """Write the page to `path`; returns the characters that no installed font shows."""
     shown = case.shown(n)
+    rows = max(len(shown), 1)
     strips = [c for c in (case, against) if c is not None and c.has_edges]
     text = _mention_lines(case, sources)
     widths = [THUMB, ABOUT, SCORE, *(min(CELL * (c.layers + 1), LONGEST) for c in strips)]
     start = MARGIN + MENTION + 0.5
     width = start + sum(widths) + BETWEEN * (len(widths) - 1) + MARGIN
     left = len(text) * LINE + 0.1 + PICTURE
-    height = TOP + max(left, ROW * max(len(shown), 1) + LEGEND) + MARGIN
+    height = TOP + max(left, ROW * rows + LEGEND) + MARGIN
     about = [f"{c.name}{c.id}{sources.description(c.id)}" for c in shown]
     told = "".join([case.surface, case.system, case.gold, case.id, *map(str, text), *about])
     families, unseen = fonts_for(told + (against.system if against else "") + "abc…→–“”·012")
@@ -56,9 +57,9 @@ def draw(path: Path, case: Case, sources: Sources, n: int, against: Case | None)
     with matplotlib.rc_context(settings), _quiet():
         figure = Figure(figsize=(width, height), dpi=DPI)
         _heading(figure, case, against)
-        bottom = 1 - (TOP + ROW * max(len(shown), 1)) / height
+        bottom = 1 - (TOP + ROW * rows) / height
         grid = figure.add_gridspec(
-            max(len(shown), 1),
+            rows,
             len(widths),
             width_ratios=widths,
             left=start / width,
