@@ -20,11 +20,12 @@ from drin_jax.config import check, flat
 from drin_jax.evaluation import report
 from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.explain import linked
+from drin_jax.explain.cases import Outcome, Ranker
 from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import multihost
 from drin_jax.training.session import Session
 from drin_jax.training.setup import LEAK_WARNING, Setup
-from drin_jax.workdir import FinishedRun, claim
+from drin_jax.workdir import claim
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -45,10 +46,9 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     trainer = session.trainer(config.seed, workdir)
     trainer.fit()
     trained = time.perf_counter()
-    best_step = trainer.position.best_step
-    found = FinishedRun(workdir, config, store, session.setup, trainer.best_params(), best_step, {})
+    best_step, params = trainer.position.best_step, trainer.best_params()
     trainer.close()
-    result = _evaluate(found, session) | {"best_step": best_step}
+    result = _evaluate(config, store, session, params) | {"best_step": best_step}
     result["seconds"] = {
         "prepare": prepared - began,
         "train": trainer.seconds,
@@ -104,24 +104,25 @@ def _named(tree: Any) -> Any:
     return tree
 
 
-def _evaluate(run: FinishedRun, session: Session) -> dict[str, Any]:
-    config, store, setup = run.config, run.store, run.setup
+def _evaluate(config: ConfigDict, store: Store, session: Session, params: Any) -> dict[str, Any]:
+    setup, system, protocol = session.setup, _system_name(config), session.setup.protocol.label()
     splits = {}
     ks = [k for k in config.eval.ks if k <= setup.spec.r]
     for split in ("valid", "test"):
         view = SplitView.of(store, split, setup.spec.r)
-        scores = session.scores(run.params, split)
-        systems = {**baseline_scores(view), _system_name(config): scores}
-        splits[split] = evaluate_split(view, systems, ks)
+        scores = session.scores(params, split)
+        splits[split] = evaluate_split(view, {**baseline_scores(view), system: scores}, ks)
+    ranker = Ranker(store, setup.graphdef, params, setup.spec, system, protocol)
+    found = Outcome.of(view, scores)
     return {
-        "name": f"{store.name}: {_system_name(config)}",
-        "system": _system_name(config),
-        "protocol": setup.protocol.label(),
+        "name": f"{store.name}: {system}",
+        "system": system,
+        "protocol": protocol,
         "ks": ks,
         "gold_in_graph": setup.spec.gold_slot,
         "store": {"counts": store.report.get("counts", {}), "groups": store.groups},
         "splits": splits,
-        "examples": linked.examples(run, view, scores) if jax.process_index() == 0 else {},
+        "examples": linked.examples(config, ranker, found) if jax.process_index() == 0 else {},
     }
 
 

@@ -1,22 +1,17 @@
 """The folder of a run: claimed by a config, and, once the run is finished, opened again."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
-from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from data_pipeline.files import write_json
-from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import extract
@@ -24,7 +19,6 @@ from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
 from drin_jax.evaluation.evaluate import SplitScorer
 from drin_jax.training.checkpoint import Checkpoints
 from drin_jax.training.setup import Setup, set_up
-from drin_jax.types import Aux, GraphBatch
 
 CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
 
@@ -90,30 +84,11 @@ class FinishedRun:
         """What the scores have to be read with."""
         return self.setup.protocol.label()
 
-    def model(self) -> Any:
-        """The model with the best parameters."""
-        return nnx.merge(self.setup.graphdef, self.params)
-
-    def forward(self, graphs: GraphBatch) -> tuple[Float[Array, "b r"], Aux]:
-        """What the model with the best parameters returns; compiled once for a shape."""
-        return _forward(self.setup.graphdef, self.params, graphs)
-
-    def graphs(self, split: str, rows: np.ndarray) -> GraphBatch:
-        """The graphs of these rows of a split, as the model takes them."""
-        batch = GraphTables(self.store, split, self.setup.spec).batch(rows)
-        arrays = {name: jnp.asarray(array) for name, array in batch.items()}
-        return GraphBatch.from_host(arrays, self.setup.spec.gold_slot)
-
     def scores(self, split: str) -> np.ndarray:
         """Scores [n, r] of the split's mentions in file order."""
         setup, batch = self.setup, self.config.eval.batch
         scorer = SplitScorer(setup.graphdef, setup.parallel, batch=batch, spec=setup.spec)
         return scorer.scores(self.params, self.store, split)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(graphdef: nnx.GraphDef, params: Any, graphs: GraphBatch) -> Any:
-    return nnx.merge(graphdef, params)(graphs)
 
 
 def open_run(workdir: Path) -> FinishedRun:

@@ -218,12 +218,9 @@ def _by_ties(counts: RankCounts, chosen: np.ndarray, ks: Sequence[int]) -> dict[
     return {ties: summarize(counts.ranks(ties)[chosen], ks) for ties in TIES}
 
 
-def baseline_scores(view: SplitView, has_text_edges: bool = True) -> dict[str, np.ndarray]:
+def baseline_scores(view: SplitView) -> dict[str, np.ndarray]:
     """Systems that need no training: retrieval itself, and the raw text edge R_tt."""
-    systems = {"name matching": view.retrieval_score}
-    if has_text_edges:
-        systems["raw text edge R_tt"] = view.text_edge
-    return systems
+    return {"name matching": view.retrieval_score, "raw text edge R_tt": view.text_edge}
 
 
 def valid_score(view: SplitView, scores: np.ndarray, select_by: str) -> float:

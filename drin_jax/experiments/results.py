@@ -8,18 +8,47 @@ WORKDIR/{baselines,audit,environment}.json, groups_SPLIT.npz
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipeline.schema import UserError
-from drin_jax.experiments.significance import Comparison, compare
+from drin_jax.evaluation.report import differing
+from drin_jax.experiments.significance import Comparison, compare, mean_and_deviation
 
+SCOPES = {"end_to_end": "end to end", "answerable": "answerable"}
 SUITE_JSON = "suite.json"
 RUN_JSON = "run.json"
 FAILURE = "failure.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over `n` seeds; with one seed there is no deviation."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread | None":
+        """The spread of the values that are numbers; None where there are none."""
+        kept = [value for value in values if math.isfinite(value)]
+        mean, sd = mean_and_deviation(kept)
+        return None if mean is None else cls(mean, sd, len(kept))
+
+    def percent(self, signed: bool = False) -> str:
+        """`85.2 ± 0.4`, both in percent; `85.2 ± n/a` over one seed."""
+        mean = f"{100 * self.mean:+.1f}" if signed else f"{100 * self.mean:.1f}"
+        return f"{mean} ± " + ("n/a" if self.sd is None else f"{100 * self.sd:.1f}")
+
+
+def hits(k: int) -> str:
+    """The metric's key, as in `drin_jax.evaluation.ranks.summarize`."""
+    return f"hits@{k}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,24 +92,35 @@ class Row:
     runs: list[Run]
     why_not: str | None
 
-    def values(
-        self,
-        metric: str = "hits@1",
-        split: str = "test",
-        subset: str = "all",
-        scope: str = "end_to_end",
-        ties: str = "mean",
-    ) -> list[float]:
-        """The metric of each finished run, as a fraction; of the runs that have it."""
-        found = (run.metrics(split, subset, scope, ties) for run in self.runs)
-        return [m[metric] for m in found if m is not None and metric in m]
+    def spread(
+        self, name: str, split: str, subset: str = "all", scope: str = "end_to_end"
+    ) -> Spread | None:
+        """One metric over the seeds, as a fraction; None where no run has it."""
+        found = (run.metrics(split, subset, scope) for run in self.runs)
+        return Spread.of(m[name] for m in found if m is not None and name in m)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the row's graphs were given the gold."""
+        return any(run.data.get("gold_in_graph") for run in self.runs)
+
+    @property
+    def full_title(self) -> str:
+        """The title, which says where the gold was put into the row's graphs."""
+        told = "GOLD IN GRAPH" in self.title or not self.leaks
+        return self.title if told else f"{self.title}, GOLD IN GRAPH"
+
+    @property
+    def remark(self) -> str:
+        """Why the row is not whole, in a line: of a failure without its traceback."""
+        return (self.why_not or "not run").splitlines()[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
     """A suite's results. `split` is the one it is judged on.
 
-    `counts` is split -> counts of mentions; `baselines` split -> subset -> scope -> system -> ties
+    `counts` is split -> counts of mentions; `untrained` split -> subset -> scope -> system -> ties
     -> metrics of what needs no training.
     """
 
@@ -92,7 +132,7 @@ class Results:
     ks: list[int]
     protocol: str
     counts: dict[str, dict[str, int]]
-    baselines: dict[str, Any]
+    untrained: dict[str, Any]
     comparisons: list[Comparison]
     audit: list[dict[str, Any]]
     environment: dict[str, Any]
@@ -103,6 +143,36 @@ class Results:
     def row(self, name: str) -> Row | None:
         """The row of this slug."""
         return next((row for row in self.rows if row.row == name), None)
+
+    @property
+    def trained(self) -> list[Row]:
+        """The rows with at least one finished run."""
+        return [row for row in self.rows if row.runs]
+
+    def sizes(self, split: str, scope: str = "end_to_end") -> dict[str, int]:
+        """Name -> mentions of every subset that has any in this split, in the store's order."""
+        found: dict[str, int] = {}
+        for row in self.trained:
+            run = row.runs[0]
+            for name in run.data["splits"].get(split, {}).get("subsets", {}):
+                metrics = run.metrics(split, name, scope)
+                if metrics:
+                    found.setdefault(name, int(metrics["n"]))
+        return found
+
+    def baselines(
+        self, split: str, subset: str = "all", scope: str = "end_to_end"
+    ) -> dict[str, dict[str, Any]]:
+        """Name -> metrics of the systems that need no training, also in the readings of a tie that
+        differ."""
+        by_system = self.untrained.get(split, {}).get(subset, {}).get(scope, {})
+        found: dict[str, dict[str, Any]] = {}
+        for name, by_ties in by_system.items():
+            if not by_ties["mean"]["n"]:
+                continue
+            found[name] = by_ties["mean"]
+            found |= {f"{name}, {ties}": {**m} for ties, m in differing(by_ties).items()}
+        return found
 
 
 def load(workdir: Path) -> Results:
@@ -129,7 +199,7 @@ def load(workdir: Path) -> Results:
             ks=first["ks"],
             protocol=first["protocol"],
             counts={name: result["counts"] for name, result in first["splits"].items()},
-            baselines={name: result["subsets"] for name, result in base.items()},
+            untrained={name: result["subsets"] for name, result in base.items()},
             comparisons=_comparisons(workdir, rows, suite["against"], split),
             audit=_optional(workdir / "audit.json", []),
             environment=_optional(workdir / "environment.json", {}),

@@ -16,9 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from data_pipeline.files import write_whole
 from data_pipeline.schema import RELATIONS
-from drin_jax.experiments import measures
-from drin_jax.experiments.measures import Spread, hits, spread
-from drin_jax.experiments.results import Results, Row
+from drin_jax.experiments.results import Results, Row, Spread, hits
 
 # Okabe and Ito's palette, safe for the colour-blind, without its yellow and black.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5539")
@@ -88,7 +86,7 @@ def _look() -> Iterator[None]:
 
 def make(results: Results) -> list[Plot]:
     """Every plot that these results have something for, in the page's order."""
-    if not measures.trained(results):
+    if not results.trained:
         return []
     along = ALONG.get(results.suite)
     drawn = [
@@ -157,8 +155,8 @@ def hits_curves(results: Results) -> Plot:
 
     def draw(axes: Axes) -> None:
         for row, style in rows:
-            _errorbar(axes, ks, [spread(row, hits(k), split) for k in ks], row.title, **style)
-        for i, (name, values) in enumerate(measures.baselines(results, split).items()):
+            _errorbar(axes, ks, [row.spread(hits(k), split) for k in ks], row.title, **style)
+        for i, (name, values) in enumerate(results.baselines(split).items()):
             if name.endswith(("optimistic", "pessimistic")):  # limits, which the tables have
                 continue
             fractions = [Spread.of([values[hits(k)]]) for k in ks]
@@ -170,7 +168,7 @@ def hits_curves(results: Results) -> Plot:
     return Plot(
         slug="hits",
         title=f"Top-k accuracy on {split}",
-        alt=f"Top-{ks[0]}: {_told({r.title: spread(r, hits(ks[0]), split) for r, _ in rows})}.",
+        alt=f"Top-{ks[0]}: {_told({r.title: r.spread(hits(ks[0]), split) for r, _ in rows})}.",
         note="End to end, every mention counted. Mean over seeds; bars are ± one standard "
         "deviation. Without a bar: one seed, or nothing that was trained.",
         figure=_axes("k (candidates looked at)", "accuracy, %", draw),
@@ -179,9 +177,9 @@ def hits_curves(results: Results) -> Plot:
 
 def along_rows(results: Results, slug: str, name: str) -> Plot:
     """Top-1 on valid and on test against the number that each row's slug ends in."""
-    rows = measures.trained(results)
+    rows = results.trained
     x = [int(row.row.rsplit("_", 1)[1]) for row in rows]
-    values = {s: [spread(row, hits(1), s) for row in rows] for s in ("valid", "test")}
+    values = {s: [row.spread(hits(1), s) for row in rows] for s in ("valid", "test")}
 
     def draw(axes: Axes) -> None:
         for i, (split, own) in enumerate(values.items()):
@@ -202,7 +200,7 @@ def along_rows(results: Results, slug: str, name: str) -> Plot:
 def by_kind(results: Results) -> Plot | None:
     """Top-1 of every row on every kind of mention."""
     split, rows = results.split, _styled(results)
-    sizes = {k: n for k, n in measures.sizes(results, split).items() if k.startswith("kind:")}
+    sizes = {k: n for k, n in results.sizes(split).items() if k.startswith("kind:")}
     if not sizes:
         return None
     names = {kind: kind.removeprefix("kind:") for kind in sizes}
@@ -210,13 +208,13 @@ def by_kind(results: Results) -> Plot | None:
     def draw(axes: Axes) -> None:
         for i, (row, style) in enumerate(rows):
             beside = np.arange(len(sizes)) + 0.7 * ((i + 0.5) / len(rows) - 0.5)
-            values = [spread(row, hits(1), split, kind) for kind in sizes]
+            values = [row.spread(hits(1), split, kind) for kind in sizes]
             _errorbar(axes, beside.tolist(), values, row.title, **style | {"linestyle": "none"})
         labels = [f"{short(names[kind])}\n(n = {n})" for kind, n in sizes.items()]
         axes.set_xticks(range(len(sizes)), labels)
         axes.grid(axis="x", visible=False)
 
-    told = [f"{names[k]}: {_told({r.title: spread(r, hits(1), split, k) for r, _ in rows})}"
+    told = [f"{names[k]}: {_told({r.title: r.spread(hits(1), split, k) for r, _ in rows})}"
             for k in sizes]  # fmt: skip
     return Plot(
         slug="kinds",

@@ -12,9 +12,9 @@ import jinja2
 from data_pipeline.files import write_text
 from drin_jax.config import card, flat
 from drin_jax.evaluation.report import markdown_text
-from drin_jax.experiments import measures, suite_plots, suite_tables
-from drin_jax.experiments.measures import LEAK
-from drin_jax.experiments.results import RUN_JSON, Results
+from drin_jax.experiments import suite_plots, suite_tables
+from drin_jax.experiments.results import RUN_JSON, Results, hits
+from drin_jax.experiments.suite_tables import LEAK
 from drin_jax.experiments.table_forms import Cell, Table, to_markdown
 
 _TIES = "Ties count by the gold's mean rank among them; no row ranks by luck."
@@ -69,8 +69,8 @@ def heading(results: Results) -> str:
 
 def summary(results: Results) -> str:
     """One paragraph: what was run, and which row is best by what measure."""
-    rows, split = measures.trained(results), results.split
-    n = measures.sizes(results, split).get("all", 0)
+    rows, split = results.trained, results.split
+    n = results.sizes(split).get("all", 0)
     counts = sorted({len(row.runs) for row in rows})
     many = " to ".join(map(str, counts[:1] + counts[1:][-1:]))
     text = (
@@ -79,9 +79,9 @@ def summary(results: Results) -> str:
     )
     k = results.ks[0]
     scored = [
-        (value, suite_tables.title_of(row))
+        (value, row.full_title)
         for row in rows
-        if not measures.leaks(row) and (value := measures.spread(row, measures.hits(k), split))
+        if not row.leaks and (value := row.spread(hits(k), split))
     ]
     if scored:
         value, title = max(scored, key=lambda pair: pair[0].mean)
@@ -100,7 +100,9 @@ def facts(results: Results) -> dict[str, str]:
     # With a first stage a row, what can be answered differs by row.
     told = {k: n for k, n in counts.items() if results.suite != "retrieval" or k == "mentions"}
     out[f"mentions of {results.split}"] = ", ".join(f"{name} {n}" for name, n in told.items())
-    out["seeds"] = ", ".join(map(str, measures.seeds(results)))
+    out["seeds"] = ", ".join(
+        map(str, sorted({run.seed for row in results.rows for run in row.runs}))
+    )
     out["runs finished"] = _finished(results)
     return {name: text for name, text in out.items() if text}
 
@@ -117,19 +119,13 @@ def _finished(results: Results) -> str:
 
 def not_run(results: Results) -> list[str]:
     """Rows without all their runs, and why."""
-    return [f"{suite_tables.title_of(r)}: {measures.why_not(r)}" for r in results.rows if r.why_not]
+    return [f"{r.full_title}: {r.remark}" for r in results.rows if r.why_not]
 
 
 def leak_warning(results: Results) -> str:
     """What has to stand over results with leaking rows; empty where no row leaks."""
-    titles = [suite_tables.title_of(row) for row in results.rows if measures.leaks(row)]
+    titles = [row.full_title for row in results.rows if row.leaks]
     return f"{LEAK}. Rows: {'; '.join(titles)}." if titles else ""
-
-
-def differing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are not at their default."""
-    defaults = flat(card("common").get_config())
-    return {name: value for name, value in config.items() if defaults.get(name) != value}
 
 
 def _pairs(slug: str, title: str, values: Mapping[str, Any]) -> Table:
@@ -144,7 +140,7 @@ def _shown(value: Any) -> str:
 def settings(results: Results) -> list[Table]:
     """The fields that rows change, those that differ from the defaults, and all."""
     changed: dict[str, None] = {}
-    for row in measures.trained(results):
+    for row in results.trained:
         own = row.runs[0].data["config"]
         names = (name for name in own if name != "seed" and own[name] != results.config.get(name))
         changed |= dict.fromkeys(names)
@@ -152,14 +148,15 @@ def settings(results: Results) -> list[Table]:
     if changed:
         rows = [
             [
-                Cell(suite_tables.title_of(r)),
-                *(Cell(_shown(measures.setting(r, f))) for f in changed),
+                Cell(r.full_title),
+                *(Cell(_shown(r.runs[0].data["config"].get(f))) for f in changed),
             ]
-            for r in measures.trained(results)
+            for r in results.trained
         ]
         head = ["row", *changed]
         out.append(Table("config-rows", "Fields that rows set", head, rows, (), len(head)))
-    own = differing(results.config)
+    defaults = flat(card("common").get_config())
+    own = {name: v for name, v in results.config.items() if defaults.get(name) != v}
     if own:
         out.append(_pairs("config-own", "Fields that differ from the defaults", own))
     out.append(_pairs("config-all", "Every field", results.config))

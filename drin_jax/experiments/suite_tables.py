@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from drin_jax.experiments import measures, table_forms
-from drin_jax.experiments.measures import LEAK, SCOPES, Spread, hits, spread
-from drin_jax.experiments.results import Results, Row
+from drin_jax.experiments import table_forms
+from drin_jax.experiments.results import SCOPES, Results, Row, Spread, hits
 from drin_jax.experiments.significance import LEVEL, METHOD, Comparison
 from drin_jax.experiments.table_forms import Cell, Table
 
@@ -23,6 +22,7 @@ FIRST_COLUMN = {
     "choices": "configuration",
 }
 NOTHING = "–"
+LEAK = "GOLD IN GRAPH: leaks, measures nothing else"
 # Top-1 differs from the named row's: by the test over mentions alone, or over seeds as well.
 MARKS = {(True, False): "△", (False, False): "▽", (True, True): "▲", (False, True): "▼"}
 
@@ -44,7 +44,7 @@ def main(results: Results) -> Table:
     layout = {"table4": _layers, "retrieval": _first_stages, "gold_slot": _gold_slots}
     if results.suite not in layout:
         return systems(results)
-    n = measures.sizes(results, results.split).get("all", 0)
+    n = results.sizes(results.split).get("all", 0)
     columns = layout[results.suite](results)
     title = results.title if results.suite == "table4" else _titled(results)
     return _table(results, "table-main", title, columns, "end_to_end", n)
@@ -54,12 +54,6 @@ def print_main(results: Results) -> None:
     """The suite's own table on stdout."""
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
     console.print(table_forms.to_rich(main(results)))
-
-
-def title_of(row: Row) -> str:
-    """The row's title, which says where the gold was put into its graphs."""
-    told = "GOLD IN GRAPH" in row.title or not measures.leaks(row)
-    return row.title if told else f"{row.title}, GOLD IN GRAPH"
 
 
 def _table(
@@ -73,21 +67,21 @@ def _table(
     brief: bool = False,
 ) -> Table:
     """Rows x columns, the best of each column bold; `brief`: without what the main table tells."""
-    run = measures.trained(results)
+    run = results.trained
     # A leaking row is not the best of anything, unless the whole table leaks.
-    honest = [row for row in run if not measures.leaks(row)] or run
+    honest = [row for row in run if not row.leaks] or run
     tops = [_best([column.value(row) for row in honest]) for column in columns]
     rows = [*untrained]
     for row in results.rows:
         if not row.runs:
-            rows.append([Cell(title_of(row)), Cell(measures.why_not(row))])
+            rows.append([Cell(row.full_title), Cell(row.remark)])
             continue
         cells = [
             _cell(row, column, top if row in honest else "", results)
             for column, top in zip(columns, tops, strict=True)
         ]
-        rows.append([Cell(title_of(row)), Cell(str(len(row.runs))), *cells])
-    leak = f" ({LEAK})" if run and all(map(measures.leaks, run)) else ""
+        rows.append([Cell(row.full_title), Cell(str(len(row.runs))), *cells])
+    leak = f" ({LEAK})" if run and all(row.leaks for row in run) else ""
     heads = [column.head + ("" if column.exact else leak) for column in columns]
     return Table(
         slug=slug,
@@ -125,7 +119,7 @@ def _legend(results: Results, rows: Sequence[Sequence[Cell]]) -> list[str]:
     if not any(c.mark for row in rows for c in row):
         return []
     against = results.row(results.against)
-    name = title_of(against) if against else results.against
+    name = against.full_title if against else results.against
     return [
         f"▲ above, ▼ below {name} in Top-1: p < {LEVEL} both over mentions (permutation) and "
         "over seeds (Welch), Holm-corrected; △ ▽: over mentions only."
@@ -137,9 +131,7 @@ def _notes(results: Results, rows: Sequence[Sequence[Cell]], scope: str, n: int)
         f"{n} mentions of {results.split}, {SCOPES[scope]}; mean ± sample standard deviation "
         "over seeds, in percent; best in bold."
     ]
-    incomplete = [
-        f"{title_of(r)}: {measures.why_not(r)}" for r in results.rows if r.runs and r.why_not
-    ]
+    incomplete = [f"{r.full_title}: {r.remark}" for r in results.rows if r.runs and r.why_not]
     return [*notes, *_legend(results, rows), *incomplete]
 
 
@@ -160,7 +152,7 @@ def _metrics(
     return [
         Column(
             head,
-            lambda row, name=name: spread(row, name, split, subset, scope),  # type: ignore[misc]
+            lambda row, name=name: row.spread(name, split, subset, scope),  # type: ignore[misc]
             marked=subset if compared and i == 0 else "",
         )
         for i, (head, name) in enumerate(named.items())
@@ -178,11 +170,11 @@ def systems(
     if results.suite != "retrieval":
         untrained = [
             [Cell(name), Cell(NOTHING), *(Cell(f"{100 * values[m]:.1f}") for m in names)]
-            for name, values in measures.baselines(results, split, subset, scope).items()
+            for name, values in results.baselines(split, subset, scope).items()
             if all(m in values for m in names)
         ]
     whole = (subset, scope, split) == ("all", "end_to_end", results.split)
-    n = measures.sizes(results, split, scope).get(subset, 0)
+    n = results.sizes(split, scope).get(subset, 0)
     return _table(
         results,
         slug="-".join(("table", split, subset.replace(":", "-"), scope)),
@@ -207,8 +199,7 @@ def _layers(results: Results) -> list[Column]:
 def _first_stages(results: Results) -> list[Column]:
     """Recall@k, and what the ranker makes of it."""
     recalls = {
-        row.row: row.runs[0].data["splits"][results.split]["retrieval"]
-        for row in measures.trained(results)
+        row.row: row.runs[0].data["splits"][results.split]["retrieval"] for row in results.trained
     }
     names = {name for found in recalls.values() for name in found}
     recall = [
@@ -252,14 +243,14 @@ def _gap(results: Results, row: Row, name: str) -> Spread | None:
 
 def further(results: Results) -> list[Table]:
     """Rows x Top-k for every subset and scope, and for valid; without those that say it again."""
-    own, whole = results.split, measures.sizes(results, results.split)
+    own, whole = results.split, results.sizes(results.split)
     out = [] if main(results).slug != "table-main" else [systems(results)]
     for subset, n in whole.items():
         if subset != "all" and n == whole["all"]:
             continue
         if subset != "all":
             out.append(systems(results, subset))
-        answerable = measures.sizes(results, own, "answerable").get(subset, 0)
+        answerable = results.sizes(own, "answerable").get(subset, 0)
         if 0 < answerable < n:
             out.append(systems(results, subset, "answerable"))
     if own != "valid":
@@ -279,7 +270,7 @@ def comparisons(results: Results) -> list[Table]:
 
 
 def _comparison(results: Results, subset: str, found: list[Comparison]) -> Table:
-    titles = {row.row: title_of(row) for row in results.rows}
+    titles = {row.row: row.full_title for row in results.rows}
     against = titles.get(results.against, results.against)
     head = ["row", "seeds", "Top-1 difference", "95 % interval", "p mentions", "Holm", "Welch t"]
     rows = [
@@ -325,7 +316,7 @@ def published(results: Results) -> Table | None:
     rows = []
     for entry in results.published:
         own = ours.get(entry["system"].casefold())
-        found = measures.spread(own, entry["metric"], results.split) if own else None
+        found = own.spread(entry["metric"], results.split) if own else None
         rows.append(
             [
                 *(

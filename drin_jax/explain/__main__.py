@@ -90,12 +90,12 @@ def show_mention(
     """One mention on the terminal and as a picture."""
     import numpy as np
 
-    from drin_jax.explain import cases, choice, sources, terminal
+    from drin_jax.explain import choice, sources, terminal
 
     row = choice.choose(run, split, wanted, np.random.default_rng())
-    case = cases.explain(run, split, row)
-    other = cases.same_mention(against, run, case) if against else None
-    found = sources.read(run)
+    case = choice.ranker(run).case(split, row)
+    other = choice.same_mention(against, run, case) if against else None
+    found = sources.read(run.config)
     terminal.show_case(terminal.console(), case, found, candidates, other)
     try:
         from drin_jax.explain import figure
@@ -118,7 +118,7 @@ def show_errors(
     from data_pipeline.files import write_json
     from drin_jax.explain import choice, errors, sources, terminal
 
-    found, raw = choice.outcome(run, split), sources.read(run)
+    found, raw = choice.outcome(run, split), sources.read(run.config)
     wrong = errors.wrong_mentions(run, split, found, raw, near)
     told = errors.summary(run, split, wrong, near, raw.missing)
     terminal.show_errors(terminal.console(), wrong, told, examples)

@@ -1,16 +1,23 @@
-"""One mention as a system sees it: its candidates best first, and every edge after every layer."""
+"""A mention as a system sees it: candidates best first, edges after every layer; split ranks."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from data_pipeline import schema
-from data_pipeline.schema import UserError
+from data_pipeline.graphs import GraphTables
+from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
+from drin_jax.evaluation.evaluate import SplitView
+from drin_jax.evaluation.ranks import slot_counts
 from drin_jax.models.graph import edge_mask
 from drin_jax.types import GraphBatch
-from drin_jax.workdir import FinishedRun
 
 MOVED = 0.005  # a smaller change of a weight looks like none at two decimals
 
@@ -66,75 +73,88 @@ class Case:
         return any(c.edges is not None for c in self.candidates)
 
 
-def explain(run: FinishedRun, split: str, row: int) -> Case:
-    """What the run's best parameters make of one mention, by row of its split."""
-    return explain_rows(run, split, [row], run.graphs(split, np.array([row])))[0]
+@dataclasses.dataclass(frozen=True)
+class Ranker:
+    """A trained system over a store. `system` and `protocol` are its names in reports."""
 
+    store: Store
+    graphdef: nnx.GraphDef
+    params: Any
+    spec: GraphSpec
+    system: str
+    protocol: str
 
-def explain_rows(
-    run: FinishedRun, split: str, rows: Sequence[int], graphs: GraphBatch
-) -> list[Case]:
-    """The same of several mentions at once, from the graphs of these rows."""
-    scores, aux = run.forward(graphs)
-    edges = None
-    if "edges" in aux:
-        there = np.asarray(edge_mask(graphs, run.model().relations))
-        edges = np.where(there, np.asarray(aux["edges"], np.float32), np.nan)  # [l+1, b, 4, r]
-    return [
-        _case(
-            run,
-            split,
-            row,
-            scores=np.asarray(scores, np.float32)[i],
-            present=np.asarray(graphs.candidate_mask)[i, : graphs.scored],
-            pictures=np.asarray(graphs.entity_has_image)[i],
-            own_picture=bool(graphs.mention_has_image[i]),
-            edges=None if edges is None else edges[:, i],
+    def graphs(self, split: str, rows: Sequence[int]) -> GraphBatch:
+        """The graphs of these rows of a split, as the model takes them."""
+        batch = GraphTables(self.store, split, self.spec).batch(np.asarray(rows))
+        arrays = {name: jnp.asarray(array) for name, array in batch.items()}
+        return GraphBatch.from_host(arrays, self.spec.gold_slot)
+
+    def case(self, split: str, row: int) -> Case:
+        """What the system makes of one mention, by row of its split."""
+        return self.cases(split, [row], self.graphs(split, [row]))[0]
+
+    def cases(self, split: str, rows: Sequence[int], graphs: GraphBatch) -> list[Case]:
+        """The same of several mentions at once, from the graphs of these rows."""
+        scores, aux = _forward(self.graphdef, self.params, graphs)
+        edges = [None] * len(rows)
+        if "edges" in aux:
+            there = np.asarray(edge_mask(graphs, nnx.merge(self.graphdef, self.params).relations))
+            weights = np.where(there, np.asarray(aux["edges"], np.float32), np.nan)
+            edges = list(np.moveaxis(weights, 1, 0))  # [b, l+1, 4, r]
+        scores = np.where(graphs.candidate_mask[:, : graphs.scored], scores, -np.inf)
+        pictures = np.asarray(graphs.entity_has_image)
+        store = self.store
+        cases = []
+        for i, row in enumerate(rows):
+            candidates = self._candidates(split, row, scores[i], pictures[i], edges[i])
+            mention = int(store.array(f"{split}_mention")[row])
+            gold = int(store.array(f"{split}_gold_entity")[row])
+            cases.append(
+                Case(
+                    id=store.strings("mention_id")[mention],
+                    surface=store.strings("mention_surface")[mention],
+                    split=split,
+                    system=self.system,
+                    protocol=self.protocol,
+                    has_image=bool(graphs.mention_has_image[i]),
+                    gold_id=store.strings("entity_id")[gold] if gold >= 0 else None,
+                    gold=_gold(store, gold, candidates),
+                    candidates=candidates,
+                )
+            )
+        return cases
+
+    def _candidates(
+        self,
+        split: str,
+        row: int,
+        scores: np.ndarray,
+        pictures: np.ndarray,
+        edges: np.ndarray | None,
+    ) -> tuple[Candidate, ...]:
+        """A mention's candidates best first; its `scores` [r] are -inf where there is none."""
+        slots = self.store.array(f"{split}_candidates")[row]
+        gold = self.store.array(f"{split}_gold_entity")[row]
+        ids, names = self.store.strings("entity_id"), self.store.strings("entity_name")
+        order = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] > -np.inf]
+        return tuple(
+            Candidate(
+                id=ids[int(slots[slot])],
+                name=names[int(slots[slot])],
+                rank=rank,
+                score=float(scores[slot]),
+                gold=bool(slots[slot] == gold),
+                has_image=bool(pictures[slot]),
+                edges=None if edges is None else edges[:, :, slot],
+            )
+            for rank, slot in enumerate(order, 1)
         )
-        for i, row in enumerate(rows)
-    ]
 
 
-def _case(
-    run: FinishedRun,
-    split: str,
-    row: int,
-    *,
-    scores: np.ndarray,
-    present: np.ndarray,
-    pictures: np.ndarray,
-    own_picture: bool,
-    edges: np.ndarray | None,
-) -> Case:
-    store = run.store
-    slots = np.asarray(store.array(f"{split}_candidates")[row])
-    gold_row = int(store.array(f"{split}_gold_entity")[row])
-    ids, names = store.strings("entity_id"), store.strings("entity_name")
-    order = [int(slot) for slot in np.argsort(-scores, kind="stable") if present[slot]]
-    candidates = tuple(
-        Candidate(
-            id=ids[int(slots[slot])],
-            name=names[int(slots[slot])],
-            rank=rank,
-            score=float(scores[slot]),
-            gold=int(slots[slot]) == gold_row,
-            has_image=bool(pictures[slot]),
-            edges=None if edges is None else edges[:, :, slot],
-        )
-        for rank, slot in enumerate(order, 1)
-    )
-    mention = int(store.array(f"{split}_mention")[row])
-    return Case(
-        id=store.strings("mention_id")[mention],
-        surface=store.strings("mention_surface")[mention],
-        split=split,
-        system=run.system,
-        protocol=run.protocol,
-        has_image=own_picture,
-        gold_id=ids[gold_row] if gold_row >= 0 else None,
-        gold=_gold(store, gold_row, candidates),
-        candidates=candidates,
-    )
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(graphdef: nnx.GraphDef, params: Any, graphs: GraphBatch) -> Any:
+    return nnx.merge(graphdef, params)(graphs)
 
 
 def two_decimals(weight: float) -> str:
@@ -154,19 +174,30 @@ def _gold(store: Store, row: int, candidates: Sequence[Candidate]) -> str:
     return f"{named}, rank {ranks[0]} of {len(candidates)}"
 
 
-def same_mention(other: FinishedRun, run: FinishedRun, case: Case) -> Case:
-    """What another run over the same data makes of the case's mention.
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ranks a whole split; ties in the order of retrieval.
 
-    Raises:
-        UserError: the other run knows no such mention, or it is not the same one.
+    `ranks` [n] float are the gold's, infinite where it is not among the candidates; `predicted` [n]
+    the slot that is ranked first, -1 without candidates; `wrong` [n] bool.
     """
-    store, name = other.store, f"{case.split}_mention"
-    ids, surfaces = store.strings("mention_id"), store.strings("mention_surface")
-    rows = [int(row) for row in store.array(name)]
-    row = next((i for i, mention in enumerate(rows) if ids[mention] == case.id), None)
-    if store.name != run.store.name or row is None or surfaces[rows[row]] != case.surface:
-        raise UserError(
-            f"--against {other.workdir}: made from other data ({store.name}), whose {case.split} "
-            f"split has no mention {case.id!r} of {case.surface!r}; give a run over the same data"
+
+    view: SplitView
+    scores: np.ndarray  # [n, r]
+    ranks: np.ndarray
+    predicted: np.ndarray
+
+    @classmethod
+    def of(cls, view: SplitView, scores: np.ndarray) -> "Outcome":
+        """The ranking that these scores [n, r] make of the view's mentions."""
+        best = np.where(view.candidates, scores, -np.inf).argmax(1)
+        return cls(
+            view=view,
+            scores=scores,
+            ranks=slot_counts(scores, view.gold, view.candidates).ranks("key"),
+            predicted=np.where(view.candidates.any(1), best, -1),
         )
-    return explain(other, case.split, row)
+
+    @property
+    def wrong(self) -> np.ndarray:
+        return self.ranks > 1

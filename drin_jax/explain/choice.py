@@ -1,6 +1,4 @@
-"""Which mention of a split: by id, any, or any that the run has wrong."""
-
-import dataclasses
+"""Which mention of a finished run: by id, any, any that it has wrong, or another run's."""
 
 import numpy as np
 from rapidfuzz import process
@@ -8,40 +6,19 @@ from rapidfuzz import process
 from data_pipeline.schema import SPLITS, UserError
 from drin_jax import extract
 from drin_jax.evaluation.evaluate import SplitView
-from drin_jax.evaluation.ranks import slot_counts
+from drin_jax.explain.cases import Case, Outcome, Ranker
 from drin_jax.workdir import FinishedRun
 
 RANDOM, RANDOM_WRONG = "random", "random-wrong"
 NEAREST = 4  # ids offered for an unknown one
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a run ranks a whole split; ties in the order of retrieval.
-
-    `ranks` [n] float are the gold's, infinite where it is not among the candidates; `predicted` [n]
-    the slot that is ranked first, -1 without candidates; `wrong` [n] bool.
-    """
-
-    view: SplitView
-    scores: np.ndarray  # [n, r]
-    ranks: np.ndarray
-    predicted: np.ndarray
-
-    @classmethod
-    def of(cls, view: SplitView, scores: np.ndarray) -> "Outcome":
-        """The ranking that these scores [n, r] make of the view's mentions."""
-        best = np.where(view.candidates, scores, -np.inf).argmax(1)
-        return cls(
-            view=view,
-            scores=scores,
-            ranks=slot_counts(scores, view.gold, view.candidates).ranks("key"),
-            predicted=np.where(view.candidates.any(1), best, -1),
-        )
-
-    @property
-    def wrong(self) -> np.ndarray:
-        return self.ranks > 1
+def ranker(run: FinishedRun) -> Ranker:
+    """The run's best parameters, to be asked about single mentions."""
+    setup = run.setup
+    return Ranker(
+        run.store, setup.graphdef, run.params, setup.spec, run.system, setup.protocol.label()
+    )
 
 
 def outcome(run: FinishedRun, split: str) -> Outcome:
@@ -84,3 +61,21 @@ def choose(run: FinishedRun, split: str, wanted: str, rng: np.random.Generator) 
         f"{split} has no mention {wanted!r}; the nearest ids are {', '.join(nearest)} "
         "(--list=20 lists some)"
     )
+
+
+def same_mention(other: FinishedRun, run: FinishedRun, case: Case) -> Case:
+    """What another run over the same data makes of the case's mention.
+
+    Raises:
+        UserError: the other run knows no such mention, or it is not the same one.
+    """
+    ids, store = mention_ids(other, case.split), other.store
+    row = ids.index(case.id) if case.id in ids else None
+    mention = None if row is None else int(store.array(f"{case.split}_mention")[row])
+    same = mention is not None and store.strings("mention_surface")[mention] == case.surface
+    if row is None or store.name != run.store.name or not same:
+        raise UserError(
+            f"--against {other.workdir}: made from other data ({store.name}), whose {case.split} "
+            f"split has no mention {case.id!r} of {case.surface!r}; give a run over the same data"
+        )
+    return ranker(other).case(case.split, row)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.schema import UserError
-from drin_jax.explain.choice import Outcome, mention_ids
+from drin_jax.explain.cases import Outcome
+from drin_jax.explain.choice import mention_ids
 from drin_jax.explain.sources import Sources
 from drin_jax.workdir import FinishedRun
 
@@ -54,68 +55,45 @@ def wrong_mentions(run: FinishedRun, split: str, found: Outcome, sources: Source
     rows = np.flatnonzero(found.wrong)
     if not len(rows):
         raise UserError(f"{run.workdir} has no mention of {split} wrong; there are no errors")
-    table = _Table(run, split, found, sources, near)
-    return [table.wrong(int(row)) for row in rows]
-
-
-class _Table:
-    """Arrays and names that every wrong mention is looked up in."""
-
-    def __init__(self, run: FinishedRun, split: str, found: Outcome, sources: Sources, near: float):
-        store = run.store
-        self.store, self.found, self.sources, self.near = store, found, sources, near
-        self.ids = mention_ids(run, split)
-        self.mention = store.array(f"{split}_mention")
-        self.candidates = store.array(f"{split}_candidates")
-        self.surfaces = store.strings("mention_surface")
-        self.entity_ids, self.names = store.strings("entity_id"), store.strings("entity_name")
-        self.pictures = store.sizes["image_width"] > 0
-
-    def wrong(self, row: int) -> Wrong:
-        view, scores = self.found.view, self.found.scores[row]
-        slot, gold_slot = int(self.found.predicted[row]), int(view.gold[row])
-        winner = int(self.candidates[row, slot]) if slot >= 0 else None
-        gold = int(view.gold_entity[row])
+    store, view = run.store, found.view
+    ids, surfaces = mention_ids(run, split), store.strings("mention_surface")
+    entities, names = store.strings("entity_id"), store.strings("entity_name")
+    text, has_text = store.array("entity_text"), store.array("entity_has_text")
+    pictured, own_picture = store.array("entity_has_image"), store.array("mention_has_image")
+    wrong = []
+    for row in map(int, rows):
+        mention, gold = int(store.array(f"{split}_mention")[row]), int(view.gold_entity[row])
+        slot, gold_slot = int(found.predicted[row]), int(view.gold[row])
+        winner = int(store.array(f"{split}_candidates")[row, slot]) if slot >= 0 else None
+        best = float(found.scores[row, slot]) if slot >= 0 else None
+        own = float(found.scores[row, gold_slot]) if gold_slot >= 0 else None
         known = gold >= 0
-        best = float(scores[slot]) if slot >= 0 else None
-        own = float(scores[gold_slot]) if gold_slot >= 0 else None
+        same_name = known and winner not in (None, gold) and names[gold] == names[winner]
+        told = known and entities[gold] in sources.entities
+        bare = told and not sources.description(entities[gold])
         applies = {
             OUTSIDE: not known,
             NOT_RETRIEVED: known and gold_slot < 0,
-            SAME_TEXT: known and winner is not None and self._same_text(gold, winner),
-            NO_DESCRIPTION: known and self._bare(gold),
-            NO_PICTURE: self.pictures and self._without_picture(row, gold),
-            NEAR: own is not None and best is not None and best - own <= self.near,
+            SAME_TEXT: same_name and np.array_equal(text[gold], text[winner]),
+            NO_DESCRIPTION: known and (bare or not has_text[gold]),
+            NO_PICTURE: store.sizes["image_width"] > 0
+            and not (own_picture[mention] and (not known or pictured[gold])),
+            NEAR: own is not None and best is not None and best - own <= near,
         }
-        return Wrong(
-            id=self.ids[row],
-            surface=self.surfaces[int(self.mention[row])],
-            gold=self.entity_ids[gold] if known else None,
-            gold_name=self.names[gold] if known else None,
-            gold_score=own,
-            predicted=None if winner is None else self.entity_ids[winner],
-            predicted_name=None if winner is None else self.names[winner],
-            predicted_score=best,
-            kinds=tuple(kind for kind in KINDS if applies.get(kind)) or (OTHER,),
+        wrong.append(
+            Wrong(
+                id=ids[row],
+                surface=surfaces[mention],
+                gold=entities[gold] if known else None,
+                gold_name=names[gold] if known else None,
+                gold_score=own,
+                predicted=None if winner is None else entities[winner],
+                predicted_name=None if winner is None else names[winner],
+                predicted_score=best,
+                kinds=tuple(kind for kind in KINDS if applies.get(kind)) or (OTHER,),
+            )
         )
-
-    def _same_text(self, gold: int, winner: int) -> bool:
-        text = self.store.array("entity_text")
-        return (
-            gold != winner
-            and self.names[gold] == self.names[winner]
-            and bool(np.array_equal(text[gold], text[winner]))
-        )
-
-    def _bare(self, gold: int) -> bool:
-        if not self.store.array("entity_has_text")[gold]:
-            return True
-        known = self.entity_ids[gold] in self.sources.entities
-        return known and not self.sources.description(self.entity_ids[gold])
-
-    def _without_picture(self, row: int, gold: int) -> bool:
-        own = bool(self.store.array("mention_has_image")[int(self.mention[row])])
-        return not own or (gold >= 0 and not self.store.array("entity_has_image")[gold])
+    return wrong
 
 
 def summary(run: FinishedRun, split: str, wrong: list[Wrong], near: float, missing: str

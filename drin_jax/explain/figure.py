@@ -1,215 +1,275 @@
 """A case as a page to print: the mention on the left, its candidates with their edges in rows."""
 
+import io
+import logging
 import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
+from rich.console import Console
+from rich.text import Text
 
-from data_pipeline.schema import RELATIONS, Entity, Mention
+from data_pipeline.files import write_whole
+from data_pipeline.schema import RELATIONS
 from drin_jax.explain.cases import Candidate, Case, two_decimals
-from drin_jax.explain.sheet import GREY, INK, Page, Piece
-from drin_jax.explain.sources import Sources
+from drin_jax.explain.sources import Picture, Sources
 
-MARGIN, LEFT, GAP = 0.4, 3.7, 0.45  # inches, as everything here
-TOP = 0.95  # below the heading
-ROW, THUMB, TEXT = 1.24, 0.98, 2.75
-CELL, CELL_HEIGHT, LABEL, STRIP_GAP = 0.42, 0.21, 0.28, 0.3
-NAME = 0.3  # height of a name on one line, at most
+DPI = 160
+FONT = "DejaVu Sans"  # comes with matplotlib
+PLACEHOLDERS = "Last Resort"  # shows a box for every character there is
+# Inches from here on.
+MARGIN, TOP, ROW, LEGEND, PICTURE = 0.4, 1.15, 1.3, 0.6, 2.6
+MENTION, THUMB, ABOUT, SCORE, CELL, LONGEST = 3.7, 1.2, 2.9, 0.9, 0.45, 2.7
+BETWEEN, LINE = 0.35, 0.2
 NUMBERED = 0.3  # narrower cells hold no number
-MOST = 2.6  # width of a strip, however many layers
-GOLD, MISS, MARK, PALE = "#1f7a4d", "#b3372f", "#ffe08a", "#eef1f4"
-WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#b35806", "#fbe3c8", "#f7f8f9",
-                                                        "#a9cbe4", "#10519a"])  # fmt: skip
+INK, GREY, GOLD, MISS, MARK, PALE = "#1d2329", "#6b7580", "#1f7a4d", "#b3372f", "#ffe08a", "#eef1f4"
+WEIGHTS = LinearSegmentedColormap.from_list(
+    "weights", ["#b35806", "#fbe3c8", "#f7f8f9", "#a9cbe4", "#10519a"]
+).with_extremes(bad=PALE)
 
 
 def draw(path: Path, case: Case, sources: Sources, n: int, against: Case | None) -> str:
     """Write the page to `path`; returns the characters that no installed font shows."""
     shown = case.shown(n)
+    rows = max(len(shown), 1)
     strips = [c for c in (case, against) if c is not None and c.has_edges]
-    width = 2 * MARGIN + LEFT + GAP + 0.4 + THUMB + 0.2 + TEXT + 0.75
-    width += sum(STRIP_GAP + LABEL + _strip_width(c) for c in strips)
-    mention = sources.mentions.get(case.id)
-    page = Page(width, _everything(case, shown, sources, against))
-    _heading(page, case, against)
-    low = _mention(page, case, mention, sources)
-    limit = _largest(case, against, shown)
-    below = _candidates(page, case, shown, sources, against, strips, limit)
-    below = max(low, below)
-    if strips:
-        below = _legend(page, below, limit, LEFT + MARGIN + GAP)
-    page.write(path, below + MARGIN)
-    return page.unseen
+    text = _mention_lines(case, sources)
+    widths = [THUMB, ABOUT, SCORE, *(min(CELL * (c.layers + 1), LONGEST) for c in strips)]
+    start = MARGIN + MENTION + 0.5
+    width = start + sum(widths) + BETWEEN * (len(widths) - 1) + MARGIN
+    left = len(text) * LINE + 0.1 + PICTURE
+    height = TOP + max(left, ROW * rows + LEGEND) + MARGIN
+    about = [f"{c.name}{c.id}{sources.description(c.id)}" for c in shown]
+    told = "".join([case.surface, case.system, case.gold, case.id, *map(str, text), *about])
+    families, unseen = fonts_for(told + (against.system if against else "") + "abc…→–“”·012")
+    settings: Any = {"font.family": families, "pdf.fonttype": 42, "svg.fonttype": "none",
+                     "text.parse_math": False, "text.color": INK}  # fmt: skip
+    with matplotlib.rc_context(settings), _quiet():
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        _heading(figure, case, against)
+        bottom = 1 - (TOP + ROW * rows) / height
+        grid = figure.add_gridspec(
+            rows,
+            len(widths),
+            width_ratios=widths,
+            left=start / width,
+            right=1 - MARGIN / width,
+            top=1 - TOP / height,
+            bottom=bottom,
+            wspace=BETWEEN * len(widths) / sum(widths),
+            hspace=0.3,
+        )
+        _mention(figure, text, case, sources)
+        limit = _largest(case, against, shown)
+        for i, candidate in enumerate(shown):
+            other = against.find(candidate.id) if against else None
+            cells = [figure.add_subplot(grid[i, j]) for j in range(len(widths))]
+            _candidate(cells, case, candidate, sources)
+            _scores(cells[2], candidate, other, against is not None)
+            for strip, axes in zip(strips, cells[3:], strict=True):
+                own = candidate if strip is case else other
+                name = "this run" if strip is case else "against"
+                heading = name if i == 0 and len(strips) > 1 else ""
+                _strip(axes, own.edges if own else None, limit, i == 0, heading)
+        if strips:
+            x, y = start / width, bottom - 0.3 / height
+            bar = figure.add_axes((x, y, 2 / width, 0.12 / height))
+            colours = ScalarMappable(Normalize(-limit, limit), WEIGHTS)
+            figure.colorbar(colours, bar, orientation="horizontal").ax.tick_params(labelsize=7)
+            note = "edge weight; before: from the frozen features, what static edges keep"
+            figure.text(x + 2.2 / width, y, note, fontsize=7.5, color=GREY)
+        content = io.BytesIO()
+        figure.savefig(content, format=path.suffix[1:].lower())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(content.getvalue()))
+    return unseen
 
 
-def _everything(case: Case, shown: tuple[Candidate, ...], sources: Sources, against: Case | None
-                ) -> str:  # fmt: skip
-    """All text of the page."""
-    mention = sources.mentions.get(case.id)
-    texts = [case.surface, case.system, case.gold, case.id, mention.text if mention else ""]
-    texts += [f"{c.name}{c.id}{sources.description(c.id)}" for c in shown]
-    return "".join(texts) + (against.system if against else "") + "…→–“”·"
+def fonts_for(text: str) -> tuple[list[str], str]:
+    """Families that together show the text, the first one first, and the characters none has."""
+    missing = {c for c in text if not c.isspace() and c.isprintable()}
+    families: list[str] = []
+    entries = font_manager.fontManager.ttflist
+    for entry in sorted(entries, key=lambda e: (e.name != FONT, e.weight != 400, e.style)):
+        if not missing:
+            break
+        if entry.name in families or entry.name.startswith(PLACEHOLDERS):
+            continue
+        try:
+            has = font_manager.get_font(entry.fname).get_charmap()
+        except (OSError, RuntimeError):  # a font that lies about itself is no font
+            continue
+        found = {c for c in missing if ord(c) in has}
+        if found or not families:
+            families.append(entry.name)
+            missing -= found
+    return families, "".join(sorted(missing))
 
 
-def _heading(page: Page, case: Case, against: Case | None) -> None:
-    first = case.candidates[0] if case.candidates else None
-    right = first is not None and first.gold
-    verdict = "right" if right else "wrong"
-    inner = page.width - 2 * MARGIN
-    title = f"“{case.surface}”"
-    page.text(MARGIN, 0.28, title, 15, weight="bold", width=inner * 0.5)
-    at = MARGIN + min(page.measure(title, 15, "bold"), inner * 0.5) + 0.18
-    page.text(at, 0.325, verdict, 11, weight="bold", color=GOLD if right else MISS)
-    at += page.measure(verdict, 11, "bold") + 0.18
-    page.text(at, 0.325, f"gold: {case.gold}", 11, width=page.width - MARGIN - at)
-    system = f"{case.split} {case.id} · {case.system}" + (
-        f" · against {against.system}" if against else ""
+class _quiet(warnings.catch_warnings):
+    """Without matplotlib's line for every character that no font has: `draw` returns them."""
+
+    def __enter__(self) -> Any:
+        out = super().__enter__()
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+        return out
+
+
+def wrapped(text: Text, width: float, size: float, most: int) -> list[Text]:
+    """At most so many lines of the text, as fit in `width` inches at this font size."""
+    columns = int(width * 72 / (size * 0.58))  # of a letter's mean width; wide scripts take two
+    lines = list(text.wrap(Console(width=columns), columns, overflow="fold"))
+    if len(lines) > most:
+        lines = [*lines[: most - 1], Text.assemble(lines[most - 1], " …")]
+    return lines
+
+
+def _lines(text: str, width: float, size: float, most: int) -> list[str]:
+    return [line.plain for line in wrapped(Text(text), width, size, most)]
+
+
+def _mention_lines(case: Case, sources: Sources) -> list[Text]:
+    before, span, after = (
+        re.sub(r"\s+", " ", part) for part in sources.parts(case.id, case.surface)
     )
-    page.text(MARGIN, 0.59, system, 8, color=GREY, width=inner)
+    return wrapped(Text.assemble(before, (span, "bold"), after), MENTION, 10, 16)
 
 
-def _mention(page: Page, case: Case, mention: Mention | None, sources: Sources) -> float:
-    """The left column; returns where it ends."""
-    span = {"background": MARK, "weight": "bold"}
-    pieces: list[Piece] = [(case.surface, span)]
-    if mention is not None and mention.start is not None and mention.end is not None:
-        pieces = [
-            (_plain(mention.text[: mention.start]), {}),
-            (
-                _plain(mention.text[mention.start : mention.end]),
-                {"background": MARK, "weight": "bold"},
-            ),
-            (_plain(mention.text[mention.end :]), {}),
-        ]
-    elif mention is not None:
-        pieces = [(_plain(mention.text), {})]
-    low = page.flow(MARGIN, TOP, LEFT, pieces, 10, 16)
-    if sources.missing:
-        return page.flow(MARGIN, low + 0.1, LEFT, [(sources.missing, {"color": GREY})], 8, 6)
-    picture, why = sources.picture(mention)
-    if picture is None:
-        page.box(MARGIN, low + 0.15, LEFT, 0.8, color=PALE)
-        page.text(MARGIN + LEFT / 2, low + 0.48, why, 8, color=GREY, align="center")
-        return low + 0.95
-    return low + 0.15 + page.image(picture, MARGIN, low + 0.15, LEFT, 3.6, middle=False)
+def _boxed(x: float, y: float, lines: Sequence[Sequence[TextArea]], to: Any) -> AnchoredOffsetbox:
+    """Lines of pieces of text, their top left at (x, y) of what `to` measures."""
+    rows: list[Any] = [
+        HPacker(pad=0, sep=0, children=list(line), align="baseline") for line in lines
+    ]
+    return AnchoredOffsetbox("upper left", child=VPacker(pad=0, sep=3, children=rows), pad=0,
+                             borderpad=0, frameon=False, bbox_to_anchor=(x, y),
+                             bbox_transform=to)  # fmt: skip
 
 
-def _plain(text: str) -> str:
-    """Every run of white space as one space."""
-    return re.sub(r"\s+", " ", text)
+def _piece(text: str, size: float, **style: Any) -> TextArea:
+    return TextArea(text, textprops={"size": size, **style})
 
 
-def _candidates(page: Page, case: Case, shown: tuple[Candidate, ...], sources: Sources,
-                against: Case | None, strips: list[Case], limit: float) -> float:  # fmt: skip
-    """The rows; returns where they end."""
-    left = MARGIN + LEFT + GAP
-    text = left + 0.4 + THUMB + 0.2
-    score = text + TEXT + 0.7
-    starts, at = [], score
-    for strip in strips:
-        at += STRIP_GAP + LABEL
-        starts.append(at)
-        at += _strip_width(strip)
-        if len(strips) > 1:
-            page.text(starts[-1], TOP - 0.16, "this run" if strip is case else "against", 7.5,
-                      color=GREY, weight="bold")  # fmt: skip
-    for i, c in enumerate(shown):
-        top = TOP + i * ROW + (0.18 if strips else 0)
-        if i and c.rank > shown[i - 1].rank + 1:
-            page.text(left, top - 0.17, "⋯", 9, color=GREY)
-        if c.gold:
-            page.box(left - 0.12, top, 0.05, THUMB, color=GOLD)
-        colour = GOLD if c.gold else MISS if c.rank == 1 and case.gold_id else INK
-        page.text(left + 0.3, top, str(c.rank), 13, weight="bold", color=colour, align="right")
-        _thumb(page, left + 0.4, top, c, sources)
-        bold = {"weight": "bold", "color": GOLD if c.gold else INK}
-        low = page.flow(text, top, TEXT, [(c.name, bold)], 10, 2)
-        page.text(text, low, c.id + (" · gold" if c.gold else ""), 7.5, color=GREY, width=TEXT)
-        lines = 4 if low - top < NAME else 3
-        page.flow(text, low + 0.16, TEXT, [(sources.description(c.id), {})], 8, lines)
-        page.text(score, top, f"{c.score:.3f}", 10, weight="bold", align="right")
-        other = against.find(c.id) if against else None
-        if against:
-            beside = f"{other.score:.3f}" if other else "–"
-            place = f"rank {other.rank}" if other else "not ranked"
-            page.text(score, top + 0.24, "against", 7, color=GREY, align="right")
-            page.text(score, top + 0.38, beside, 8.5, color=GREY, align="right")
-            page.text(score, top + 0.55, place, 7, color=GREY, align="right")
-        for strip, x in zip(strips, starts, strict=True):
-            own = c if strip is case else other
-            if own is not None and own.edges is not None:
-                _strip(page, x, top, own.edges, limit, heads=i == 0)
-    return TOP + len(shown) * ROW + (0.18 if strips else 0)
+def _heading(figure: Figure, case: Case, against: Case | None) -> None:
+    width, height = figure.get_size_inches()
+    right = bool(case.candidates) and case.candidates[0].gold
+    verdict, colour = ("right", GOLD) if right else ("wrong", MISS)
+    surface = _lines(f"“{case.surface}”", width / 2, 15, 1)[0]
+    about = f"{case.split} {case.id} · {case.system}"
+    about += f" · against {against.system}" if against else ""
+    lines = [
+        [
+            _piece(surface, 15, weight="bold"),
+            _piece(f"   {verdict}   ", 11, weight="bold", color=colour),
+            _piece(f"gold: {case.gold}", 11),
+        ],
+        [_piece(_lines(about, width - 2 * MARGIN, 8, 1)[0], 8, color=GREY)],
+    ]
+    place = MARGIN / width, 1 - 0.28 / height
+    figure.add_artist(_boxed(*place, lines, figure.transFigure))
 
 
-def _thumb(page: Page, x: float, y: float, c: Candidate, sources: Sources) -> None:
-    entity: Entity | None = sources.entities.get(c.id)
-    picture, why = sources.picture(entity)
+def _mention(figure: Figure, lines: list[Text], case: Case, sources: Sources) -> None:
+    """The text with its span marked, and the picture below it."""
+    width, height = figure.get_size_inches()
+    low = height - TOP - len(lines) * LINE - 0.1
+    marked = {"weight": "bold", "bbox": {"color": MARK, "pad": 1, "linewidth": 0}}
+    pieces = []
+    for line in lines:
+        ends = {i for span in line.spans for i in (span.start, span.end)} - {0, len(line)}
+        parts = [part for part in line.divide(sorted(ends)) if part.plain]
+        pieces.append([_piece(p.plain, 10, **(marked if p.spans else {})) for p in parts])
+    place = MARGIN / width, 1 - TOP / height
+    figure.add_artist(_boxed(*place, pieces, figure.transFigure))
+    picture, why = sources.picture(sources.mentions.get(case.id))
+    at = (MARGIN / width, (low - PICTURE) / height, MENTION / width, PICTURE / height)
+    _picture(figure.add_axes(at), picture, sources.missing or why, MENTION, "NW")
+
+
+def _picture(axes: Axes, picture: Picture, why: str, width: float, anchor: Any = "C") -> None:
+    """A picture, or why there is none."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
     if picture is not None:
-        page.image(picture, x, y, THUMB, THUMB)
+        small = picture.copy()
+        small.thumbnail((int(width * DPI), int(width * DPI)))
+        axes.imshow(small)
+        axes.set_anchor(anchor)
         return
-    if entity is None and not c.has_image:
-        why = "no picture"
-    page.box(x, y, THUMB, THUMB, color=PALE)
-    page.flow(x + 0.1, y + 0.35, THUMB - 0.2, [(why, {"color": GREY})], 7, 3)
+    axes.set_facecolor(PALE)
+    told = "\n".join(_lines(why, width - 0.3, 7, 6))
+    axes.text(0.5, 0.5, told, size=7, color=GREY, ha="center", va="center",
+              transform=axes.transAxes)  # fmt: skip
 
 
-def _strip(page: Page, x: float, y: float, edges: np.ndarray, limit: float, heads: bool) -> None:
+def _candidate(cells: list[Axes], case: Case, c: Candidate, sources: Sources) -> None:
+    """Its picture, rank, name, id and description."""
+    thumb, axes = cells[:2]
+    if c.gold:
+        thumb.set_ylabel("gold", color=GOLD, weight="bold", size=9)
+    entity = sources.entities.get(c.id)
+    picture, why = sources.picture(entity)
+    why = "no picture" if entity is None and not c.has_image else why
+    _picture(thumb, picture, why, THUMB)
+    axes.set_axis_off()
+    colour = GOLD if c.gold else MISS if c.rank == 1 and case.gold_id else INK
+    axes.text(0, 1, str(c.rank), size=13, weight="bold", color=colour, va="top",
+              transform=axes.transAxes)  # fmt: skip
+    bold = {"weight": "bold", "color": GOLD if c.gold else INK}
+    room = ABOUT - 0.4
+    lines = [[_piece(line, 10, **bold)] for line in _lines(c.name, room, 10, 2)]
+    lines += [[_piece(_lines(c.id + " · gold" * c.gold, room, 7.5, 1)[0], 7.5, color=GREY)]]
+    about = _lines(sources.description(c.id), room, 8, 6 - len(lines))
+    lines += [[_piece(line, 8)] for line in about]
+    axes.add_artist(_boxed(0.13, 1, lines, axes.transAxes))
+
+
+def _scores(axes: Axes, c: Candidate, other: Candidate | None, against: bool) -> None:
+    axes.set_axis_off()
+    at: dict[str, Any] = {"ha": "right", "va": "top", "transform": axes.transAxes}
+    axes.text(1, 1, f"{c.score:.3f}", size=10, weight="bold", **at)
+    if against:
+        told = f"{other.score:.3f}\nrank {other.rank}" if other else "–\nnot ranked"
+        axes.text(1, 0.75, f"against\n{told}", size=7.5, color=GREY, **at)
+
+
+def _strip(axes: Axes, edges: np.ndarray | None, limit: float, heads: bool, heading: str) -> None:
     """Relations as rows, before and after every layer as columns."""
+    axes.spines[:].set_visible(False)
+    axes.set(xticks=[], yticks=[])
+    if edges is None:
+        return
     steps = len(edges)
-    wide = min(CELL, MOST / steps)
-    for j in range(steps):
-        if heads:
-            name = "before" if j == 0 else f"{j}"
-            if j == 1 and wide >= NUMBERED:
-                name = "layer 1"
-            page.text(x + (j + 0.5) * wide, y - 0.15, name, 6.5, color=GREY, align="center")
-    for i, relation in enumerate(RELATIONS):
-        top = y + i * CELL_HEIGHT
-        page.text(x - 0.06, top + 0.045, relation, 7.5, color=GREY, align="right")
-        for j, weight in enumerate(edges[:, i].tolist()):
-            at = x + j * wide
-            if np.isnan(weight):
-                page.box(at, top, wide - 0.015, CELL_HEIGHT - 0.015, color=PALE)
-                if wide >= NUMBERED:
-                    page.text(at + wide / 2, top + 0.04, "–", 7, color=GREY, align="center")
-                continue
-            colour, ink = shade(weight, limit)
-            page.box(at, top, wide - 0.015, CELL_HEIGHT - 0.015, color=colour)
-            if wide >= NUMBERED:
-                page.text(
-                    at + wide / 2, top + 0.04, two_decimals(weight), 7, color=ink, align="center"
-                )
-
-
-def shade(weight: float, limit: float, colours: Colormap = WEIGHTS) -> tuple[str, str]:
-    """Colours of a weight between -limit and limit, and of a number written on it."""
-    r, g, b, _ = colours(0.5 + 0.5 * float(np.clip(weight / limit, -1, 1)))
-    dark = 0.3 * r + 0.59 * g + 0.11 * b < 0.55
-    return f"#{int(255 * r):02x}{int(255 * g):02x}{int(255 * b):02x}", "#ffffff" if dark else INK
-
-
-def _legend(page: Page, y: float, limit: float, left: float) -> float:
-    steps, wide = 60, 1.6
-    page.text(left, y, "edge weight", 7.5, color=GREY)
-    x = left + page.measure("edge weight", 7.5) + 0.15
-    page.text(x + 0.27, y, f"{-limit:.1f}", 7.5, color=GREY, align="right")
-    for i in range(steps):
-        colour, _ = shade(limit * (2 * i / (steps - 1) - 1), limit)
-        page.box(x + 0.33 + i * wide / steps, y, wide / steps + 0.01, 0.13, color=colour)
-    page.text(x + wide + 0.4, y, f"{limit:.1f}", 7.5, color=GREY)
-    note = "before: from the frozen features, what static edges keep"
-    page.text(x + wide + 0.85, y, note, 7.5, color=GREY, width=page.width - x - wide - 1.2)
-    return y + 0.2
-
-
-def _strip_width(case: Case) -> float:
-    return min(CELL * (case.layers + 1), MOST)
+    shades = Normalize(-limit, limit)
+    axes.pcolormesh(np.ma.masked_invalid(edges.T), cmap=WEIGHTS, norm=shades, edgecolors="white")
+    axes.invert_yaxis()
+    axes.set_yticks(np.arange(len(RELATIONS)) + 0.5, RELATIONS)
+    axes.tick_params(length=0, labelsize=7, labelcolor=GREY)
+    numbered = min(CELL, LONGEST / steps) >= NUMBERED
+    if heads:
+        axes.xaxis.tick_top()
+        names = ["before", "layer 1" if numbered else "1", *map(str, range(2, steps))]
+        axes.set_xticks(np.arange(steps) + 0.5, names[:steps])
+        axes.set_title(heading, size=7.5, color=GREY, weight="bold", loc="left")
+    for (layer, i), weight in np.ndenumerate(edges if numbered else edges[:0]):
+        dark = abs(weight) > 0.6 * limit
+        number = "–" if np.isnan(weight) else two_decimals(weight)
+        axes.text(layer + 0.5, i + 0.5, number, size=7, color="white" if dark else INK,
+                  ha="center", va="center")  # fmt: skip
 
 
 def _largest(case: Case, against: Case | None, shown: tuple[Candidate, ...]) -> float:
     """The largest weight shown, at least 1: where the colours end."""
     others = [against.find(c.id) for c in shown] if against else []
     found = [c.edges for c in (*shown, *others) if c is not None and c.edges is not None]
-    sizes = [np.nanmax(np.abs(e)) for e in found if not np.isnan(e).all()]
-    return float(max([1.0, *sizes]))
+    return max([1.0, *(float(np.nanmax(np.abs(e))) for e in found if not np.isnan(e).all())])

@@ -3,20 +3,18 @@
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from data_pipeline.schema import RELATIONS, Mention
-from drin_jax.evaluation.evaluate import SplitView
+from data_pipeline.schema import RELATIONS
 from drin_jax.explain import cases, sources
-from drin_jax.explain.cases import Candidate, Case, two_decimals
-from drin_jax.explain.choice import Outcome
-from drin_jax.workdir import FinishedRun
+from drin_jax.explain.cases import Candidate, Case, Outcome, Ranker, two_decimals
 
 SIDES = {"t": "text", "v": "picture"}
 AROUND = 120  # characters shown on either side of a mention
 ROUNDING = 1e-6  # of a score
 
 
-def examples(run: FinishedRun, view: SplitView, scores: np.ndarray) -> dict[str, Any]:
+def examples(config: ConfigDict, ranker: Ranker, found: Outcome) -> dict[str, Any]:
     """`told`, a line on which mentions these are, and `mentions`, each as name -> text.
 
     One that is right against its text alone, one that is wrong, one that is right as its text
@@ -24,21 +22,23 @@ def examples(run: FinishedRun, view: SplitView, scores: np.ndarray) -> dict[str,
     not lost for its examples.
 
     Args:
-        scores: the run's, [n, r], for the view's mentions.
+        config: the run's.
+        ranker: the run's best parameters.
+        found: its ranking of a whole split.
     """
     try:
-        chosen = _choose(Outcome.of(view, scores), np.random.default_rng(int(run.config.seed)))
-        rows = list(chosen)
-        graphs = run.graphs(view.split, np.array(rows * 2))
+        chosen = _choose(found, np.random.default_rng(int(config.seed)))
+        rows, split = list(chosen), found.view.split
+        graphs = ranker.graphs(split, rows * 2)
         seen = np.arange(len(rows) * 2) < len(rows)  # the second half has its pictures hidden
         graphs = graphs.replace(  # type: ignore[attr-defined]
             mention_has_image=graphs.mention_has_image & seen,
             entity_has_image=graphs.entity_has_image & seen[:, None],
         )
-        found = cases.explain_rows(run, view.split, rows * 2, graphs)
-        raw = sources.read(run)
-        told = f"{len(rows)} mentions of {view.split}, drawn with seed {run.config.seed}"
-        pairs = zip(chosen.values(), found[: len(rows)], found[len(rows) :], strict=True)
+        told_cases = ranker.cases(split, rows * 2, graphs)
+        raw = sources.read(config)
+        told = f"{len(rows)} mentions of {split}, drawn with seed {config.seed}"
+        pairs = zip(chosen.values(), told_cases[: len(rows)], told_cases[len(rows) :], strict=True)
         return {
             "told": told + (f"; {raw.missing}" if raw.missing else ""),
             "mentions": [_told(kind, case, hidden, raw) for kind, case, hidden in pairs],
@@ -69,9 +69,12 @@ def _choose(found: Outcome, rng: np.random.Generator) -> dict[int, str]:
 
 def _told(kind: str, case: Case, hidden: Case, raw: sources.Sources) -> dict[str, str]:
     mention = raw.mentions.get(case.id)
+    before, span, after = raw.parts(case.id, case.surface)
+    before = f"…{before[-AROUND:]}" if span and len(before) > AROUND else before[: 2 * AROUND]
+    after = f"{after[:AROUND]}…" if span and len(after) > AROUND else after
     winner, *others = case.candidates
     told = {"mention": f"{case.id}: {kind}"}
-    told["text"] = marked(mention) if mention else f"[[{case.surface}]]"
+    told["text"] = f"{before}[[{span}]]{after}" if span else before + after
     if mention and mention.image:
         told["picture"] = str(mention.image)
     told["linked to"] = _named(winner, raw)
@@ -83,22 +86,10 @@ def _told(kind: str, case: Case, hidden: Case, raw: sources.Sources) -> dict[str
     return told
 
 
-def marked(mention: Mention) -> str:
-    """The mention in [[brackets]] with what stands around it."""
-    if mention.start is None or mention.end is None:
-        return f"{mention.text[: 2 * AROUND]} (mention {mention.name!r}, not found in the text)"
-    before, after = mention.text[: mention.start], mention.text[mention.end :]
-    before = f"…{before[-AROUND:]}" if len(before) > AROUND else before
-    after = f"{after[:AROUND]}…" if len(after) > AROUND else after
-    return f"{before}[[{mention.text[mention.start : mention.end]}]]{after}"
-
-
 def _named(candidate: Candidate, raw: sources.Sources) -> str:
     told = f"{candidate.name} ({candidate.id}), score {candidate.score:.3f}"
     told += ", right" if candidate.gold else ", wrong" if candidate.rank == 1 else ""
-    description = raw.description(candidate.id)
-    if len(description) > AROUND:
-        description = description[: AROUND - 1].rstrip() + "…"
+    description = raw.description(candidate.id, AROUND)
     return f"{told}: {description}" if description else told
 
 

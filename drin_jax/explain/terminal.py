@@ -11,9 +11,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from data_pipeline.schema import RELATIONS, Mention
-from drin_jax.explain.cases import MOVED, Candidate, Case, two_decimals
-from drin_jax.explain.choice import Outcome, mention_ids
+from data_pipeline.schema import RELATIONS
+from drin_jax.explain.cases import MOVED, Candidate, Case, Outcome, two_decimals
+from drin_jax.explain.choice import mention_ids
 from drin_jax.explain.errors import Wrong
 from drin_jax.explain.sources import Sources
 from drin_jax.workdir import FinishedRun
@@ -31,7 +31,9 @@ def console() -> Console:
 def show_case(out: Console, case: Case, sources: Sources, n: int, against: Case | None) -> None:
     """The mention, its n best candidates and the gold, and their edges before -> after."""
     mention = sources.mentions.get(case.id)
-    text = marked(mention, out.is_terminal) if mention else Text(case.surface)
+    before, span, after = sources.parts(case.id, case.surface)
+    bare = out.is_terminal or not mention or not span
+    text = Text.assemble(before, (span, "bold reverse") if bare else f"[[{span}]]", after)
     out.print(Panel(text, title=Text(f"{case.split} {case.id}"), title_align="left"))
     out.print(Text(f"gold: {case.gold}"))
     if sources.missing:
@@ -53,15 +55,6 @@ def show_case(out: Console, case: Case, sources: Sources, n: int, against: Case 
         )
     else:
         out.print(Text(f"{case.system} has no edges: ranking only"))
-
-
-def marked(mention: Mention, colours: bool) -> Text:
-    """The mention's text, its span reversed, or in [[brackets]] where there are no colours."""
-    if mention.start is None or mention.end is None:
-        return Text(f"{mention.text}  (mention {mention.name!r}, not found in the text)")
-    before, span = mention.text[: mention.start], mention.text[mention.start : mention.end]
-    after = mention.text[mention.end :]
-    return Text.assemble(before, (span, "bold reverse") if colours else f"[[{span}]]", after)
 
 
 def arrows(weights: np.ndarray) -> Text:
@@ -86,12 +79,9 @@ def _ranking(shown: Sequence[Candidate], sources: Sources, against: Case | None)
     for c in shown:
         entity = sources.entities.get(c.id)
         picture = entity.image.rsplit("/", 1)[-1] if entity and entity.image else ""
-        description = sources.description(c.id)
-        if len(description) > DESCRIPTION:
-            description = description[: DESCRIPTION - 1].rstrip() + "…"
         there = "yes" if c.has_image else "no"
         cells = [str(c.rank), f"{c.score:.4f}", "gold" if c.gold else "", c.name, c.id]
-        cells += [picture or there, description]
+        cells += [picture or there, sources.description(c.id, DESCRIPTION)]
         if against:
             other = against.find(c.id)
             cells += [str(other.rank), f"{other.score:.4f}"] if other else [NO_EDGE, NO_EDGE]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from drin_jax.experiments import suite_plots, suite_report, suite_tables
-from drin_jax.experiments.measures import LEAK, Spread
-from drin_jax.experiments.results import Results, Row
+from drin_jax.experiments.results import Results, Row, Spread
+from drin_jax.experiments.suite_tables import LEAK
 from drin_jax.experiments.table_forms import Cell, Table, to_markdown
 from tests.support.suite_results import KINDS, results
 
@@ -218,7 +218,7 @@ def bare(row: Row, seeds: int) -> Row:
 def test_nothing_breaks_over_one_seed_a_failed_row_and_no_kinds(suite: str, tmp_path: Path) -> None:
     found = results(suite, seeds=1)
     rows = [bare(row, min(i, 1)) for i, row in enumerate(found.rows)]
-    empty = {"comparisons": [], "audit": [], "environment": {}, "baselines": {}, "command": ""}
+    empty = {"comparisons": [], "audit": [], "environment": {}, "untrained": {}, "command": ""}
     html, markdown = suite_report.write(dataclasses.replace(found, rows=rows, **empty), tmp_path)
     text = html.read_text()
     assert "n/a" in text

@@ -87,7 +87,7 @@ def test_every_row_is_there_with_its_runs_or_its_reason(trial: Path) -> None:
     assert found.rows[4].why_not == "not run: for a reason"
     assert (found.against, found.split, found.ks) == ("drin", "test", [1, 3])
     assert found.counts["test"]["mentions"] == 30
-    assert "name matching" in found.baselines["test"]["all"]["end_to_end"]
+    assert "name matching" in found.untrained["test"]["all"]["end_to_end"]
     assert {"retrieval/test", "raw files"} <= {finding["finding"] for finding in found.audit}
     assert {"jax", "python", "device", "cores"} <= set(found.environment)
     assert {(c.row, c.against) for c in found.comparisons} == {("bert", "drin")}
@@ -114,7 +114,8 @@ def test_a_run_holds_scores_that_give_its_metrics(trial: Path, store: Path) -> N
         assert one.data["gold_in_graph"] is False
         assert one.metrics("test", "no such subset") is None
     assert not np.array_equal(first.scores("test"), second.scores("test"))
-    assert row.values("mrr") == [(one.metrics("test") or {})["mrr"] for one in row.runs]
+    scores = [(one.metrics("test") or {})["mrr"] for one in row.runs]
+    assert row.spread("mrr", "test") == results.Spread.of(scores)
 
 
 def test_the_edges_before_the_first_layer_are_the_stores(trial: Path, store: Path) -> None:

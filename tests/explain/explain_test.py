@@ -92,7 +92,7 @@ def test_edges_and_scores_are_those_of_the_models_own_pass(drin: FinishedRun) ->
     table, ids = store.array("test_candidates"), store.strings("entity_id")
     absent = 0
     for row in rows[::3].tolist():
-        case = cases.explain(drin, "test", row)
+        case = choice.ranker(drin).case("test", row)
         slots = {ids[int(e)]: i for i, e in enumerate(table[row]) if e != schema.PADDING}
         assert {c.id for c in case.candidates} == set(slots)
         assert [c.rank for c in case.candidates] == list(range(1, len(slots) + 1))
@@ -125,10 +125,10 @@ def shown(case: cases.Case, found: Sources, capsys: pytest.CaptureFixture, n: in
 def test_the_terminal_shows_span_gold_and_arrows(
     drin: FinishedRun, bert: FinishedRun, capsys: pytest.CaptureFixture
 ) -> None:
-    found = sources.read(drin)
+    found = sources.read(drin.config)
     row = int(np.flatnonzero(np.asarray(drin.store.array("test_gold")) >= 0)[0])
-    case = cases.explain(drin, "test", row)
-    against = cases.same_mention(bert, drin, case)
+    case = choice.ranker(drin).case("test", row)
+    against = choice.same_mention(bert, drin, case)
     out = shown(case, found, capsys, against=against)
     assert f"see [[mention {case.id[1:]}]] and $5" in out
     assert case.gold in out
@@ -152,7 +152,7 @@ def test_static_edges_stay_as_they_were(drin: FinishedRun, capsys: pytest.Captur
     config.graph.edges = "static"
     setup = set_up(config, drin.store)
     static = dataclasses.replace(drin, config=config, setup=setup, params=setup.params)
-    case, moving = cases.explain(static, "test", 0), cases.explain(drin, "test", 0)
+    case, moving = choice.ranker(static).case("test", 0), choice.ranker(drin).case("test", 0)
     for c in case.candidates:
         assert c.edges is not None
         np.testing.assert_array_equal(c.edges, np.broadcast_to(c.edges[0], c.edges.shape))
@@ -161,14 +161,14 @@ def test_static_edges_stay_as_they_were(drin: FinishedRun, capsys: pytest.Captur
         assert other.edges is not None
         np.testing.assert_array_equal(c.edges[0], other.edges[0])
         assert not np.array_equal(c.edges[1], other.edges[1], equal_nan=True)
-    both = cases.same_mention(static, drin, moving)
-    out = shown(moving, sources.read(drin), capsys, n=9, against=both)
+    both = choice.same_mention(static, drin, moving)
+    out = shown(moving, sources.read(drin.config), capsys, n=9, against=both)
     assert f"against, rank {both.candidates[0].rank}" in out
 
 
 def test_the_picture_shows_what_there_is(drin: FinishedRun, tmp_path: Path) -> None:
-    case, path = cases.explain(drin, "test", 0), tmp_path / "new" / "case.png"
-    assert figure.draw(path, case, sources.read(drin), 2, None) == ""
+    case, path = choice.ranker(drin).case("test", 0), tmp_path / "new" / "case.png"
+    assert figure.draw(path, case, sources.read(drin.config), 2, None) == ""
     with Image.open(path) as file:
         pixels = np.asarray(file.convert("RGB"))
     height, width, _ = pixels.shape
@@ -194,13 +194,13 @@ def test_a_run_ends_with_three_mentions_that_it_linked(
     for one in (drin, bert):
         told = one.report["examples"]
         assert told["told"] == "3 mentions of test, drawn with seed 0"
-        view = choice.SplitView.of(one.store, "test", one.setup.spec.r)
-        assert linked.examples(one, view, one.scores("test")) == told
+        found = choice.outcome(one, "test")
+        assert linked.examples(one.config, choice.ranker(one), found) == told
         ids = choice.mention_ids(one, "test")
         assert len({mention["mention"] for mention in told["mentions"]}) == 3
         for mention in told["mentions"]:
             name, kind = mention["mention"].split(": ")
-            case = cases.explain(one, "test", ids.index(name))
+            case = choice.ranker(one).case("test", ids.index(name))
             winner, runner_up = case.candidates[:2]
             verdict = "right" if winner.gold else "wrong"
             assert kind.startswith(verdict)
@@ -215,7 +215,7 @@ def test_a_run_ends_with_three_mentions_that_it_linked(
 
 
 def test_what_decided_is_told_by_hand(drin: FinishedRun) -> None:
-    case = cases.explain(drin, "test", 0)
+    case = choice.ranker(drin).case("test", 0)
     first, second = case.candidates[:2]
     nan = np.nan
     edges = [np.array([[0, 0, 0, 0], row, [9, 9, 9, 9]]) for row in ([1, nan, 2, 1], [1, 1, 0, 1])]
@@ -237,14 +237,13 @@ def test_what_decided_is_told_by_hand(drin: FinishedRun) -> None:
 
 
 def test_examples_never_lose_a_finished_run(drin: FinishedRun, folder: Path) -> None:
-    view = choice.SplitView.of(drin.store, "test", drin.setup.spec.r)
-    scores = drin.scores("test")
-    told = linked.examples(dataclasses.replace(drin, params=None), view, scores)
+    found, ranker = choice.outcome(drin, "test"), choice.ranker(drin)
+    told = linked.examples(drin.config, dataclasses.replace(ranker, params=None), found)
     assert told["told"].startswith("no mention is shown: ")
     assert told["mentions"] == []
     config = drin.config.copy_and_resolve_references()
     config.data.root = ""
-    told = linked.examples(dataclasses.replace(drin, config=config), view, scores)
+    told = linked.examples(config, ranker, found)
     assert "texts and pictures are not at hand: data.root is empty" in told["told"]
     assert told["mentions"][0]["text"].startswith("[[")
 
@@ -255,12 +254,12 @@ def test_without_raw_files_names_stay(
     raw, away = folder / "raw", folder / "away"
     raw.rename(away)
     try:
-        found = sources.read(open_run(drin.workdir))
+        found = sources.read(open_run(drin.workdir).config)
         assert not raw.exists()
     finally:
         away.rename(raw)
     assert found.missing == f"texts and pictures are not at hand: data.root = {raw} is gone"
-    case = cases.explain(drin, "test", 0)
+    case = choice.ranker(drin).case("test", 0)
     out = shown(case, found, capsys)
     assert found.missing in out
     assert case.candidates[0].name in out
@@ -273,7 +272,7 @@ def test_a_mention_is_chosen_by_id_or_drawn(drin: FinishedRun) -> None:
     found = choice.outcome(drin, "test")
     chosen = [np.flatnonzero(found.wrong)[0], np.flatnonzero(~found.wrong)[0], len(ids) - 1]
     for row in map(int, chosen):
-        candidates = cases.explain(drin, "test", row).candidates
+        candidates = choice.ranker(drin).case("test", row).candidates
         assert found.wrong[row] == (not candidates[0].gold)
         gold = [c.rank for c in candidates if c.gold]
         assert found.ranks[row] == (gold[0] if gold else np.inf)
@@ -310,7 +309,7 @@ def test_every_kind_of_error_by_hand(
     scores[5, 1] = 0.49
     view = choice.SplitView.of(store, "test")
     ranks = np.array([np.inf, np.inf, 2, 3, 2, 2, 1, 2])
-    found = choice.Outcome(view, scores, ranks, np.zeros(8, int))
+    found = cases.Outcome(view, scores, ranks, np.zeros(8, int))
     described = {f"Q{i}": Entity(f"Q{i}", "name", "" if i == 3 else "text") for i in range(4)}
     wrong = errors.wrong_mentions(handmade, "test", found, Sources({}, described), 0.02)
     kinds = {w.id: w.kinds for w in wrong}
@@ -373,7 +372,7 @@ def test_a_run_that_cannot_be_opened_says_why(
     refused(moved, "made with other settings", UserError)
     other = dataclasses.replace(bert, store=fixtures.tiny_store(tmp_path / "tiny"))
     with pytest.raises(UserError, match="made from other data"):
-        cases.same_mention(other, drin, cases.explain(drin, "test", 0))
+        choice.same_mention(other, drin, choice.ranker(drin).case("test", 0))
 
 
 def test_errors_are_counted_shown_and_written(

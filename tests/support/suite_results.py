@@ -103,7 +103,7 @@ def results(name: str, seeds: int = 3, hostile: str = "", **changed: Any) -> Res
         "ks": list(KS),
         "protocol": Protocol("names (WRatio)", CANDIDATES, "never").label() + hostile,
         "counts": {split: v.counts() for split, v in VIEWS.items()},
-        "baselines": base,
+        "untrained": base,
         "comparisons": [
             *compare(right, against, split=suite.split),
             *compare(
