@@ -8,7 +8,7 @@ batch, process p of P gets the p-th of P equal consecutive parts.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -136,12 +136,15 @@ class TrainLoader:
         )
         if epochs < 1:
             raise UserError(f"train.epochs is {epochs}; it must be at least 1")
-        self._share = _Share(batch, process_index, process_count, "train.batch")
+        share = _Share(batch, process_index, process_count, "train.batch")
         self.order = order
         self.steps_per_epoch = order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
-        source = _Steps(tables, self._share, order, self.total_steps)
-        self._batches = _read_ahead(source, threads)
+
+        def part(step: int) -> HostArrays:
+            return tables.batch(share.of(order.rows(int(step))))
+
+        self._batches = _read_ahead(part, self.total_steps, threads)
 
     def __iter__(self) -> "TrainLoader":
         return self
@@ -186,24 +189,29 @@ class EvalLoader:
         process_count: int = 1,
         threads: int = THREADS,
     ):
-        tables = GraphTables(store, split, spec)
+        self._tables = GraphTables(store, split, spec)
         if batch < 1:
             raise UserError(f"eval.batch is {batch}; it must be at least 1")
-        share = _Share(batch, process_index, process_count, "eval.batch")
+        self._share = _Share(batch, process_index, process_count, "eval.batch")
         self._threads = threads
-        self._source = _InOrder(tables, share)
 
     def __len__(self) -> int:
         """Number of batches."""
-        return len(self._source)
+        return -(-self._tables.mentions // self._share.batch)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, HostArrays]]:
         """Yields (rows of the split [b] int64, -1 at padding; batch as in `batch_shapes`)."""
-        batches = _read_ahead(self._source, self._threads)
+        batches = _read_ahead(self._part, len(self), self._threads)
         try:
             yield from batches
         finally:
             batches.close()
+
+    def _part(self, index: int) -> tuple[np.ndarray, HostArrays]:
+        begin = int(index) * self._share.batch
+        end = min(begin + self._share.batch, self._tables.mentions)
+        rows = self._share.of(np.arange(begin, end))
+        return rows, self._tables.batch(rows)
 
 
 class _Share:
@@ -227,37 +235,9 @@ class _Share:
         return padded[self._part]
 
 
-class _Steps:
-    """Random access for grain: item i is this process's part of step i's batch."""
-
-    def __init__(self, tables: GraphTables, share: _Share, order: TrainOrder, steps: int):
-        self._tables, self._share, self.order, self._count = tables, share, order, steps
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, step: int) -> HostArrays:
-        return self._tables.batch(self._share.of(self.order.rows(int(step))))
-
-
-class _InOrder:
-    """Random access for grain: item i is this process's part of the i-th batch in file order."""
-
-    def __init__(self, tables: GraphTables, share: _Share):
-        self._tables, self._share = tables, share
-
-    def __len__(self) -> int:
-        return -(-self._tables.mentions // self._share.batch)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, HostArrays]:
-        begin = int(index) * self._share.batch
-        rows = self._share.of(
-            np.arange(begin, min(begin + self._share.batch, self._tables.mentions))
-        )
-        return rows, self._tables.batch(rows)
-
-
-def _read_ahead(source: Any, threads: int) -> grain.DatasetIterator:
-    ahead = threads + 1 if threads else 0
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+def _read_ahead(part: Callable[[int], Any], count: int, threads: int) -> grain.DatasetIterator:
+    """`part` of 0 .. count - 1, in this order."""
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=threads + 1 if threads else 0
+    )
+    return iter(grain.MapDataset.range(count).map(part).to_iter_dataset(options))

@@ -110,10 +110,7 @@ STORE_JSON = "store.json"
 # and a row of zeros stands for what is missing.
 ENTITY_ARRAYS = {
     "entity_text": ("E t", "float32"),  # vertex feature [3]
-    "entity_text_edge": (
-        "E t",
-        "float32",
-    ),  # left side of R_tt [6]; the same file where it does not differ
+    "entity_text_edge": ("E t", "float32"),  # left side of R_tt [6]; not there: the vertices
     "entity_image": ("E v", "float32"),  # pooled vector [5]
     "entity_has_text": ("E", "bool"),
     "entity_has_image": ("E", "bool"),
@@ -139,10 +136,7 @@ SPLIT_ARRAYS = {
     "gold": ("N", "int32"),  # candidate slot, or NOT_RETRIEVED
     "gold_entity": ("N", "int32"),  # row of the entity table, NIL or OUTSIDE_KB
     "edges": ("N 4 r", "float32"),  # initial edges in the order of RELATIONS, 0 where undefined
-    "gold_edges": (
-        "N 4",
-        "float32",
-    ),  # the same for the gold entity: read under the leaking protocol only
+    "gold_edges": ("N 4", "float32"),  # to the gold: read under the leaking protocol only
     "groups": ("N", "uint32"),  # bit i set: the mention belongs to group i of store.json's "groups"
 }
 # What some systems need beside that (`NEEDS`): in a store only where it was asked for. T tokens of

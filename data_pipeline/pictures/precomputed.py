@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.files import write_whole
 from data_pipeline.schema import UserError
 from data_pipeline.store.split_arrays import unit
 
@@ -43,21 +42,13 @@ class Precomputed:
     text: list[str]
     clip_text: np.ndarray
 
-    @cached_property
-    def _path_row(self) -> dict[str, int]:
-        return {path: row for row, path in enumerate(self.path)}
-
-    @cached_property
-    def _text_row(self) -> dict[str, int]:
-        return {text: row for row, text in enumerate(self.text)}
-
     def image_rows(self, paths: Sequence[str | None]) -> np.ndarray:
         """Rows [n] int64 of these pictures, -1 for None and for one without features."""
-        return _rows(self._path_row, [None if p is None else os.path.normpath(p) for p in paths])
+        return _rows(self.path, [None if p is None else os.path.normpath(p) for p in paths])
 
     def text_rows(self, texts: Sequence[str | None]) -> np.ndarray:
         """Rows [n] int64 of these texts, -1 for None and for one without a vector."""
-        return _rows(self._text_row, texts)
+        return _rows(self.text, texts)
 
     @cached_property
     def unit_clip_image(self) -> np.ndarray:
@@ -121,17 +112,6 @@ def load(path: str | Path) -> Precomputed:
     return Precomputed(path=strings["path"], text=strings["text"], **numbers)
 
 
-def save(file: Path, *, paths: Sequence[str], texts: Sequence[str], **arrays: np.ndarray) -> None:
-    """Writes the form above, all rows sorted by their key; the file appears whole or not at all."""
-    strings = {"path": np.array(paths), "text": np.array(texts)}
-    order = {key: np.argsort(values) for key, values in strings.items()}
-    sorted_arrays = {
-        name: arrays[name][order["text" if name == "clip_text" else "path"]] for name in ARRAYS
-    }
-    content = {k: v[order[k]] for k, v in strings.items()} | sorted_arrays
-    write_whole(file, lambda out: np.savez(out, allow_pickle=False, **content))
-
-
 def _strings(array: np.ndarray, name: str, path: Path) -> list[str]:
     if array.ndim != 1 or array.dtype.kind != "U":
         raise UserError(f"{path}: array {name!r} must be one axis of str, not {_form(array)}")
@@ -154,5 +134,6 @@ def _form(array: np.ndarray) -> str:
     return f"{list(array.shape)} {array.dtype}"
 
 
-def _rows(table: dict[str, int], keys: Sequence[str | None]) -> np.ndarray:
-    return np.array([-1 if key is None else table.get(key, -1) for key in keys], np.int64)
+def _rows(table: Sequence[str], keys: Sequence[str | None]) -> np.ndarray:
+    row_of = {key: row for row, key in enumerate(table)}
+    return np.array([-1 if key is None else row_of.get(key, -1) for key in keys], np.int64)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.readers import files
-from data_pipeline.readers.mentions import locate, rows, sample_id
+from data_pipeline.readers.mentions import located, rows, sample_id
 from data_pipeline.readers.wikipedia import MENTION_PICTURES, title
 from data_pipeline.schema import Corpus, Entity, Mention, UserError
 
@@ -41,15 +41,12 @@ def read(root: Path, name: str) -> Corpus:
             key = files.text(row["key"], '"key"', where, empty=False)
             text = files.text(row["sentence"], '"sentence"', where)
             surface = files.text(row["mention"], '"mention"', where, empty=False)
-            start, end = locate(text, surface)
             gold = title(files.text(row["gold"] or "", '"gold"', where)) or None
             picture = files.text(row["mention_image"] or "", '"mention_image"', where)
-            mention = Mention(
+            mention = located(
+                text,
+                surface,
                 id=f"{split}-{key}",
-                text=text,
-                name=surface,
-                start=start,
-                end=end,
                 split=split,
                 sample=sample_id(text, picture),
                 gold=gold,

@@ -26,8 +26,7 @@ def load_json(path: Path, sources: dict[str, str]) -> Any:
         MissingFile: there is no such file.
         UserError: not UTF-8, not JSON, or a key twice in one object (JSON would keep the last).
     """
-    raw = _open_or_refuse(path)
-    sources[path.name] = hashlib.sha256(raw).hexdigest()
+    raw = _content(path, sources)
     try:
         return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
     except UnicodeDecodeError as error:
@@ -47,7 +46,7 @@ def load_json_object(path: Path, sources: dict[str, str]) -> dict[str, Any]:
 def json_lines(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields ("FILE:LINE", object) of each line that is not blank, one line in memory at a time.
 
-    The file's SHA-256 is added to `sources` after the last line.
+    The file's SHA-256 is added to `sources` after the last line. A long file shows its progress.
 
     Raises:
         MissingFile: there is no such file.
@@ -55,26 +54,23 @@ def json_lines(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, dict[
     """
     if not path.is_file():
         raise MissingFile(f"{path} is missing")
-    digest, empty = hashlib.sha256(), True
-    with path.open("rb") as lines:
-        for number, raw in enumerate(lines, 1):
-            digest.update(raw)
-            if not raw.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError:
-                raise UserError(f"{where}: not UTF-8; save the file as UTF-8") from None
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{where}: not valid JSON: {_reason(error)}") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{where}: expected one JSON object a line, got {_kind(row)}")
-            empty = False
-            yield where, row
+    empty = True
+    for number, raw in enumerate(_lines(path, sources), 1):
+        if not raw.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError:
+            raise UserError(f"{where}: not UTF-8; save the file as UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: not valid JSON: {_reason(error)}") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: expected one JSON object a line, got {_kind(row)}")
+        empty = False
+        yield where, row
     if empty:
         raise UserError(f"{path} is empty; it must hold one JSON object a line")
-    sources[path.name] = digest.hexdigest()
 
 
 def columns(path: Path, sources: dict[str, str]) -> dict[str, list[str]]:
@@ -84,8 +80,7 @@ def columns(path: Path, sources: dict[str, str]) -> dict[str, list[str]]:
         MissingFile: there is no such file.
         UserError: not UTF-8, or a row of one column.
     """
-    raw = _open_or_refuse(path)
-    sources[path.name] = hashlib.sha256(raw).hexdigest()
+    raw = _content(path, sources)
     table: dict[str, list[str]] = {}
     for number, row in enumerate(raw.splitlines(), 1):
         try:
@@ -105,15 +100,9 @@ def separated(path: Path, sources: dict[str, str], separator: str) -> Iterator[t
     A line that is not UTF-8 or has no separator yields ("", ""). The file's SHA-256 is added to
     `sources` after the last line. Shows its progress on stderr where the file is long.
     """
-    size, digest = path.stat().st_size, hashlib.sha256()
-    bar = Progress(f"reading {path.name}", size, unit="B", loud=size > LONG_FILE)
-    with path.open("rb") as lines, bar:
-        for raw in lines:
-            digest.update(raw)
-            bar.advance(len(raw))
-            head, _, tail = raw.decode(errors="replace").rstrip("\r\n").partition(separator)
-            yield ("", "") if not tail or "\ufffd" in head else (head, tail)
-    sources[path.name] = digest.hexdigest()
+    for raw in _lines(path, sources):
+        head, _, tail = raw.decode(errors="replace").rstrip("\r\n").partition(separator)
+        yield ("", "") if not tail or "\ufffd" in head else (head, tail)
 
 
 def text(value: Any, what: str, where: str, *, empty: bool = True) -> str:
@@ -191,13 +180,26 @@ def present(paths: Iterable[str]) -> set[str]:
     return found
 
 
-def _open_or_refuse(path: Path) -> bytes:
+def _content(path: Path, sources: dict[str, str]) -> bytes:
     if not path.is_file():
         raise MissingFile(f"{path} is missing")
     try:
-        return path.read_bytes()
+        raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    sources[path.name] = hashlib.sha256(raw).hexdigest()
+    return raw
+
+
+def _lines(path: Path, sources: dict[str, str]) -> Iterator[bytes]:
+    size, digest = path.stat().st_size, hashlib.sha256()
+    bar = Progress(f"reading {path.name}", size, unit="B", loud=size > LONG_FILE)
+    with path.open("rb") as lines, bar:
+        for raw in lines:
+            digest.update(raw)
+            bar.advance(len(raw))
+            yield raw
+    sources[path.name] = digest.hexdigest()
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from data_pipeline.readers import files
 from data_pipeline.readers.entities import ATTRIBUTES, NAMES, by_number, described
-from data_pipeline.readers.mentions import locate, pairs, rows
+from data_pipeline.readers.mentions import located, pairs, rows
 from data_pipeline.schema import Corpus, Entity, Mention, UserError
 
 DATA_SETS = ("WikiDiverse", "WikiMEL", "RichpediaMEL")
@@ -60,13 +60,10 @@ def read(root: Path, name: str) -> Corpus:
             if gold is not None:
                 title = files.text(names[i], 'each of "entity"', where)
                 titles.setdefault(gold, Counter())[title] += 1
-            start, end = locate(text, surface)
-            mention = Mention(
+            mention = located(
+                text,
+                surface,
                 id=f"{row['id']}-{i}",
-                text=text,
-                name=surface,
-                start=start,
-                end=end,
                 split=split.get(row["id"], "train"),
                 sample=str(row["id"]),
                 gold=gold,

@@ -7,10 +7,9 @@ field "entities", which is the gold's name, is read by nobody.
 import hashlib
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote
 
 from data_pipeline.readers import files
-from data_pipeline.schema import UserError
+from data_pipeline.schema import Mention, UserError
 
 
 def locate(text: str, surface: str) -> tuple[int | None, int | None]:
@@ -19,13 +18,10 @@ def locate(text: str, surface: str) -> tuple[int | None, int | None]:
     return (None, None) if start < 0 else (start, start + len(surface))
 
 
-def locate_decoded(text: str, surface: str) -> tuple[str, int | None, int | None]:
-    """The surface form, percent-decoded where only that stands in the text, and its span."""
+def located(text: str, surface: str, **fields: Any) -> Mention:
+    """The mention at the first exact occurrence of `surface` in `text`, with these other fields."""
     start, end = locate(text, surface)
-    if start is None and "%" in surface:
-        surface = unquote(surface)
-        start, end = locate(text, surface)
-    return surface, start, end
+    return Mention(text=text, name=surface, start=start, end=end, **fields)
 
 
 def sample_id(text: str, picture: str | None) -> str:

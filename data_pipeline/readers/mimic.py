@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from data_pipeline.readers import files
 from data_pipeline.readers.entities import by_number, first_there
-from data_pipeline.readers.mentions import candidates, locate_decoded, pairs, rows, sample_id
+from data_pipeline.readers.mentions import candidates, located, pairs, rows, sample_id
 from data_pipeline.schema import Corpus, Entity, Mention, UserError
 
 KNOWLEDGE_BASE = "kb_entity.json"
@@ -60,14 +60,12 @@ def _mentions(
         picture = os.path.join(pictures, f"{stem}.jpg") if stem else None
         counts["without_picture"] += picture is None
         for surface, gold in found:
-            surface, start, end = locate_decoded(text, surface)
+            decoded = surface if surface in text else unquote(surface)
             mentions.append(
-                Mention(
+                located(
+                    text,
+                    decoded,
                     id=f"{split}-{len(mentions)}",
-                    text=text,
-                    name=surface,
-                    start=start,
-                    end=end,
                     split=split,
                     sample=sample_id(text, stem),
                     gold=gold,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data_pipeline.readers import files
 from data_pipeline.readers.entities import ATTRIBUTES, NAMES, by_number, named
-from data_pipeline.readers.mentions import NeutralIds, locate, pairs, sample_id
+from data_pipeline.readers.mentions import NeutralIds, located, pairs, sample_id
 from data_pipeline.schema import Corpus, Mention, UserError
 
 PICTURES = ("images", "image", "mention_images", "mention_image")
@@ -45,14 +45,11 @@ def read(root: Path, name: str) -> Corpus:
             where = f"{path}: {key!r}"
             text, found = pairs(row, where)
             for surface, gold in found:
-                start, end = locate(text, surface)
                 own.append(
-                    Mention(
+                    located(
+                        text,
+                        surface,
                         id=ids.next(text, surface),
-                        text=text,
-                        name=surface,
-                        start=start,
-                        end=end,
                         split=split,
                         sample=sample_id(text, None),
                         gold=gold,

@@ -25,7 +25,7 @@ from typing import Any
 
 from data_pipeline.readers import files
 from data_pipeline.readers.entities import ATTRIBUTES, NAMES, named
-from data_pipeline.readers.mentions import locate, pairs
+from data_pipeline.readers.mentions import located, pairs
 from data_pipeline.schema import SPLITS, Corpus, Mention, UserError
 
 SAMPLES = "Wikidata-MEL.json"
@@ -106,14 +106,11 @@ def _mentions(
     files.text(key, "the key", where, empty=False)
     text, found = pairs(row, where)
     for i, (surface, gold) in enumerate(found):
-        start, end = locate(text, surface)
         identifier = key if len(found) == 1 else f"{key}-{i}"
-        yield Mention(
+        yield located(
+            text,
+            surface,
             id=identifier,
-            text=text,
-            name=surface,
-            start=start,
-            end=end,
             split="test" if identifier in test else split,
             sample=sample,
             gold=gold,

@@ -155,23 +155,18 @@ def inspect(folder: Path, dataset: str) -> tuple[Release, list[str]]:
         except UserError as error:
             problems.append(str(error))
     qids: dict[str, int] = {}
-    files = len(templates)
+    what = f"{len(templates)} arrays"
     if dataset == WIKIMEL:
-        files += 1
-        if (folder / QIDS).exists():
-            try:
-                qids = _read_qids(folder / QIDS)
-            except UserError as error:
-                problems.append(str(error))
-        else:
+        what = f"{len(templates) + 1} files"
+        try:
+            qids = _read_qids(folder / QIDS)
+        except FileNotFoundError:
             missing.append(QIDS)
+        except UserError as error:
+            problems.append(str(error))
     if missing:
-        what = "arrays" if dataset == WIKIDIVERSE else "files"
-        problems.insert(
-            0,
-            f"release: {len(missing)} of the {files} {what} are missing: {', '.join(missing)}; "
-            f"add them to {folder}",
-        )
+        told = f"release: {len(missing)} of the {what} are missing: {', '.join(missing)}; "
+        problems.insert(0, f"{told}add them to {folder}")
     sizes = _vote(headers, templates)
     for name, header in headers.items():
         problems += _misfit(folder / f"{name}.npy", header, *templates[name], sizes)
@@ -228,6 +223,8 @@ def _misfit(
 def _read_qids(path: Path) -> dict[str, int]:
     try:
         loaded = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); {MEND}") from None
     if not isinstance(loaded, dict) or not all(type(row) is int for row in loaded.values()):

@@ -9,7 +9,8 @@ from data_pipeline import schema
 from data_pipeline.release import inventory, vertices
 from data_pipeline.release.inventory import Release
 from data_pipeline.store.arrays import watch
-from data_pipeline.store.extension import StoreExtension, offsets_of
+from data_pipeline.store.extension import StoreExtension
+from data_pipeline.store.split_arrays import offsets_of
 
 ROWS = 64  # mentions read at once
 
@@ -32,11 +33,8 @@ def _of_splits(release: Release, name: str) -> np.ndarray:
 
 def _tokens(release: Release, extension: StoreExtension) -> None:
     sizes = release.sizes
-    counts = [
-        np.asarray(release.mapped(f"mention-text-mask_{split}")).astype(bool).sum(1)
-        for split in schema.SPLITS
-    ]
-    kept = np.clip(np.concatenate(counts), 1, schema.MAX_TOKENS)
+    counts = _of_splits(release, "mention-text-mask").astype(bool).sum(1)
+    kept = np.clip(counts, 1, schema.MAX_TOKENS)
     offsets = offsets_of(kept)
     # Stored without CLS, which comes first (MATH.md, section 1).
     span = np.stack([_of_splits(release, f"{end}-pos") for end in ("start", "end")], 1) + 1

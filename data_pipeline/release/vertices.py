@@ -17,17 +17,24 @@ ROWS_PER_SHARD = 1024
 def _fill(
     writer: StoreWriter,
     release: Release,
-    title: str,
-    shapes: dict[str, tuple[int, int]],
+    side: str,
+    rows: int,
+    widths: dict[str, str],
     read_bytes: int,
     make: Callable[[int, int], Tables],
 ) -> None:
-    """Writes tables of the same length shard by shard; `make(begin, end)` gives their rows."""
+    """Writes tables of `rows` rows shard by shard, and empty ones of CLIP vectors.
+
+    Args:
+        side: "entity" or "mention".
+        widths: name of a table -> symbol of its width.
+        make: gives the tables' rows from a row up to another.
+    """
     tables = {
-        name: writer.shards(name, shape, "float32", ROWS_PER_SHARD)
-        for name, shape in shapes.items()
+        name: writer.shards(name, (rows, release.sizes[symbol]), "float32", ROWS_PER_SHARD)
+        for name, symbol in widths.items()
     }
-    rows = next(iter(shapes.values()))[0]
+    title = {"entity": "reducing the entities", "mention": "reducing the mentions"}[side]
     todo = sorted({index for table in tables.values() for index in table.missing()})
     with arrays.watch(title, read_bytes) as advance:
         for index in todo:
@@ -44,21 +51,17 @@ def _fill(
             advance(read_bytes * (end - begin) // rows)
     for table in tables.values():
         table.finish()
+    for kind in ("text", "image"):
+        writer.write(f"{side}_clip_{kind}", np.zeros((rows, 0), np.float32))
 
 
 def write_entities(writer: StoreWriter, release: Release, entities: Entities) -> None:
     """Text, picture and objects of every entity; empty tables of CLIP vectors."""
-    n, sizes = len(entities), release.sizes
-    shapes = {
-        "entity_text": (n, sizes["t"]),
-        "entity_image": (n, sizes["v"]),
-        "entity_objects": (n, sizes["o"]),
-    }
+    widths = {"entity_text": "t", "entity_image": "v", "entity_objects": "o"}
     if release.dataset == WIKIMEL:
-        shapes["entity_text_edge"] = (n, sizes["t"])
-    _fill(writer, release, "reducing the entities", shapes, entities.read_bytes(), entities.tables)
-    for kind in ("text", "image"):
-        writer.write(f"entity_clip_{kind}", np.zeros((n, 0), np.float32))
+        widths["entity_text_edge"] = "t"
+    todo = entities.read_bytes()
+    _fill(writer, release, "entity", len(entities), widths, todo, entities.tables)
 
 
 def begins(release: Release) -> dict[str, int]:
@@ -74,16 +77,12 @@ def write_mentions(writer: StoreWriter, release: Release) -> None:
     """Text, picture and objects of every mention; empty tables of CLIP vectors."""
     sizes = release.sizes
     n = sum(sizes[f"N_{split}"] for split in SPLITS)
-    shapes = {
-        "mention_text": (n, sizes["t"]),
-        "mention_image": (n, sizes["v"]),
-        "mention_objects": (n, sizes["o"]),
-    }
+    widths = {"mention_text": "t", "mention_image": "v", "mention_objects": "o"}
     step = max(1, CHUNK // release.headers["mention-image-feature_train"].row_bytes)
     firsts = begins(release)
 
     def make(begin: int, end: int) -> Tables:
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in shapes}
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in widths}
         for split, first in firsts.items():
             low = max(begin - first, 0)
             high = min(end - first, sizes[f"N_{split}"])
@@ -93,9 +92,7 @@ def write_mentions(writer: StoreWriter, release: Release) -> None:
         return {name: np.concatenate(rows) for name, rows in parts.items()}
 
     names = [f"mention-{kind}-feature_{split}" for kind in ("image", "object") for split in SPLITS]
-    _fill(writer, release, "reducing the mentions", shapes, release.nbytes(*names), make)
-    for kind in ("text", "image"):
-        writer.write(f"mention_clip_{kind}", np.zeros((n, 0), np.float32))
+    _fill(writer, release, "mention", n, widths, release.nbytes(*names), make)
 
 
 def _reduced(release: Release, split: str, begin: int, end: int) -> Tables:
@@ -118,12 +115,9 @@ def write_flags(writer: StoreWriter) -> dict[str, np.ndarray]:
     for side in ("entity", "mention"):
         for kind in ("text", "image"):
             table = writer.array(f"{side}_{kind}")
-            flags[f"{side}_has_{kind}"] = np.concatenate(
-                [
-                    table[at : at + ROWS_PER_SHARD].any(1)
-                    for at in range(0, len(table), ROWS_PER_SHARD)
-                ]
-            )
+            steps = range(0, len(table), ROWS_PER_SHARD)
+            shards = [table[at : at + ROWS_PER_SHARD].any(1) for at in steps]
+            flags[f"{side}_has_{kind}"] = np.concatenate(shards)
     for name, array in flags.items():
         writer.write(name, array)
     return flags

@@ -23,16 +23,10 @@ from data_pipeline.progress import Progress
 from data_pipeline.schema import PADDING, Corpus, UserError
 
 SCORERS = {
-    name: getattr(fuzz, name)
-    for name in (
-        "WRatio",
-        "QRatio",
-        "ratio",
-        "partial_ratio",
-        "token_sort_ratio",
-        "token_set_ratio",
-        "token_ratio",
-        "partial_token_ratio",
+    scorer.__name__: scorer
+    for scorer in (
+        *(fuzz.WRatio, fuzz.QRatio, fuzz.ratio, fuzz.partial_ratio, fuzz.token_sort_ratio),
+        *(fuzz.token_set_ratio, fuzz.token_ratio, fuzz.partial_token_ratio),
     )
 }
 
@@ -151,13 +145,13 @@ def _best(names: Sequence[str], queries: Sequence[str], r: int, scorer: str) -> 
             )
             if len(distinct) < len(names):
                 likeness = likeness[:, columns]
-            rows[block, :width], scores[block, :width] = _top(likeness, width)
+            rows[block, :width], scores[block, :width] = largest(likeness, width)
             bar.advance(len(likeness))
     return rows, scores
 
 
-def _top(likeness: np.ndarray, width: int) -> Candidates:
-    """The `width` largest of each row of likeness [n,m], descending, ties in column order.
+def largest(likeness: np.ndarray, width: int) -> Candidates:
+    """Columns and values of the `width` largest in each row of likeness [n,m], ties in their order.
 
     One integer holds score and column, so that all keys differ and a partition is exact: the bits
     of a float that is not negative sort as the float does.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import sparse
 
+from data_pipeline.retrieval.names import largest
 from data_pipeline.schema import PADDING
 
 # BM25's k and b: how much an entity's length counts, and how much it is held against it.
@@ -70,9 +71,12 @@ class Words:
             stop = int(np.searchsorted(cost, cost[start] + PRODUCTS, side="right")) - 1
             stop = max(stop, start + 1)
             found = sparse.csr_array(asked[start:stop] @ postings)
-            for i, (a, b) in enumerate(zip(found.indptr[:-1], found.indptr[1:], strict=True)):
-                best = _largest(found.data[a:b], found.indices[a:b], width)
-                out[start + i, : len(best)] = best
+            found.sort_indices()
+            for i in np.flatnonzero(np.diff(found.indptr)):
+                own = slice(found.indptr[i], found.indptr[i + 1])
+                rows = found.indices[own]
+                best, _ = largest(found.data[None, own], min(width, len(rows)))
+                out[start + i, : best.shape[1]] = rows[best[0]]
             advance(int(given[start:stop].sum()))
             start = stop
         return out
@@ -100,13 +104,3 @@ def _incidence(texts: Sequence[str], vocabulary: dict[str, int], grow: bool) -> 
     matrix = sparse.csr_array((ones, np.array(columns, np.int32), np.array(starts)), shape=shape)
     matrix.sort_indices()
     return matrix
-
-
-def _largest(values: np.ndarray, rows: np.ndarray, width: int) -> np.ndarray:
-    """The rows of the largest values, ties by the lowest row (as `retrieval` sorts names)."""
-    keys = values.astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
-    keys |= np.uint64(0xFFFFFFFF) - rows.astype(np.uint64)
-    if len(keys) > width:
-        keys = np.partition(keys, len(keys) - width)[len(keys) - width :]
-    best = np.sort(keys)[::-1] & np.uint64(0xFFFFFFFF)
-    return (np.uint64(0xFFFFFFFF) - best).astype(np.int32)

@@ -1,6 +1,7 @@
 """Draws the sample world's pictures: banners of entities, and what mentions are shown with."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -78,21 +79,16 @@ def _banner(
     elif pattern == "slants":
         for x in range(-SIZE - 12 + phase, SIZE, 11):
             canvas.line((x, 0, x + SIZE, SIZE), fill=dark, width=4)
-    elif pattern == "checks":
-        for x in cells:
-            for y in cells:
+    elif pattern in ("checks", "dots"):
+        for x, y in itertools.product(cells, cells):
+            if pattern == "dots":
+                canvas.ellipse((x, y, x + 3, y + 3), fill=dark)
+            else:
                 canvas.rectangle((x, y, x + 3, y + 3), fill=dark)
                 canvas.rectangle((x + 4, y + 4, x + 7, y + 7), fill=dark)
-    elif pattern == "dots":
-        for x in cells:
-            for y in cells:
-                canvas.ellipse((x, y, x + 3, y + 3), fill=dark)
     x, y = 32 + rng.uniform(-3, 3, 2)
-    tone, radius, turn = (
-        _jitter(COLOURS[colour], rng),
-        rng.uniform(12, 15),
-        rng.uniform(-0.15, 0.15),
-    )
+    tone = _jitter(COLOURS[colour], rng)
+    radius, turn = rng.uniform(12, 15), rng.uniform(-0.15, 0.15)
     found.append(stamp(canvas, shape, tone, x, y, radius, turn, rng))
     return image
 
@@ -107,11 +103,9 @@ def _clutter(rng: np.random.Generator) -> Image.Image:
 
 
 def _grey(rng: np.random.Generator) -> Colour:
-    return (
-        _jitter((128, 124, 120), rng, 6)
-        if rng.random() < 0.3
-        else _shade(_jitter((128, 124, 120), rng, 5), float(rng.uniform(0.5, 1.7)))
-    )
+    if rng.random() < 0.3:
+        return _jitter((128, 124, 120), rng, 6)
+    return _shade(_jitter((128, 124, 120), rng, 5), float(rng.uniform(0.5, 1.7)))
 
 
 def _emblem(
@@ -202,12 +196,6 @@ def _sunset(rng: np.random.Generator) -> Image.Image:
 
 
 _SCENES = {
-    "sea": _sea,
-    "forest": _forest,
-    "desert": _desert,
-    "snow": _snow,
-    "night": _night,
-    "city": _city,
-    "meadow": _meadow,
-    "sunset": _sunset,
+    **{"sea": _sea, "forest": _forest, "desert": _desert, "snow": _snow},
+    **{"night": _night, "city": _city, "meadow": _meadow, "sunset": _sunset},
 }

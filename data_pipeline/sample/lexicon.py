@@ -30,23 +30,11 @@ COLOURS = {
     "blue": (40, 90, 200),
     "purple": (140, 60, 180),
 }
-HERALDIC = {
-    "red": "gules",
-    "orange": "tenne",
-    "yellow": "aureate",
-    "green": "vert",
-    "blue": "azure",
-    "purple": "purpure",
-}
+HERALDIC = dict(zip(COLOURS, _words("gules tenne aureate vert azure purpure"), strict=True))
 SHAPES = ("disc", "ring", "square", "triangle", "star", "cross", "crescent", "bar")
-PATTERNS = {
-    "plain": "plain",
-    "stripes": "striped",
-    "bands": "banded",
-    "checks": "checked",
-    "dots": "dotted",
-    "slants": "slanted",
-}
+# Pattern -> the adjective for it.
+PATTERNS = {"plain": "plain", "stripes": "striped", "bands": "banded"}
+PATTERNS |= {"checks": "checked", "dots": "dotted", "slants": "slanted"}
 # Scene -> (words that the CLIP was trained on, rare words that it never saw).
 SCENES = {
     "sea": (("sea", "waves"), ("littoral",)),

@@ -134,27 +134,21 @@ def make_mentions(
     groups: dict[str, list[int]] = {}
     for i, entity in enumerate(entities):
         groups.setdefault(entity.name, []).append(i)
-    can: dict[str, dict[bool, list[int]]] = {
-        kind: {
-            unseen: [
-                i
-                for i, e in enumerate(entities)
-                if e.unseen == unseen and _decidable(entities, groups[e.name], i, kind)
-            ]
-            for unseen in (False, True)
-        }
+    can = {
+        (kind, unseen): [
+            i
+            for i, e in enumerate(entities)
+            if e.unseen == unseen and _decidable(entities, groups[e.name], i, kind)
+        ]
         for kind in KINDS
+        for unseen in (False, True)
     }
     sentences: set[str] = set()
     mentions = []
     for split in SPLITS:
         pictures: dict[tuple[str, ...], int] = {}
-        golds = {
-            (kind, unseen): _rounds(rng, can[kind][unseen])
-            for kind in KINDS
-            for unseen in (False, True)
-            if can[kind][unseen]  # a small world may have none
-        }
+        # A small world may have none of some.
+        golds = {key: _rounds(rng, values) for key, values in can.items() if values}
         for _ in range(sizes[split]):
             kind = str(rng.choice(KINDS, p=SHARES))
             unseen = split == "test" and rng.random() < UNSEEN_TEST

@@ -160,22 +160,20 @@ def _layer(rng: np.random.Generator, gain: float, scale: np.ndarray) -> dict[str
     inner = rng.normal(0, WIDTH**-0.5, (FEED_FORWARD, WIDTH))
     outer = np.zeros((WIDTH, FEED_FORWARD))
     outer[:CONTENT] = rng.normal(0, 0.1 * FEED_FORWARD**-0.5, (CONTENT, FEED_FORWARD))
-    zero = np.zeros(WIDTH)
-    return {
-        "attention.self.query.weight": query,
-        "attention.self.query.bias": zero,
-        "attention.self.key.weight": query,
-        "attention.self.key.bias": zero,
-        "attention.self.value.weight": value,
-        "attention.self.value.bias": zero,
-        "attention.output.dense.weight": output,
-        "attention.output.dense.bias": zero,
+    matrices = {
+        "attention.self.query": query,
+        "attention.self.key": query,
+        "attention.self.value": value,
+        "attention.output.dense": output,
+        "intermediate.dense": inner,
+        "output.dense": outer,
+    }
+    weights = {f"{name}.weight": matrix for name, matrix in matrices.items()}
+    weights |= {
         "attention.output.LayerNorm.weight": np.ones(WIDTH),
-        "attention.output.LayerNorm.bias": zero,
-        "intermediate.dense.weight": inner,
-        "intermediate.dense.bias": np.zeros(FEED_FORWARD),
-        "output.dense.weight": outer,
-        "output.dense.bias": zero,
         "output.LayerNorm.weight": scale,
-        "output.LayerNorm.bias": zero,
+    }
+    # Every bias is zero, and as long as what it is added to.
+    return weights | {
+        name.replace("weight", "bias"): np.zeros(len(weight)) for name, weight in weights.items()
     }

@@ -11,8 +11,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from data_pipeline import schema
 from data_pipeline.files import plain, sync_folder, write_json
 from data_pipeline.schema import STORE_JSON, UserError
@@ -41,8 +39,12 @@ class StoreExtension(StoreWriter):
     def _refuse_existing(self) -> None:
         """The store is there, and has to be."""
 
-    def finish(self, name: str, groups: Sequence[str], report: Mapping[str, Any]) -> None:
-        """Check the new arrays and let them appear; `report` joins the store's own."""
+    def add(self, report: Mapping[str, Any]) -> Store:
+        """Checks the new arrays and lets them appear; `report` joins the store's own.
+
+        Returns:
+            the store, opened anew.
+        """
         found = self._found()
         forms = {array: spec.form for array, spec in self.store.specs.items()}
         forms |= {array: header.form for array, header in found.items()}
@@ -65,9 +67,6 @@ class StoreExtension(StoreWriter):
         with contextlib.suppress(OSError):  # another process has taken the folder over
             self.folder.rmdir()
 
-    def add(self, report: Mapping[str, Any]) -> Store:
-        """`finish`, and the store opened anew."""
-        self.finish(self.store.name, self.store.groups, report)
         return Store.open(self.path)
 
 
@@ -79,8 +78,3 @@ def same_mentions(store: Store, ids: Sequence[str]) -> None:
             f"{store.path}: its mentions are not those of the raw files any more; nothing can be "
             "added to it; make it anew with another --workdir or data.store"
         )
-
-
-def offsets_of(counts: np.ndarray) -> np.ndarray:
-    """[n+1] int64: where each of n runs of rows begins, and the end."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

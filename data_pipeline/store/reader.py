@@ -16,9 +16,6 @@ import numpy as np
 from data_pipeline import files, schema
 from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, UserError
 from data_pipeline.store import arrays, layout
-from data_pipeline.store.writer import StoreWriter
-
-__all__ = ["Store", "StoreWriter", "Strings"]
 
 SHOWN_DIFFERENCES = 4
 
@@ -107,9 +104,7 @@ class Store:
     def lacks(self, needs: Collection[str]) -> list[str]:
         """Which of these needs (`schema.NEEDS`) the store cannot feed."""
         return [
-            need
-            for need in needs
-            if any(name not in self.specs for name in schema.NEEDED_ARRAYS[need])
+            need for need in needs if not schema.NEEDED_ARRAYS[need].keys() <= self.specs.keys()
         ]
 
     def strings(self, name: str) -> Strings:

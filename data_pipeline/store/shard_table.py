@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,8 +21,9 @@ class ShardTable:
     """
 
     def __init__(
-        self, folder: Path, name: str, shape: tuple[int, ...], dtype: str, rows_per_shard: int
+        self, folder: Path, name: str, shape: Sequence[int], dtype: str, rows_per_shard: int
     ):
+        shape = tuple(map(int, shape))
         self._target = folder / f"{name}.npy"
         self._growing = folder / f"{name}.npy.shards"
         self._plan = folder / f"{name}.shards.json"

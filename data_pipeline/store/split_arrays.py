@@ -30,12 +30,8 @@ def golds(
 def group_names(mentions: Sequence[Mention]) -> list[str]:
     """Names of the groups that results are reported by, in the order of their bits."""
     kinds = sorted({mention.kind for mention in mentions if mention.kind})
-    return [
-        schema.GROUP_CLEAN,
-        schema.GROUP_UNSEEN,
-        schema.GROUP_NO_SPAN,
-        *(f"kind:{kind}" for kind in kinds),
-    ]
+    every = [schema.GROUP_CLEAN, schema.GROUP_UNSEEN, schema.GROUP_NO_SPAN]
+    return every + [f"kind:{kind}" for kind in kinds]
 
 
 def group_bits(mentions: Sequence[Mention], groups: list[str], known: set[Any]) -> np.ndarray:
@@ -50,6 +46,11 @@ def group_bits(mentions: Sequence[Mention], groups: list[str], known: set[Any]) 
         }
         bits[i] = sum(1 << j for j, name in enumerate(groups) if belongs.get(name, False))
     return bits
+
+
+def offsets_of(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """[n+1] int64: where each of n runs of rows begins, and the end."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def unit(x: np.ndarray, eps: float = 1e-8) -> np.ndarray:

@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline import files
-from data_pipeline.files import plain, write_json
+from data_pipeline.files import plain, sync_folder, write_json
 from data_pipeline.schema import (
     SAME_AS,
     SCHEMA_VERSION,
@@ -36,6 +35,7 @@ from data_pipeline.schema import (
 )
 from data_pipeline.store import arrays, layout
 from data_pipeline.store.shard_table import ShardTable
+from data_pipeline.store.split_arrays import offsets_of
 
 MADE_FROM = "made_from.json"
 LOCK = "lock"
@@ -151,10 +151,8 @@ class StoreWriter:
                 pieces.append(string.encode())
             except UnicodeEncodeError:
                 raise UserError(f"{name} {row}: {string!r} is not valid Unicode") from None
-        offsets = np.zeros(len(pieces) + 1, np.int64)
-        np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
         self.write(f"{name}_bytes", np.frombuffer(b"".join(pieces), np.uint8))
-        self.write(f"{name}_offsets", offsets)
+        self.write(f"{name}_offsets", offsets_of([len(piece) for piece in pieces]))
 
     def shards(
         self, name: str, shape: Sequence[int], dtype: str, rows_per_shard: int
@@ -163,15 +161,13 @@ class StoreWriter:
         layout.check_one(name, shape, dtype, str(self.folder))
         if rows_per_shard < 1:
             raise UserError(f"{name}: {rows_per_shard} rows a shard; at least 1 is needed")
-        return ShardTable(self.folder, name, tuple(map(int, shape)), dtype, rows_per_shard)
+        return ShardTable(self.folder, name, shape, dtype, rows_per_shard)
 
     def scratch(
         self, name: str, shape: Sequence[int], dtype: str, rows_per_shard: int
     ) -> ShardTable:
         """An array that helps to make others and is no part of the store; gone when it is whole."""
-        return ShardTable(
-            self.folder, f"scratch_{name}", tuple(map(int, shape)), dtype, rows_per_shard
-        )
+        return ShardTable(self.folder, f"scratch_{name}", shape, dtype, rows_per_shard)
 
     def finish(self, name: str, groups: Sequence[str], report: Mapping[str, Any]) -> None:
         """Check everything, write store.json, and let the store appear.
@@ -205,9 +201,9 @@ class StoreWriter:
             "arrays": entries,
         }
         write_json(self.folder / STORE_JSON, meta)
-        files.sync_folder(self.folder)
+        sync_folder(self.folder)
         os.rename(self.folder, self.path)
-        files.sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         for leftover in (MADE_FROM, LOCK):
             (self.path / leftover).unlink(missing_ok=True)
         self.close()

@@ -61,9 +61,9 @@ class CorpusBuilder(  # type: ignore[call-arg]  # mypy takes the lazily imported
         if config == "entities":
             return {"entities": map(_entity_example, range(len(corpus.entities)), corpus.entities)}
         return {
-            split: _mention_examples(corpus, split)
+            split: map(_mention_example, range(len(own)), own)
             for split in SPLITS
-            if any(mention.split == split for mention in corpus.mentions)
+            if (own := [mention for mention in corpus.mentions if mention.split == split])
         }
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -165,13 +165,8 @@ def _picture_bytes(path: str | None) -> bytes:
     return b"" if path is None else Path(path).read_bytes()
 
 
-def _mention_examples(corpus: Corpus, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for i, mention in enumerate(m for m in corpus.mentions if m.split == split):
-        yield i, _mention_example(mention)
-
-
-def _mention_example(mention: Mention) -> dict[str, Any]:
-    return {
+def _mention_example(row: int, mention: Mention) -> tuple[int, dict[str, Any]]:
+    return row, {
         "id": mention.id,
         "sentence": mention.text,
         "surface": mention.name,

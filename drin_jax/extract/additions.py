@@ -11,8 +11,9 @@ from data_pipeline import schema
 from data_pipeline.graphs import FLAGS
 from data_pipeline.progress import Progress
 from data_pipeline.schema import Corpus, UserError
-from data_pipeline.store.extension import StoreExtension, offsets_of, same_mentions
+from data_pipeline.store.extension import StoreExtension, same_mentions
 from data_pipeline.store.reader import Store
+from data_pipeline.store.split_arrays import offsets_of
 from drin_jax.config import check
 from drin_jax.extract.corpus import RELEASE, WEIGHTS, read_corpus
 from drin_jax.extract.encoder_settings import encoder_settings

@@ -47,18 +47,6 @@ def test_vectors_come_ready_for_the_edges(tmp_path: Path) -> None:
     assert_close(features.objects_mean, [[2 / 3, 1 / 3], [1, 0], [0, 0]])
 
 
-def test_saved_arrays_load_again(tmp_path: Path) -> None:
-    arrays = _arrays()
-    numbers = {name: arrays[name] for name in precomputed.ARRAYS}
-    path = tmp_path / "saved.npz"
-    precomputed.save(path, paths=["c.png", "a.png", "b.png"], texts=["y", "x"], **numbers)
-    loaded = precomputed.load(path)
-    assert [Path(one).name for one in loaded.path] == ["a.png", "b.png", "c.png"]
-    np.testing.assert_array_equal(loaded.pooled, arrays["pooled"][[1, 2, 0]])
-    np.testing.assert_array_equal(loaded.clip_text, arrays["clip_text"][[1, 0]])
-    assert [one.name for one in tmp_path.iterdir()] == ["saved.npz"]
-
-
 NAN = np.array([[1, 0], [0, np.nan], [1, 1]], np.float32)
 
 

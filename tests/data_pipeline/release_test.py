@@ -12,7 +12,8 @@ from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.release import convert, inventory, vertices
 from data_pipeline.schema import SPLITS, GraphSpec
-from data_pipeline.store.reader import Store, StoreWriter
+from data_pipeline.store.reader import Store
+from data_pipeline.store.writer import StoreWriter
 from drin_jax.parity import torch_weights
 from tests.support import release_fixtures as fixtures
 from tests.support.fixtures import refusal

@@ -12,7 +12,7 @@ import pytest
 
 from configs import common
 from data_pipeline.schema import UserError
-from data_pipeline.store.reader import StoreWriter
+from data_pipeline.store.writer import StoreWriter
 from drin_jax import extract
 from tests.support.fixtures import TINY_GROUPS, tiny_arrays
 from tests.support.paths import ROOT
