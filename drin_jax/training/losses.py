@@ -3,7 +3,7 @@
 S is `scores` [b, r], S_i+ the gold's. Every form is written over the whole batch: under data
 parallelism scores, positives and masks are gathered over the axis first and divided by global
 counts, so the number of devices changes nothing. Gradients of the gathered loss are averaged over
-the axis (`train.py`): each device holds the whole loss and differentiates its own scores only.
+the axis (`step.py`): each device holds the whole loss and differentiates its own scores only.
 """
 
 import jax

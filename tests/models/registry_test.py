@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from configs import common
 from data_pipeline.schema import UserError
-from drin_jax import building, models
+from drin_jax import models
 from drin_jax.models.drin import DRIN
 from drin_jax.models.gcn import ACTIVATIONS, PaperLayer
+from drin_jax.training.session import build_model
 
 # What a constructor takes that no config says: settings of the parity with reference arrays.
 PARITY_ONLY = {"drin": {"pictures"}, "ghmfc": {"max_over_padding"}}
@@ -41,7 +42,7 @@ def config_of(name: str) -> ConfigDict:
 
 def built(config: ConfigDict) -> nnx.GraphDef:
     """Everything of a system but the values of its parameters."""
-    return nnx.split(nnx.eval_shape(lambda: building.build_model(config, 6, 4)))[0]
+    return nnx.split(nnx.eval_shape(lambda: build_model(config, 6, 4)))[0]
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -75,7 +76,7 @@ def test_a_field_of_the_config_changes_what_takes_it_and_nothing_else(name):
 def test_the_scale_of_equation_13_is_the_configs(value, scale):
     config = config_of("drin")
     config.model.update({"edge_scale": value, "width": 16, "edge_activation": "identity"})
-    model = building.build_model(config, 6, 4)
+    model = build_model(config, 6, 4)
     assert isinstance(model, DRIN)
     for layer in model.layers:
         assert isinstance(layer, PaperLayer)
