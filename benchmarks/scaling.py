@@ -48,7 +48,7 @@ def point(store: Store, repeats: int, r: int, batch: int, layers: int) -> dict[s
     config.graph.r, config.model.layers = r, layers
     training = ResidentRun(store, config)
     memory: Any = training.compiled().memory_analysis()
-    tables = training.tables.bytes(store, ["train"], r=r)
+    tables = training.tables.bytes(store, ["train"], training.tables.spec)
     training.train(1)
     cpu, wall = [], []
     for _ in range(repeats):

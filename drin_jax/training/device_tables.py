@@ -144,7 +144,7 @@ class DeviceTables:
         store.check_split(split)
         spec = graphs.fitted(spec, store)
         if like is None:  # the rest is small beside it
-            needed, free = cls.bytes(store, [split], spec, placement=placement), free_bytes()
+            needed, free = cls.bytes(store, [split], spec, placement), free_bytes()
             if needed > SHARE_OF_FREE * free:
                 raise UserError(
                     f"the store's tables {_too_large(needed, free)}; lower retrieval.r, use a "
@@ -154,28 +154,22 @@ class DeviceTables:
         def upload(tables: HostArrays) -> dict[str, jax.Array]:
             return {name: placement.upload(name, array) for name, array in tables.items()}
 
-        return cls(
-            shared=like.shared if like else upload(graphs.shared_tables(store, spec.needs)),
-            split=upload(_own(store, split, spec)),
-            spec=spec,
-            longest=graphs.longest(store, spec.needs),
-            spread=placement.kind == "sharded",
-        )
+        shared = like.shared if like else upload(graphs.shared_tables(store, spec.needs))
+        own, longest = upload(_own(store, split, spec)), graphs.longest(store, spec.needs)
+        return cls(shared, own, spec, longest, placement.kind == "sharded")
 
     @staticmethod
     def bytes(
         store: Store,
         splits: Iterable[str],
         spec: GraphSpec = GraphSpec(),
-        *,
-        shared: bool = True,
         placement: Placement = Placement(),
     ) -> int:
-        """Memory in bytes that the tables of these splits take on each device; `shared`: with those
-        of entities and mentions."""
+        """Memory in bytes that the tables of entities, mentions and these splits take on each
+        device."""
         spec = graphs.fitted(spec, store)
-        tables = [_own(store, split, spec) for split in splits]
-        tables += [graphs.shared_tables(store, spec.needs)] * shared
+        tables = [graphs.shared_tables(store, spec.needs)]
+        tables += [_own(store, split, spec) for split in splits]
         return sum(placement.bytes(*table) for own in tables for table in own.items())
 
     @property
@@ -238,8 +232,7 @@ def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> 
         )
     free = parallel.least(free_bytes())
     needed = {
-        name: DeviceTables.bytes(store, SPLITS, spec, placement=Placement(name, parallel))
-        for name in PLACES
+        name: DeviceTables.bytes(store, SPLITS, spec, Placement(name, parallel)) for name in PLACES
     }
     fits = [name for name in PLACES if name == "host" or needed[name] <= SHARE_OF_FREE * free]
     if kind == "auto":
