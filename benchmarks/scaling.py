@@ -24,7 +24,6 @@ from benchmarks import synthetic_store
 from benchmarks.processes import finish, in_a_process
 from benchmarks.resident_run import ResidentRun
 from benchmarks.synthetic_store import Shape
-from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
 
 AXES: dict[str, tuple[int, ...]] = {
@@ -49,7 +48,7 @@ def point(store: Store, repeats: int, r: int, batch: int, layers: int) -> dict[s
     config.graph.r, config.model.layers = r, layers
     training = ResidentRun(store, config)
     memory: Any = training.compiled().memory_analysis()
-    tables = training.tables.bytes(store, ["train"], GraphSpec(r))
+    tables = training.tables.bytes(store, ["train"], training.tables.spec)
     training.train(1)
     cpu, wall = [], []
     for _ in range(repeats):

@@ -25,6 +25,11 @@ class UserError(Exception):
     """A mistake the user can mend, told in one line: what is wrong, where, and what to do."""
 
 
+def reason(error: Exception) -> str:
+    """What a library's error says, fit for a line: its first one, or its kind where it is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entity:
     """One entry of the knowledge base. `image` is a path, or None."""

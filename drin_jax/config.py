@@ -1,7 +1,7 @@
 """The config of a run: its cards, what each field decides, and which values cannot be meant.
 
-`configs/common.py` says what every field means, `FIELDS` here what it decides. A new field is a
-line in each; whoever has to know which fields make a store, or may change, asks here.
+`configs/common.py` says what every field means, `FIELDS` here what it decides. A new field is
+a line there and a word here; whoever has to know which fields make a store asks here.
 """
 
 import functools
@@ -33,85 +33,44 @@ RESUMABLE = (COURSE, SPEED, PLACE)
 COMPARABLE = (ADDED, SPEED, PLACE)
 
 FIELDS = {
-    "seed": RUN,
-    "data.name": STORE,
-    "data.reader": STORE,
-    "data.root": PLACE,
-    "data.split": STORE,
-    "data.valid_fraction": STORE,
-    "data.store": PLACE,
-    "data.verify": PLACE,
-    "data.source": PLACE,
-    "data.tables": COURSE,  # equal up to rounding
-    "data.hint": PLACE,
-    "retrieval.method": STORE,
-    "retrieval.r": STORE,
-    "retrieval.scorer": STORE,
-    "retrieval.name_weight": STORE,
-    "retrieval.prior_weight": STORE,
-    "retrieval.word_weight": STORE,
-    "retrieval.names_pool": STORE,
-    "retrieval.words_pool": STORE,
-    "retrieval.vectors": STORE,
-    "text.mention": STORE,
-    "text.entity": STORE,
-    "text.clip_mention": STORE,
-    "text.clip_entity": STORE,
-    "encoders.text": STORE,
-    "encoders.dtype": STORE,
-    "encoders.max_length": STORE,
-    "encoders.batch_tokens": SPEED,
-    "encoders.mention_vertex": STORE,
-    "encoders.mention_edge": STORE,
-    "encoders.entity_vertex": STORE,
-    "encoders.entity_edge": STORE,
-    "encoders.image": STORE,
-    "encoders.clip": STORE,
-    "encoders.objects": STORE,
-    "encoders.detector_weights": STORE,
-    "encoders.mention_objects": STORE,
-    "encoders.entity_objects": STORE,
-    "encoders.batch_images": SPEED,
-    "encoders.tokens": ADDED,
-    "encoders.max_tokens": RUN,  # a store with others is refused by what reads them
-    "encoders.regions": ADDED,
-    "encoders.pictures": STORE,
-    "image.preprocess": STORE,
-    "image.max_pixels": STORE,
-    "image.min_side": STORE,
-    "image.workers": SPEED,
-    "graph.r": RUN,
-    "graph.relations": RUN,
-    "graph.edges": RUN,
-    "graph.adjacency": RUN,
-    "graph.gold_slot": RUN,
-    "model.name": RUN,
-    "model.form": RUN,
-    "model.width": RUN,
-    "model.layers": RUN,
-    "model.mention_rows": RUN,
-    "model.edge_scale": RUN,
-    "model.edge_activation": RUN,
-    "model.vertex_activation": RUN,
-    "model.recurrent_width": RUN,
-    "model.image_text_threshold": RUN,
-    "model.image_entity_threshold": RUN,
-    "model.dtype": RUN,
-    "loss.form": RUN,
-    "loss.margin": RUN,
-    "train.epochs": COURSE,
-    "train.batch": RUN,
-    "train.accumulate": COURSE,  # equal up to rounding
-    "train.learning_rate": RUN,
-    "train.patience": COURSE,
-    "train.save_every": SPEED,
-    "train.log_every": SPEED,
-    "train.max_mentions": RUN,
-    "eval.batch": SPEED,
-    "eval.ks": COURSE,
-    "eval.select_by": COURSE,
-    "parallel.impl": SPEED,
-    "parallel.devices": SPEED,
+    name: decides
+    for decides, groups in {
+        STORE: {
+            "data": "name reader split valid_fraction",
+            "retrieval": "method r scorer name_weight prior_weight word_weight names_pool "
+            "words_pool vectors",
+            "text": "mention entity clip_mention clip_entity",
+            "encoders": "text dtype max_length mention_vertex mention_edge entity_vertex "
+            "entity_edge image clip objects detector_weights mention_objects entity_objects "
+            "pictures",
+            "image": "preprocess max_pixels min_side",
+        },
+        ADDED: {"encoders": "tokens regions"},
+        RUN: {
+            "": "seed",
+            "encoders": "max_tokens",  # a store with others is refused by what reads them
+            "graph": "r relations edges adjacency gold_slot",
+            "model": "name form width layers mention_rows edge_scale edge_activation "
+            "vertex_activation recurrent_width image_text_threshold image_entity_threshold dtype",
+            "loss": "form margin",
+            "train": "batch learning_rate max_mentions",
+        },
+        COURSE: {
+            "data": "tables",  # equal up to rounding
+            "train": "epochs patience accumulate",  # the last equal up to rounding
+            "eval": "ks select_by",
+        },
+        SPEED: {
+            "encoders": "batch_tokens batch_images",
+            "image": "workers",
+            "train": "save_every log_every",
+            "eval": "batch",
+            "parallel": "impl devices",
+        },
+        PLACE: {"data": "root store verify source hint"},
+    }.items()
+    for group, fields in groups.items()
+    for name in (f"{group}.{field}".lstrip(".") for field in fields.split())
 }
 
 # What workdirs and stores mean that were made before the field was there.

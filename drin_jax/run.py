@@ -23,8 +23,7 @@ from drin_jax.explain import linked
 from drin_jax.explain.cases import Outcome, Ranker
 from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import multihost
-from drin_jax.training.session import Session
-from drin_jax.training.setup import LEAK_WARNING, Setup
+from drin_jax.training.session import LEAK_WARNING, Session, Setup
 from drin_jax.workdir import claim
 
 

@@ -9,7 +9,6 @@ candidates, and the noise floor: what a model scores when every feature is noise
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,15 +142,12 @@ def noise_floor(store: Store, config: ConfigDict) -> Finding:
     """Held-out accuracy of a model of this config on noise, against chance."""
     from drin_jax.audit.noise_floor import Structure, measure
 
-    def structure(splits: Sequence[str]) -> Structure:
-        return Structure(*map(np.concatenate, zip(*map(graphs, splits), strict=True)))
-
-    def graphs(split: str) -> tuple[np.ndarray, ...]:
+    def graphs(split: str) -> Structure:
         r = config.graph.r or store.sizes["r"]
         candidates = np.asarray(store.array(f"{split}_candidates"))[:, :r]
         real, rows = candidates != schema.PADDING, np.maximum(candidates, 0)
         gold = np.asarray(store.array(f"{split}_gold"))
-        return (
+        return Structure(
             real,
             np.asarray(store.array("entity_has_text"))[rows] & real,
             np.asarray(store.array("entity_has_image"))[rows] & real,
@@ -160,8 +156,8 @@ def noise_floor(store: Store, config: ConfigDict) -> Finding:
         )
 
     floor = measure(
-        structure(("train",)),
-        structure(("valid", "test")),
+        graphs("train"),
+        Structure(*map(np.concatenate, zip(graphs("valid"), graphs("test"), strict=True))),
         gold_slot=config.graph.gold_slot == "upstream",
         loss_form=config.loss.form,
         margin=config.loss.margin,

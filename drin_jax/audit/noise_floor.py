@@ -8,7 +8,7 @@ protocol, whose appended gold slot doubles the gold's weight (docs/protocol.md).
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,19 +32,18 @@ MIN_TRIALS = 2000
 BATCH = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Structure:
+class Structure(NamedTuple):
     """All that is kept of a split's graphs. Arrays [n, ...]; `gold` is a slot or -1."""
 
-    candidates: np.ndarray  # [n, r] bool
-    entity_has_text: np.ndarray  # [n, r]
-    entity_has_image: np.ndarray  # [n, r]
-    mention_has_image: np.ndarray  # [n]
-    gold: np.ndarray  # [n]
+    candidates: Any  # [n, r] bool
+    entity_has_text: Any  # [n, r]
+    entity_has_image: Any  # [n, r]
+    mention_has_image: Any  # [n]
+    gold: Any  # [n]
 
-    def take(self, rows: np.ndarray) -> "Structure":
+    def take(self, rows: Any) -> "Structure":
         """The graphs of these rows."""
-        return Structure(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+        return Structure(*(array[rows] for array in self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,42 +64,34 @@ class NoiseFloor:
         return self.low <= self.chance <= self.high
 
 
-def noise_batch(graphs: Any, key: Array, gold_slot: bool) -> GraphBatch:
+def noise_batch(graphs: Structure, key: Array, gold_slot: bool) -> GraphBatch:
     """Graphs of pure noise. An appended gold slot repeats the gold candidate's noise, as a gold
     that was retrieved stands in the published program's graph twice."""
-    candidates, has_text, has_image, mention_has_image, gold = graphs
-    b, r = candidates.shape
-    keys = jax.random.split(key, 5)
-    entity_text, entity_image = (
-        jax.random.normal(k, (b, r, NOISE_WIDTH), jnp.float32) for k in keys[:2]
-    )
-    mention_text, mention_image = (
-        jax.random.normal(k, (b, NOISE_WIDTH), jnp.float32) for k in keys[2:4]
-    )
-    edges = EDGE_MEAN + EDGE_SPREAD * jax.random.normal(keys[4], (b, 4, r), jnp.float32)
+    b, r = graphs.candidates.shape
+    slot, candidates = jnp.maximum(graphs.gold, 0), graphs.candidates
     if gold_slot:
-        slot = jnp.maximum(gold, 0)[:, None]
+        candidates = jnp.append(candidates, (graphs.gold >= 0)[:, None], 1)
 
-        def append(x: Array, axis: int = 1) -> Array:
-            index = slot.reshape(b, *(1,) * (x.ndim - 1))
-            return jnp.concatenate([x, jnp.take_along_axis(x, index, axis)], axis)
+    def with_gold(x: Array, axis: int = 1) -> Array:
+        index = slot.reshape(b, *(1,) * (x.ndim - 1))
+        return jnp.append(x, jnp.take_along_axis(x, index, axis), axis) if gold_slot else x
 
-        entity_text, entity_image = append(entity_text), append(entity_image)
-        edges = append(edges, 2)
-        has_text, has_image = append(has_text), append(has_image)
-        candidates = jnp.concatenate([candidates, (gold >= 0)[:, None]], 1)
+    def noise(key: Array, *shape: int) -> Array:
+        return jax.random.normal(key, shape, jnp.float32)
+
+    keys = jax.random.split(key, 5)
     return GraphBatch(
-        mention_text=mention_text,
-        mention_image=mention_image,
-        entity_text=entity_text,
-        entity_image=entity_image,
-        edges=edges,
+        mention_text=noise(keys[2], b, NOISE_WIDTH),
+        mention_image=noise(keys[3], b, NOISE_WIDTH),
+        entity_text=with_gold(noise(keys[0], b, r, NOISE_WIDTH)),
+        entity_image=with_gold(noise(keys[1], b, r, NOISE_WIDTH)),
+        edges=with_gold(EDGE_MEAN + EDGE_SPREAD * noise(keys[4], b, 4, r), 2),
         mention_has_text=jnp.ones(b, bool),
-        mention_has_image=mention_has_image,
-        entity_has_text=has_text,
-        entity_has_image=has_image,
+        mention_has_image=graphs.mention_has_image,
+        entity_has_text=with_gold(graphs.entity_has_text),
+        entity_has_image=with_gold(graphs.entity_has_image),
         candidate_mask=candidates,
-        gold=gold,
+        gold=graphs.gold,
         mask=jnp.ones(b, bool),
         gold_slot=gold_slot,
     )
@@ -133,16 +124,15 @@ def measure(
     graphdef, params = nnx.split(model, nnx.Param)
     optimizer = optax.adam(LEARNING_RATE)
 
-    def scores_of(params: Any, batch: GraphBatch) -> tuple[Array, Any]:
-        return nnx.merge(graphdef, params)(batch)
+    graphs = jax.tree.map(jnp.asarray, train)
 
     def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
         params, opt_state = carry
         rows = jax.random.randint(key, (BATCH,), 0, len(train.gold))
-        batch = noise_batch(tuple(a[rows] for a in graphs), jax.random.fold_in(key, 1), gold_slot)
+        batch = noise_batch(graphs.take(rows), jax.random.fold_in(key, 1), gold_slot)
 
         def loss(params: Any) -> Array:
-            scores, aux = scores_of(params, batch)
+            scores, aux = nnx.merge(graphdef, params)(batch)
             return margin_loss(scores, aux, batch, form=loss_form, margin=margin)
 
         updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)
@@ -152,41 +142,28 @@ def measure(
 
     @jax.jit
     def score(params: Any, graphs: Any, key: Array) -> Array:
-        return scores_of(params, noise_batch(graphs, key, gold_slot))[0]
+        return nnx.merge(graphdef, params)(noise_batch(graphs, key, gold_slot))[0]
 
-    graphs = tuple(jnp.asarray(a) for a in _arrays(train))
     root = jax.random.key(seed)
     keys = jax.random.split(root, steps)
     carry = (params, optimizer.init(params))
     with Progress("noise floor", steps) as progress:
         for i in range(0, steps, STEPS_A_DISPATCH):
-            carry = jax.block_until_ready(several(carry, keys[i : i + STEPS_A_DISPATCH]))
-            progress.advance(len(keys[i : i + STEPS_A_DISPATCH]))
-    params = carry[0]
+            some = keys[i : i + STEPS_A_DISPATCH]
+            carry = jax.block_until_ready(several(carry, some))
+            progress.advance(len(some))
     answerable = np.flatnonzero(held_out.gold >= 0)
     if len(answerable) == 0:
         return NoiseFloor(0.0, 0.0, 1.0, 0.0, 0, steps, gold_slot)
     rows = np.tile(answerable, -(-MIN_TRIALS // len(answerable)))
     padded = np.concatenate([rows, np.repeat(rows[:1], -len(rows) % BATCH)])
-    scores = np.concatenate(
-        [
-            np.asarray(
-                score(
-                    params,
-                    _arrays(held_out.take(padded[i : i + BATCH])),
-                    jax.random.fold_in(root, steps + i),
-                )
-            )
-            for i in range(0, len(padded), BATCH)
-        ]
-    )[: len(rows)]
+    scores = [
+        score(carry[0], held_out.take(padded[i : i + BATCH]), jax.random.fold_in(root, steps + i))
+        for i in range(0, len(padded), BATCH)
+    ]
     drawn = held_out.take(rows)
-    ranks = slot_counts(scores, drawn.gold, drawn.candidates).ranks("mean")
-    accuracy = summarize(ranks, (1,))["hits@1"]
+    counts = slot_counts(np.concatenate(scores)[: len(rows)], drawn.gold, drawn.candidates)
+    accuracy = summarize(counts.ranks("mean"), (1,))["hits@1"]
     low, high = wilson_interval(accuracy * len(rows), len(rows))
     chance = float(np.mean(1 / drawn.candidates.sum(1)))
     return NoiseFloor(accuracy, low, high, chance, len(rows), steps, gold_slot)
-
-
-def _arrays(graphs: Structure) -> tuple[np.ndarray, ...]:
-    return tuple(getattr(graphs, field.name) for field in dataclasses.fields(graphs))

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float
 import drin_jax
 from data_pipeline import schema
 from data_pipeline.files import write_json
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, reason
 from drin_jax.config import flat
 from drin_jax.export import manifest
-from drin_jax.training.setup import build_model
+from drin_jax.training.session import build_model
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, read_config
 
@@ -120,8 +120,7 @@ def _save(folder: Path, params: Named) -> None:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder, params)
     except Exception as error:  # a full disk surfaces as whatever tensorstore or orbax meets first
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder}: cannot be written ({reason[:200]})") from None
+        raise UserError(f"{folder}: cannot be written ({reason(error)})") from None
 
 
 def check_platforms(platforms: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from jax import export as jax_export
 from jaxtyping import Float
 
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, reason
 from drin_jax.export import manifest
 
 Params = dict[str, jax.Array]
@@ -108,9 +108,8 @@ def _deserialize(path: Path, content: Mapping[str, Any]) -> jax_export.Exported:
     except ImportError as error:
         raise UserError(f"{path}: {error}; run pip install -r requirements.txt") from None
     except Exception as error:  # whatever the parser of another version meets first
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: {versions}, which cannot read it ({reason[:200]}); use that jax, or "
+            f"{path}: {versions}, which cannot read it ({reason(error)}); use that jax, or "
             f"{manifest.AGAIN}"
         ) from None
 
@@ -131,5 +130,4 @@ def read_params(folder: Path, content: Mapping[str, Any]) -> Params:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path.absolute(), like)
     except Exception as error:  # damage surfaces as whatever tensorstore or orbax meets first
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: unreadable ({reason[:200]}); {manifest.AGAIN}") from None
+        raise UserError(f"{path}: unreadable ({reason(error)}); {manifest.AGAIN}") from None

@@ -15,10 +15,10 @@ from drin_jax.models.graph import (
     edge_mask,
     from_block,
     from_dense,
+    match,
     to_block,
     to_dense,
 )
-from drin_jax.models.matching import match
 from drin_jax.types import Aux, GraphBatch
 
 

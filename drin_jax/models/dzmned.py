@@ -8,8 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from drin_jax.models.graph import unit
-from drin_jax.models.matching import match, only
+from drin_jax.models.graph import match, only, unit
 from drin_jax.models.recurrent import LSTM, both_ways
 from drin_jax.types import Aux, GraphBatch
 

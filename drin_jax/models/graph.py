@@ -1,4 +1,4 @@
-"""The graph of one mention: its vertices, its edges, and two forms of the same adjacency.
+"""The graph of one mention: its vertices, its edges, two forms of the adjacency, and the match.
 
 A mention's text and picture (`mt`, `mv`) are joined to every candidate's text and picture (`et_j`,
 `ev_j`) and nothing else is an edge, so of the n x n adjacency (n = 2 + 2r) only the
@@ -15,7 +15,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from drin_jax.types import GraphBatch
+from drin_jax.types import Aux, GraphBatch
 
 RELATIONS = ("tt", "tv", "vt", "vv")
 
@@ -136,16 +136,33 @@ def cosine(x: Float[Array, "*#n d"], y: Float[Array, "*#n d"], eps: float = 1e-8
     return jnp.sum(unit(x, eps) * unit(y, eps), -1)
 
 
-def matching(mention: Float[Array, "b d"], entity: Float[Array, "b r d"]) -> Float[Array, "b r"]:
-    """S [14], the cosine of a mention with each of its candidates, as one product over d."""
-    entity = entity.astype(jnp.float32)
-    norms = jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(entity), -1), 1e-16))
-    products = jnp.einsum("bd,brd->br", unit(mention), entity, precision="highest")
-    return products * norms
-
-
 def unit(x: Float[Array, "*n d"], eps: float = 1e-8) -> Float[Array, "*n d"]:
     """`x` over its norm, in float32. The square root is taken of the clipped sum, so that its
     gradient is finite at zero."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), -1, keepdims=True), eps**2))
+
+
+def match(
+    batch: GraphBatch,
+    mention: Float[Array, "b d"],
+    entity: Float[Array, "b r d"],
+    present: Bool[Array, "b r"],
+) -> tuple[Float[Array, "b scored"], Aux]:
+    """S [14], the last step that systems share: cosines [b, scored slots] of a mention with each of
+    its candidates, as one product over d, and `aux` with the matched vectors `mention`, `entity`.
+
+    Args:
+        present: entities that the system knows something of. The others, and slots without a
+            candidate, score 0.
+    """
+    y = entity.astype(jnp.float32)
+    norms = jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(y), -1), 1e-16))
+    products = jnp.einsum("bd,brd->br", unit(mention), y, precision="highest")
+    scores = jnp.where(batch.candidate_mask & present, products * norms, 0)
+    return scores[:, : batch.scored], {"mention": mention, "entity": entity}
+
+
+def only(x: Float[Array, "*n d"], present: Bool[Array, "*n"]) -> Float[Array, "*n d"]:
+    """`x` where it is present, zeros elsewhere."""
+    return jnp.where(present[..., None], x, 0)

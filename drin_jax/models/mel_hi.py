@@ -7,8 +7,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from drin_jax.models.graph import cosine, value
-from drin_jax.models.matching import match, only
+from drin_jax.models.graph import cosine, match, only, value
 from drin_jax.models.recurrent import LSTM
 from drin_jax.types import Aux, GraphBatch
 

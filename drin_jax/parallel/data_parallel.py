@@ -1,4 +1,4 @@
-"""Data parallelism: the per-device functions of `train.py` and `evaluate.py` over every device.
+"""Data parallelism: per-device functions (`training/step.py`, `evaluation/`) over all devices.
 
 A function is written once, for one device's share of a batch, with the axis name `data`; this wraps
 it in `jax.shard_map` under `jit`, or in `jax.pmap`. State is replicated, batches are split along
@@ -103,18 +103,8 @@ class DataParallel:
         """`step(state, batch) -> (state, metrics)`, both results equal on every device; the given
         state is donated."""
         if self.impl == "pmap":
-            return jax.pmap(
-                step,
-                axis_name=AXIS,
-                in_axes=(None, 0),  # type: ignore[arg-type]
-                out_axes=None,  # type: ignore[arg-type]
-                devices=self.local_devices,
-                donate_argnums=0,
-            )
-        return jax.jit(
-            self._shard_map(step, PartitionSpec()),
-            donate_argnums=0,
-        )
+            return self._pmap(step, out_axes=None, donate_argnums=0)
+        return jax.jit(self._shard_map(step, PartitionSpec()), donate_argnums=0)
 
     def eval_step(self, step: Callable[..., Any], *between: Any) -> Callable[..., Any]:
         """`step(params, *between, batch) -> arrays`, the results joined along their first axis.
@@ -123,24 +113,18 @@ class DataParallel:
             between: PartitionSpecs of further arguments; shard_map only.
         """
         if self.impl == "pmap":
-            return jax.pmap(
-                step,
-                axis_name=AXIS,
-                in_axes=(None, 0),  # type: ignore[arg-type]
-                devices=self.local_devices,
-            )
+            return self._pmap(step)
         return jax.jit(self._shard_map(step, PartitionSpec(AXIS), *between))
+
+    def _pmap(self, step: Callable, **options: Any) -> Callable[..., Any]:
+        axes: Any = (None, 0)
+        return jax.pmap(step, AXIS, in_axes=axes, devices=self.local_devices, **options)
 
     def _shard_map(self, step: Callable, out: PartitionSpec, *between: Any) -> Callable:
         # check_vma=False gives collectives the same transposes as under pmap, so that one step with
         # one explicit pmean of the gradients is right in both.
-        return jax.shard_map(
-            step,
-            mesh=self.mesh,
-            in_specs=(PartitionSpec(), *between, PartitionSpec(AXIS)),
-            out_specs=out,
-            check_vma=False,
-        )
+        specs = (PartitionSpec(), *between, PartitionSpec(AXIS))
+        return jax.shard_map(step, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)
 
     def local(self, array: jax.Array) -> np.ndarray:
         """The part of an `eval_step`'s result that this process's share of the batch made."""

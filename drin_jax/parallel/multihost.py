@@ -1,44 +1,34 @@
 """A run of several processes, each with its own devices: one meaning, one end.
 
-`jax.distributed` brings the processes together and moves what they exchange. Where one is missing
-or lost it aborts the others in C++, at length and past every `except`: so each of several processes
-works as the child of a small one, which tells that in one line. JAX loads in the child only.
+`jax.distributed` brings the processes together and moves what they exchange. Each is the child of
+`watchdog.py`, which tells in one line where another is missing or lost.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import os
 import re
-import select
-import signal
-import socket
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from absl import flags
 
 from data_pipeline import progress
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, reason
+from drin_jax.parallel import watchdog
 
 T = TypeVar("T")
 
 SAME_VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as lost
 FOREVER = 7 * 24 * 3600 * 1000  # milliseconds that a process waits for another's preparations
-QUIET = 2.0  # seconds after which what C++ wrote was not its last words
 LOST = "another process of the run ended or cannot be reached any more; start all again to go on"
-_ABORT = re.compile(rb"JAX distributed service detected fatal errors.*absl::Status: (.*)")
 _FAILED_EXCHANGE = re.compile("gloo|nccl|coordination|barrier", re.IGNORECASE)
-PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that comes when the parent dies
-_CHILD = "DRIN_CHILD"  # file descriptors: the real stderr, the link to the parent
 FLAGS = flags.FLAGS
 
 
@@ -114,12 +104,17 @@ def joined(rank: Rank | None, config: Mapping[str, Any]) -> Iterator[None]:
     if rank is None:
         yield
         return
-    parent = _work_as_child(rank)
+    missing = (
+        f"the processes did not come together within --start_timeout={rank.timeout:g} s ({{}}); "
+        "start each with its own number, and see that it reaches "
+        f"{rank.coordinator or 'process 0'}"
+    )
+    parent = watchdog.work_as_child(missing, LOST)
     import jax
 
     try:
         _initialize(rank)
-        parent.send(b"joined")
+        os.write(parent, b"joined")
         progress.SPEAKS = jax.process_index() == 0
         _check_same(config)
         yield
@@ -154,16 +149,14 @@ def _initialize(rank: Rank) -> None:
             shutdown_timeout_seconds=HEARTBEAT,
         )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"the processes do not come together: {reason[0][:300]}") from error
+        raise UserError(f"the processes do not come together: {reason(error)}") from error
 
 
 def _check_same(config: Mapping[str, Any]) -> None:
     import jax
 
-    devices = [0] * jax.process_count()
-    for device in jax.devices():
-        devices[device.process_index] += 1
+    places = [device.process_index for device in jax.devices()]
+    devices = [places.count(process) for process in range(jax.process_count())]
     if len({*devices}) > 1:  # an exchange would fail
         raise UserError(f"the processes have {devices} devices; give all the same number")
     versions = {f"version of {name}": metadata.version(name) for name in SAME_VERSIONS}
@@ -249,66 +242,3 @@ def agree_on_stop(received: int | None, due: bool = True) -> int | None:
     if not due:
         return None
     return int(np.max(multihost_utils.process_allgather(np.int32(received or 0)))) or None
-
-
-def _work_as_child(rank: Rank) -> socket.socket:
-    """In the child the link to its parent; in the parent the end, with the child's exit code."""
-    if _CHILD not in os.environ:
-        _watch(rank)
-    words, link = (int(number) for number in os.environ.pop(_CHILD).split(","))
-    # The parent reads what C++ writes to 2; what Python says needs no parent.
-    sys.stderr = os.fdopen(words, "w", buffering=1, errors="backslashreplace")
-    with contextlib.suppress(AttributeError):  # not Linux: then a killed parent leaves its child
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    return socket.socket(fileno=link)
-
-
-def _watch(rank: Rank) -> NoReturn:
-    """Run this command once more, as a child, and end with it."""
-    link, childs_link = socket.socketpair()
-    noise, childs_noise = os.pipe()
-    words = os.dup(2), childs_link.fileno()
-    child = subprocess.Popen(
-        [sys.executable, *sys.orig_argv[1:]],
-        stderr=childs_noise,
-        pass_fds=words,
-        env=os.environ | {_CHILD: f"{words[0]},{words[1]}"},
-        process_group=0,  # Ctrl-C reaches it once, through here
-    )
-    os.close(childs_noise)
-    childs_link.close()
-    received: list[int] = []
-
-    def forward(number: int, _: Any) -> None:
-        received.append(number)
-        child.send_signal(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, forward)
-    held = b""  # until it is known whether these are last words
-    while True:
-        ready, _, _ = select.select([noise], [], [], QUIET)
-        chunk = os.read(noise, 1 << 16) if ready else b""
-        held += chunk
-        if not chunk and (ready or child.poll() is not None):
-            break
-        if not ready and not _ABORT.search(held):
-            os.write(2, held)
-            held = b""
-    code = child.wait()
-    aborted = _ABORT.search(held) if code == -signal.SIGABRT else None
-    if not aborted:
-        os.write(2, held)
-    if code >= 0:
-        sys.exit(code)
-    if received:
-        sys.exit(128 + received[-1])
-    if not aborted:
-        raise UserError(f"this process was ended by {signal.Signals(-code).name}")
-    if not link.recv(1):  # it never said that it joined
-        raise UserError(
-            f"the processes did not come together within --start_timeout={rank.timeout:g} s "
-            f"({aborted[1].decode(errors='replace')}); start each with its own number, and see "
-            f"that it reaches {rank.coordinator or 'process 0'}"
-        )
-    raise UserError(LOST)

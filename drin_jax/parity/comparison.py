@@ -182,13 +182,12 @@ def _graph_errors(
 def _gradient_errors(
     ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    relative: list[float] = []
-    zero: list[float] = []
+    errors: dict[str, list[float]] = {"gradients": [], "zero gradients": []}
     for name, reference in theirs.items():
         error = _error(ours[name], reference) if name in ours else float("inf")
         largest = float(np.max(np.abs(reference)))
-        (relative if largest > 0 else zero).append(error / largest if largest > 0 else error)
-    return {"gradients": _worst(relative), "zero gradients": _worst(zero)}
+        errors["gradients" if largest else "zero gradients"].append(error / (largest or 1))
+    return {part: _worst(found) for part, found in errors.items()}
 
 
 def _adam_errors(

@@ -3,6 +3,8 @@
 Their names and layouts are those of `tests/golden/README.md`: linear weights are [out, in], ours
 [in, out]; their four edge types tt, ti, it, ii are our tt, tv, vt, vv; their CLIP similarities are
 cosines times 100. Of DRIN only the released form (`model.form = "upstream"`) has such parameters.
+PyTorch's attention keeps the maps of query, key and value in one array where their widths agree,
+and their biases always.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,49 +16,104 @@ from flax import nnx
 
 from data_pipeline.schema import UserError
 from drin_jax.models.graph import cosine
-from drin_jax.parity.torch_baselines import ghmfc_names, melhi_names, pack, unpack
 from drin_jax.types import GraphBatch
 
 Arrays = Mapping[str, np.ndarray]
 
-_PROJECTIONS = {
-    "inputs.mention_text": "vertex_encoder.mention_text_encoder.final_layer.linear",
-    "inputs.entity_text": "vertex_encoder.entity_text_encoder.final_layer",
-    "inputs.mention_image": "vertex_encoder.mention_image_linear",
-    "inputs.entity_image": "vertex_encoder.entity_image_linear",
+# Our modules -> their parameters, "{}" for weight and bias.
+_DRIN = {
+    "inputs.mention_text": "vertex_encoder.mention_text_encoder.final_layer.linear.{}",
+    "inputs.entity_text": "vertex_encoder.entity_text_encoder.final_layer.{}",
+    "inputs.mention_image": "vertex_encoder.mention_image_linear.{}",
+    "inputs.entity_image": "vertex_encoder.entity_image_linear.{}",
 }
+_DRIN_LAYER = {"w_h": "w_h", "w_u": "w_u", "w_v": "w_v", "norm": "layer_norm"}
+_MELHI = {
+    "image": "image_map_text.{}",
+    "mention": "mention_encoder.mention_final_map.{}",
+    "entity": "entity_final_map.{}",
+    "lstm.inputs": "mention_encoder.mention_lstm.{}_ih_l0",
+    "lstm.recurrent": "mention_encoder.mention_lstm.{}_hh_l0",
+}
+_FUSION = "mention_encoder.intermediate_layer"
+_GHMFC = {
+    "text": f"{_FUSION}.text_linear.{{}}",
+    "image": f"{_FUSION}.image_linear.{{}}",
+    "gate": f"{_FUSION}.score_linear.{{}}",
+    "entity": "entity_encoder.final_layer.{}",
+}
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 def torch_names(layers: int) -> dict[str, str]:
-    """Our dotted parameter names -> the authors', for L layers."""
-    modules = dict(_PROJECTIONS)
-    for i in range(layers):
-        for name in ("w_h", "w_u", "w_v"):
-            modules[f"layers.{i}.{name}"] = f"gcn_layers.{i}.{name}"
+    """Our dotted parameter names of `DRIN` with so many layers -> the authors'."""
+    of_layers = {
+        f"layers.{i}.{ours}": f"gcn_layers.{i}.{theirs}.{{}}"
+        for i in range(layers)
+        for ours, theirs in _DRIN_LAYER.items()
+    }
+    return _of_modules(_DRIN | of_layers)
+
+
+def ghmfc_names() -> dict[str, str]:
+    """The same of `GHMFC`, unpacked."""
+    modules = dict(_GHMFC)
+    for side, direction in (("text_attention", "t2v"), ("image_attention", "v2t")):
+        block = f"{_FUSION}.{direction}_attention"
+        for stage, way in (("across", "a2b"), ("back", "b2a")):
+            attention = f"{block}.{way}_attention"
+            modules[f"{side}.{stage}_ffn"] = f"{block}.{way}_ffn.{{}}"
+            modules[f"{side}.{stage}.out"] = f"{attention}.out_proj.{{}}"
+            for ours, theirs in zip(("query", "key", "value"), _PROJECTIONS, strict=True):
+                modules[f"{side}.{stage}.{ours}"] = f"{attention}.{theirs}_{{}}"
+        for i in range(4):
+            modules[f"{side}.norms.{i}"] = f"{block}.layernorms.{i}.{{}}"
+    return _of_modules(modules)
+
+
+def _of_modules(modules: Mapping[str, str]) -> dict[str, str]:
     names = {}
     for ours, theirs in modules.items():
-        names[f"{ours}.kernel"] = f"{theirs}.weight"
-        names[f"{ours}.bias"] = f"{theirs}.bias"
-    for i in range(layers):
-        names[f"layers.{i}.norm.scale"] = f"gcn_layers.{i}.layer_norm.weight"
-        names[f"layers.{i}.norm.bias"] = f"gcn_layers.{i}.layer_norm.bias"
+        weight = "scale" if "norm" in ours else "kernel"
+        names[f"{ours}.{weight}"] = theirs.format("weight")
+        names[f"{ours}.bias"] = theirs.format("bias")
     return names
-
-
-def _dotted(path: tuple) -> str:
-    return ".".join(str(key) for key in path)
 
 
 def _names(ours: Collection[str]) -> dict[str, str]:
     """The authors' names of a model's parameters, told apart by what they are called here."""
     layers = {name.split(".")[1] for name in ours if name.startswith("layers.")}
-    for names in (melhi_names(), ghmfc_names(), torch_names(len(layers))):
+    for names in (_of_modules(_MELHI), ghmfc_names(), torch_names(len(layers))):
         if set(ours) <= set(names):
             return names
     raise UserError(
         "this model has no counterpart in the authors' program; those that have are drin "
         "(model.form upstream), mel_hi and ghmfc, over a store with pictures"
     )
+
+
+def _unpack(state_dict: Arrays) -> dict[str, np.ndarray]:
+    """`in_proj_weight` and `in_proj_bias` as one array each of query, key and value."""
+    out: dict[str, np.ndarray] = {}
+    for name, array in state_dict.items():
+        module, _, kind = name.rpartition("in_proj_")
+        if kind not in ("weight", "bias") or len(array) % 3:
+            out[name] = array
+            continue
+        parts = zip(np.split(array, 3), _PROJECTIONS, strict=True)
+        out |= {f"{module}{theirs}_{kind}": part for part, theirs in parts}
+    return out
+
+
+def _pack(arrays: Arrays) -> dict[str, np.ndarray]:
+    """The inverse of `_unpack`: weights of three shapes stay apart, as PyTorch has them."""
+    out = dict(arrays)
+    for name in arrays:
+        module, first, kind = name.rpartition(f"{_PROJECTIONS[0]}_")
+        names = [f"{module}{projection}_{kind}" for projection in _PROJECTIONS]
+        if first and len({arrays[name].shape for name in names}) == 1:
+            out[f"{module}in_proj_{kind}"] = np.concatenate([out.pop(name) for name in names])
+    return out
 
 
 def from_torch(model: nnx.Module, state_dict: Arrays) -> None:
@@ -68,44 +125,45 @@ def from_torch(model: nnx.Module, state_dict: Arrays) -> None:
     Raises:
         UserError: naming every parameter that is missing, unexpected, or of another shape.
     """
-    state_dict = unpack(state_dict)
-    state = nnx.state(model, nnx.Param)
-    flat = nnx.to_flat_state(state)
-    expected = {_dotted(path): leaf for path, leaf in flat}
-    names = _names(expected)
-    missing = sorted(names[ours] for ours in expected if names[ours] not in state_dict)
-    unexpected = sorted(set(state_dict) - {names[ours] for ours in expected})
-    loaded, misshapen = {}, []
-    for ours, leaf in expected.items():
+    theirs = _unpack(state_dict)
+    flat = {_dotted(path): (path, leaf) for path, leaf in _flat(nnx.state(model, nnx.Param))}
+    names = _names(flat)
+    missing = sorted(names[ours] for ours in flat if names[ours] not in theirs)
+    unexpected = sorted(set(theirs) - {names[ours] for ours in flat})
+    new, misshapen = [], []
+    for ours, (path, leaf) in flat.items():
         if names[ours] in missing:
             continue
-        array = np.asarray(state_dict[names[ours]])
-        array = array.T if ours.endswith(".kernel") else array
+        array = _transposed(ours, np.asarray(theirs[names[ours]]))
         if array.shape != leaf[...].shape:
             misshapen.append(f"{names[ours]} {array.shape} for {leaf[...].shape}")
-        loaded[ours] = array
+        new.append((path, leaf.replace(jnp.asarray(array, leaf[...].dtype))))
     if missing or unexpected or misshapen:
         raise UserError(
             "parameters do not fit the model: "
             f"missing {missing or 'none'}, unexpected {unexpected or 'none'}, "
             f"wrong shape (as stored, transposed) {misshapen or 'none'}"
         )
-    new = [
-        (path, leaf.replace(jnp.asarray(loaded[_dotted(path)], leaf[...].dtype)))
-        for path, leaf in flat
-    ]
     nnx.update(model, nnx.from_flat_state(new))
 
 
 def to_torch(params: nnx.State) -> dict[str, np.ndarray]:
     """Parameters, or gradients of them, under the authors' names and layouts."""
-    flat = {_dotted(path): leaf for path, leaf in nnx.to_flat_state(params)}
+    flat = {_dotted(path): np.asarray(leaf[...]) for path, leaf in _flat(params)}
     names = _names(flat)
-    out = {}
-    for ours, leaf in flat.items():
-        array = np.asarray(leaf[...])
-        out[names[ours]] = array.T if ours.endswith(".kernel") else array
-    return pack(out)
+    return _pack({names[ours]: _transposed(ours, array) for ours, array in flat.items()})
+
+
+def _flat(params: nnx.State) -> list[tuple]:
+    return list(nnx.to_flat_state(params))
+
+
+def _dotted(path: tuple) -> str:
+    return ".".join(map(str, path))
+
+
+def _transposed(ours: str, array: np.ndarray) -> np.ndarray:
+    return array.T if ours.endswith(".kernel") else array
 
 
 def span_mean(tokens: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:

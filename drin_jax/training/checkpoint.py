@@ -18,7 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, reason
 
 SCORE = "valid"
 
@@ -118,10 +118,9 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # damage surfaces as whatever tensorstore or orbax meets first
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
                 f"{self.folder / str(step)}: unreadable checkpoint ({type(error).__name__}: "
-                f"{reason[0][:200]}); delete that folder to go on from the one before it, or use "
+                f"{reason(error)}); delete that folder to go on from the one before it, or use "
                 "another --workdir"
             ) from error
 

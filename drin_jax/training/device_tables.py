@@ -8,7 +8,6 @@ ones, an equal part of the rows; batches are then looked up by all of them toget
 
 import dataclasses
 import math
-import mmap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from data_pipeline.graphs import HostArrays
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
+from drin_jax.training.uploading import aligned, copy_rows
 
 SPLITS = ("train", "valid", "test")
 PLACES = {
@@ -35,8 +35,6 @@ PLACES = {
 # Tables of the features: those that are wide, may be halved, and may be spread over devices.
 FEATURES = tuple(f"{side}_{kind}" for side in ("entity", "mention") for kind in ("text", "image"))
 SHARE_OF_FREE = 0.8  # of the device's free memory that tables may take
-CHUNK_BYTES = 1 << 24  # read of a file at once
-ALIGNMENT = 64  # in bytes, of what a CPU device takes over instead of copying it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,40 +144,32 @@ class DeviceTables:
         store.check_split(split)
         spec = graphs.fitted(spec, store)
         if like is None:  # the rest is small beside it
-            needed, free = cls.bytes(store, [split], spec, placement=placement), free_bytes()
+            needed, free = cls.bytes(store, [split], spec, placement), free_bytes()
             if needed > SHARE_OF_FREE * free:
                 raise UserError(
-                    f"the store's tables take {needed / 1e9:.2f} GB and the device has "
-                    f"{free / 1e9:.2f} GB free, of which tables may take {SHARE_OF_FREE:.0%}; "
-                    "lower retrieval.r, use a larger device, or train with drin_jax.main, which "
-                    "reads batches from disk"
+                    f"the store's tables {_too_large(needed, free)}; lower retrieval.r, use a "
+                    "larger device, or train with drin_jax.main, which reads batches from disk"
                 )
 
         def upload(tables: HostArrays) -> dict[str, jax.Array]:
             return {name: placement.upload(name, array) for name, array in tables.items()}
 
-        return cls(
-            shared=like.shared if like else upload(graphs.shared_tables(store, spec.needs)),
-            split=upload(_own(store, split, spec)),
-            spec=spec,
-            longest=graphs.longest(store, spec.needs),
-            spread=placement.kind == "sharded",
-        )
+        shared = like.shared if like else upload(graphs.shared_tables(store, spec.needs))
+        own, longest = upload(_own(store, split, spec)), graphs.longest(store, spec.needs)
+        return cls(shared, own, spec, longest, placement.kind == "sharded")
 
     @staticmethod
     def bytes(
         store: Store,
         splits: Iterable[str],
         spec: GraphSpec = GraphSpec(),
-        *,
-        shared: bool = True,
         placement: Placement = Placement(),
     ) -> int:
-        """Memory in bytes that the tables of these splits take on each device; `shared`: with those
-        of entities and mentions."""
+        """Memory in bytes that the tables of entities, mentions and these splits take on each
+        device."""
         spec = graphs.fitted(spec, store)
-        tables = [_own(store, split, spec) for split in splits]
-        tables += [graphs.shared_tables(store, spec.needs)] * shared
+        tables = [graphs.shared_tables(store, spec.needs)]
+        tables += [_own(store, split, spec) for split in splits]
         return sum(placement.bytes(*table) for own in tables for table in own.items())
 
     @property
@@ -201,11 +191,10 @@ class DeviceTables:
 
     def _fetch(self, name: str, rows: Int[Array, "*b"], there: Bool[Array, "*b"]) -> Array:
         table = self.split[name] if name in self.split else self.shared[name]
+        spread = self.spread and name in FEATURES
+        found = _of_all(table, rows) if spread else jnp.take(table, rows, 0, mode="clip")
         if name in FEATURES:
-            found = _of_all(table, rows) if self.spread else jnp.take(table, rows, 0, mode="clip")
             found = found.astype(jnp.float32)
-        else:
-            found = jnp.take(table, rows, 0, mode="clip")
         there = there.reshape(*there.shape, *(1,) * (found.ndim - there.ndim))
         return jnp.where(there, found, jnp.zeros((), found.dtype))
 
@@ -243,19 +232,24 @@ def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> 
         )
     free = parallel.least(free_bytes())
     needed = {
-        name: DeviceTables.bytes(store, SPLITS, spec, placement=Placement(name, parallel))
-        for name in PLACES
+        name: DeviceTables.bytes(store, SPLITS, spec, Placement(name, parallel)) for name in PLACES
     }
     fits = [name for name in PLACES if name == "host" or needed[name] <= SHARE_OF_FREE * free]
     if kind == "auto":
         kind = "host" if parallel.impl == "pmap" else fits[0]
     if kind not in fits:
         raise UserError(
-            f"data.tables is {kind!r}: the tables take {needed[kind] / 1e9:.2f} GB a device, which "
-            f"has {free / 1e9:.2f} GB free, of which tables may take {SHARE_OF_FREE:.0%}; use "
+            f"data.tables is {kind!r}: the tables {_too_large(needed[kind], free)}; use "
             "data.tables='auto', which reads from the store what does not fit, or lower graph.r"
         )
     return Placement(kind, parallel, needed[kind], free)
+
+
+def _too_large(needed: int, free: int) -> str:
+    return (
+        f"take {needed / 1e9:.2f} GB a device, which has {free / 1e9:.2f} GB free, of which tables "
+        f"may take {SHARE_OF_FREE:.0%}"
+    )
 
 
 def free_bytes() -> int:
@@ -270,35 +264,3 @@ def free_bytes() -> int:
         return 1024 * int(kilobytes.split()[0]) // jax.local_device_count()
     except (OSError, KeyError, ValueError):  # no Linux: nothing is known, so nothing is refused
         return 1 << 62
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros that begin at a multiple of ALIGNMENT bytes."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    first = -memory.ctypes.data % ALIGNMENT
-    return memory[first : first + size].view(dtype).reshape(shape)
-
-
-def copy_rows(array: np.ndarray, first: int, out: np.ndarray) -> None:
-    """Copy the rows from `first` on into `out` [rows, …], as many as both have.
-
-    A whole array that is a file's memory map is read from the file, a few megabytes at a time:
-    pages read through a map stay counted to the process until memory is short.
-    """
-    out = out[: max(len(array) - first, 0)]
-    if not (isinstance(array, np.memmap) and _is_whole(array)):
-        out[:] = array[first : first + len(out)]
-        return
-    row_bytes = array.itemsize * math.prod(array.shape[1:])
-    step = max(1, CHUNK_BYTES // row_bytes)
-    with open(str(array.filename), "rb", buffering=0) as file:
-        file.seek(array.offset + first * row_bytes)
-        for at in range(0, len(out), step):
-            chunk = out[at : at + step]
-            chunk[...] = np.fromfile(file, array.dtype, chunk.size).reshape(chunk.shape)
-
-
-def _is_whole(array: np.memmap) -> bool:
-    """Whether the array is all of its file: what is cut from one keeps the whole one's offset."""
-    return isinstance(array.base, mmap.mmap) and array.flags.c_contiguous and array.size > 0

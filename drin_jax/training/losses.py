@@ -3,7 +3,7 @@
 S is `scores` [b, r], S_i+ the gold's. Every form is written over the whole batch: under data
 parallelism scores, positives and masks are gathered over the axis first and divided by global
 counts, so the number of devices changes nothing. Gradients of the gathered loss are averaged over
-the axis (`train.py`): each device holds the whole loss and differentiates its own scores only.
+the axis (`step.py`): each device holds the whole loss and differentiates its own scores only.
 """
 
 import jax
@@ -81,7 +81,7 @@ def _batch_negative(
     entity = unit(aux["entity"][:, : valid.shape[1]])
     total = jnp.sum(jnp.where(valid[..., None], entity, 0), (0, 1))
     count = jnp.sum(valid)
-    if axis_name is not None:
+    if _several(axis_name):
         packed = jax.lax.psum(jnp.append(total, count.astype(total.dtype)), axis_name)
         total, count = packed[:-1], packed[-1]
     own = jnp.where(has_gold, positive, 0)
@@ -91,7 +91,7 @@ def _batch_negative(
 def _gather(arrays: tuple[Array, ...], axis_name: str | None) -> tuple[Array, ...]:
     """Each array of every device, concatenated along its first axis: in one exchange, as columns of
     one array, since over several processes an exchange costs more than what is in it."""
-    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
+    if not _several(axis_name):
         return arrays
     columns = [array.reshape(len(array), -1).astype(jnp.float32) for array in arrays]
     gathered = jax.lax.all_gather(jnp.concatenate(columns, 1), axis_name, tiled=True)
@@ -100,6 +100,10 @@ def _gather(arrays: tuple[Array, ...], axis_name: str | None) -> tuple[Array, ..
         part.reshape(-1, *array.shape[1:]).astype(array.dtype)
         for part, array in zip(jnp.split(gathered, ends, axis=1), arrays, strict=True)
     )
+
+
+def _several(axis_name: str | None) -> bool:
+    return axis_name is not None and jax.lax.axis_size(axis_name) > 1
 
 
 def mean_where(values: Array, where: Bool[Array, "..."], axis: int | None = None) -> Array:

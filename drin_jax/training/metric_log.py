@@ -26,38 +26,33 @@ class MetricLog:
     """
 
     def __init__(self, workdir: Path, after: int = 0, tensorboard: bool = True):
-        self._active = jax.process_index() == 0
-        if not self._active:
+        self._file: Any = None
+        self._board: Any = None
+        if jax.process_index() > 0:
             return
         path = workdir / METRICS
         kept = [fields for fields in _whole_lines(path) if fields["step"] <= after]
         write_text(path, "".join(json.dumps(fields) + "\n" for fields in kept))
         self._file = path.open("a")
-        self._board = None
         if tensorboard:
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after + 1)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write the scalars as of `step`."""
-        if not self._active:
-            return
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        if self._board is not None:
+        if self._file:
+            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        if self._board:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
 
     def flush(self) -> None:
         """Hand everything written to the operating system."""
-        if self._active:
-            self._file.flush()
-            if self._board:
-                self._board.flush()
+        for out in filter(None, (self._file, self._board)):
+            out.flush()
 
     def close(self) -> None:
-        if self._active:
-            self._file.close()
-            if self._board:
-                self._board.close()
+        for out in filter(None, (self._file, self._board)):
+            out.close()
 
 
 def curves(workdir: Path) -> tuple[list[float], list[float]]:

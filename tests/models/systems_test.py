@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from data_pipeline.schema import UserError, batch_shapes
 from drin_jax import models
-from drin_jax.models.attention import heads_of
+from drin_jax.models.ghmfc import heads_of
 from drin_jax.types import GraphBatch
 from tests.support.random_graphs import R, assert_same, random_graphs
 from tests.support.random_sequences import (

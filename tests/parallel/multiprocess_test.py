@@ -92,7 +92,7 @@ def start_two(*args: str) -> list[subprocess.Popen]:
 def once_written(workdir: Path, step: int, act: Callable[[], None]) -> None:
     """`act` as soon as the run has written this step."""
     path = workdir / "metrics.jsonl"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while f'"step": {step},' not in (path.read_text() if path.exists() else ""):
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -124,7 +124,7 @@ def test_a_run_may_change_its_processes_and_lose_them(store: Path, tmp_path: Pat
     whole, changing = tmp_path / "whole", tmp_path / "changing"
     environment = os.environ | {"PYTHON": sys.executable, "SIMULATE": "1", "JAX_PLATFORMS": "cpu"}
     script = [str(ROOT / "launch" / "multiprocess.sh"), "2", *arguments(store, whole)]
-    result = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=240)
+    result = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     assert "[0] bert, " in result.stderr
     assert "2 cpu device(s)" in result.stderr

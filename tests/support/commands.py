@@ -38,7 +38,7 @@ def start(module: str, *args: str, devices: int = 1) -> subprocess.Popen:
 def run(module: str, *args: str, devices: int = 1) -> subprocess.CompletedProcess:
     """The same, finished."""
     process = start(module, *args, devices=devices)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(args, process.returncode, out, err)
 
 

@@ -12,7 +12,7 @@ def free_port() -> int:
 
 def finish(processes: list[subprocess.Popen]) -> list[subprocess.CompletedProcess]:
     """Their results, once all have ended."""
-    outputs = [process.communicate(timeout=240) for process in processes]
+    outputs = [process.communicate(timeout=600) for process in processes]
     return [
         subprocess.CompletedProcess(process.args, process.returncode, *output)
         for process, output in zip(processes, outputs, strict=True)
