@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 from data_pipeline import schema
-from data_pipeline.store.reader import Store, StoreWriter
+from data_pipeline.store.reader import Store
+from data_pipeline.store.writer import StoreWriter
 
 ROWS = 4096  # of a table, made at once
 

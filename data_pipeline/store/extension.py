@@ -11,8 +11,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from data_pipeline import schema
 from data_pipeline.files import plain, sync_folder, write_json
 from data_pipeline.schema import STORE_JSON, UserError
@@ -79,8 +77,3 @@ def same_mentions(store: Store, ids: Sequence[str]) -> None:
             f"{store.path}: its mentions are not those of the raw files any more; nothing can be "
             "added to it; make it anew with another --workdir or data.store"
         )
-
-
-def offsets_of(counts: np.ndarray) -> np.ndarray:
-    """[n+1] int64: where each of n runs of rows begins, and the end."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -16,9 +16,6 @@ import numpy as np
 from data_pipeline import files, schema
 from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, UserError
 from data_pipeline.store import arrays, layout
-from data_pipeline.store.writer import StoreWriter
-
-__all__ = ["Store", "StoreWriter", "Strings"]
 
 SHOWN_DIFFERENCES = 4
 

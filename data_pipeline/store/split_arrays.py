@@ -62,3 +62,8 @@ def cosine(x: np.ndarray, y: np.ndarray, eps: float = 1e-8) -> np.ndarray:
     dots = np.einsum("...d,...d->...", x, y)
     norms = [np.maximum(np.sqrt(np.einsum("...d,...d->...", a, a)), eps) for a in (x, y)]
     return dots / (norms[0] * norms[1])
+
+
+def offsets_of(counts: np.ndarray) -> np.ndarray:
+    """[n+1] int64: where each of n runs of rows begins, and the end."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

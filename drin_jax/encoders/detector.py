@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from data_pipeline.schema import UserError
 from drin_jax.encoders.pixels import check_pixels
-from drin_jax.encoders.weights import read_pickled
+from drin_jax.encoders.pretrained import read_pickled
 
 # ResNet-50 with a feature pyramid, both: Ren et al. 2015, He et al. 2017.
 NAMES = {"fasterrcnn": "fasterrcnn_resnet50_fpn", "maskrcnn": "maskrcnn_resnet50_fpn"}

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from rapidfuzz import process
 
+from data_pipeline.progress import say
 from data_pipeline.schema import SPLITS, UserError
-from drin_jax import extract
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.evaluation.ranks import slot_counts
 from drin_jax.workdir import FinishedRun
@@ -47,7 +47,7 @@ class Outcome:
 def outcome(run: FinishedRun, split: str) -> Outcome:
     """The run's ranking of every mention of the split."""
     n = run.store.check_split(split)
-    extract.say(f"ranking {n} mentions of {split}")
+    say(f"ranking {n} mentions of {split}")
     return Outcome.of(SplitView.of(run.store, split, run.setup.spec.r), run.scores(split))
 
 

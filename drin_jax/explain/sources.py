@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_pipeline.pictures.images import STATUSES, open_picture
 from data_pipeline.schema import Entity, Mention, UserError
-from drin_jax import extract
+from drin_jax.extract.corpus import read_corpus
 from drin_jax.workdir import FinishedRun
 
 Picture = Image.Image | None
@@ -48,7 +48,7 @@ def read(run: FinishedRun) -> Sources:
         return Sources({}, {}, f"texts and pictures are not at hand: {where}")
     config.data.source = ""  # a folder of raw files is there; it is read as it is
     try:
-        corpus = extract.read_corpus(config)
+        corpus = read_corpus(config)
     except UserError as error:
         return Sources({}, {}, f"texts and pictures are not at hand: {error}")
     return Sources(

@@ -11,13 +11,56 @@ from ml_collections import ConfigDict
 
 from data_pipeline.pictures import boxes
 from data_pipeline.schema import Corpus
-from drin_jax.extract.encoder_settings import DETECTORS, SIDES
-from drin_jax.extract.encoding import Encoders, Picture, objects_table
+from drin_jax.extract.encoder_settings import SIDES, EncoderSettings
 from drin_jax.extract.texts import Span, entity_text, mention_text
 
 ROWS = 2048  # texts of a shard, and rows copied at once
 PICTURES_PER_SHARD = 256
 DETECTED_PER_SHARD = 32  # a detector sees whole pictures, which are held one shard ahead
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Picture:
+    """One unique picture. `boxes` [k, 4] and `scores` [k] where they were found elsewhere; `keep`
+    is how many of them any side of the graph looks at."""
+
+    path: str
+    keep: int
+    boxes: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+    def plain(self) -> list[Any]:
+        """As JSON has it; `Picture.from_plain` is the way back."""
+        boxes = None if self.boxes is None else self.boxes.tolist()
+        scores = None if self.scores is None else self.scores.tolist()
+        return [self.path, self.keep, boxes, scores]
+
+    @classmethod
+    def from_plain(cls, row: Sequence[Any]) -> "Picture":
+        path, keep, boxes, scores = row
+        if boxes is None:
+            return cls(path, keep)
+        found = np.array(boxes, np.float32).reshape(-1, 4)
+        return cls(path, keep, found, np.array(scores, np.float32))
+
+
+def plain_items(items: Sequence[Any]) -> list[Any]:
+    """A shard's items as JSON has them."""
+    return [item.plain() if isinstance(item, Picture) else item for item in items]
+
+
+def items_from_plain(kind: str, rows: Sequence[Any]) -> list[Any]:
+    """The way back."""
+    if kind == "pictures":
+        return [Picture.from_plain(row) for row in rows]
+    if kind == "clip_texts":
+        return list(rows)
+    return [(text, tuple(span) if span else None) for text, span in rows]
+
+
+def objects_table(keep: int) -> str:
+    """Name of the table of means over this many objects."""
+    return f"objects_{keep}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,22 +95,30 @@ class Stage:
 class Stages:
     """The stages of a corpus.
 
+    Args:
+        width: encoder ("text", "clip", "image") -> that of its vectors.
+
     Attributes:
         sides: the items of each side.
         sources: file -> SHA-256 of every file that was read, boxes too.
     """
 
-    def __init__(self, config: ConfigDict, corpus: Corpus, encoders: Encoders):
-        self.config, self.corpus, self.encoders = config, corpus, encoders
+    def __init__(
+        self,
+        config: ConfigDict,
+        corpus: Corpus,
+        settings: EncoderSettings,
+        width: Callable[[str], int],
+    ):
+        self.config, self.corpus, self.settings, self.width = config, corpus, settings, width
         self.sources = dict(corpus.sources)
         self.sides: dict[str, Sequence[Any]] = {
             "entity": corpus.entities,
             "mention": corpus.mentions,
         }
-        name = config.encoders.objects
         self._boxes = {}
-        if name and name not in DETECTORS:
-            self._boxes = boxes.load(Path(config.data.root) / name, self.sources)
+        if settings.objects and not settings.detects:
+            self._boxes = boxes.load(Path(config.data.root) / settings.objects, self.sources)
 
     def _text(self, row: int, side: str, prefix: str = "") -> tuple[str, Span]:
         template, item = self.config.text[f"{prefix}{side}"], self.sides[side][row]
@@ -86,7 +137,7 @@ class Stages:
 
     def texts(self) -> list[Stage]:
         """BERT over both sides."""
-        width = self.encoders.text.width
+        width = self.width("text")
         return [
             Stage(
                 kind=f"{side}_texts",
@@ -97,7 +148,7 @@ class Stages:
                 rows=ROWS,
                 tables={
                     table: ((width,), "float32")
-                    for table in self.encoders.settings.poolings
+                    for table in self.settings.poolings
                     if table.startswith(side)
                 },
             )
@@ -120,7 +171,7 @@ class Stages:
             count=len(texts),
             item=texts.__getitem__,
             rows=ROWS,
-            tables={"clip_text": ((self.encoders.clip.width,), "float32")},
+            tables={"clip_text": ((self.width("clip"),), "float32")},
         )
         return stage, self._split(rows)
 
@@ -132,7 +183,7 @@ class Stages:
         """The unique pictures of both sides, and each side's rows in them (-1: none)."""
         number, rows = _unique(item.image for items in self.sides.values() for item in items)
         own, paths = self._split(rows), list(number)
-        settings = self.encoders.settings
+        settings = self.settings
         keep = np.zeros(len(paths), np.int64)
         for side in SIDES:
             seen = own[side][own[side] >= 0]
@@ -144,10 +195,10 @@ class Stages:
                 found, scores = found[: keep[row]], scores[: keep[row]]
             return Picture(paths[row], int(keep[row]), found, scores)
 
-        width = ((self.encoders.image.width,), "float32")
+        width = ((self.width("image"),), "float32")
         tables = {"status": ((), "uint8"), "image": width}
         if settings.clip:
-            tables["clip_image"] = ((self.encoders.clip.width,), "float32")
+            tables["clip_image"] = ((self.width("clip"),), "float32")
         if settings.objects:
             tables |= {objects_table(keep): width for keep in settings.keep.values()}
         stage = Stage(
@@ -156,7 +207,7 @@ class Stages:
             unit="pictures",
             count=len(paths),
             item=picture,
-            rows=DETECTED_PER_SHARD if self.encoders.detects else PICTURES_PER_SHARD,
+            rows=DETECTED_PER_SHARD if settings.detects else PICTURES_PER_SHARD,
             tables=tables,
         )
         return stage, own

@@ -6,7 +6,8 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import GraphSpec
-from data_pipeline.store.reader import Store, StoreWriter
+from data_pipeline.store.reader import Store
+from data_pipeline.store.writer import StoreWriter
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.release import convert, inventory, vertices
 from data_pipeline.schema import SPLITS, GraphSpec
-from data_pipeline.store.reader import Store, StoreWriter
+from data_pipeline.store.reader import Store
+from data_pipeline.store.writer import StoreWriter
 from drin_jax.parity import torch_weights
 from tests.support import release_fixtures as fixtures
 from tests.support.fixtures import refusal
@@ -24,7 +25,7 @@ VERTICES = {"mt": "mention_text", "mv": "mention_image", "et": "entity_text", "e
 
 
 def imported(root: Path, path: Path) -> Store:
-    convert.write(root, StoreWriter(path, {"release": convert.fingerprint(root)}), name="test")
+    convert.write(root, StoreWriter(path, {"release": inventory.fingerprint(root)}), name="test")
     store = Store.open(path)
     store.verify()
     return store
@@ -250,7 +251,7 @@ def test_the_folder_is_found_or_asked_for(tmp_path):
         save_release(tmp_path / dataset, make_release(dataset))
         assert convert.check(tmp_path / dataset) == []
     assert "both wikidiverse and wikimel" in convert.check(tmp_path)[0]
-    one, two = (convert.fingerprint(tmp_path / dataset) for dataset in DATASETS)
+    one, two = (inventory.fingerprint(tmp_path / dataset) for dataset in DATASETS)
     assert one != two
 
 

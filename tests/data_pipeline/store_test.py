@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
-from data_pipeline.store.reader import Store, StoreWriter
+from data_pipeline.store.reader import Store
+from data_pipeline.store.writer import StoreWriter
 from tests.support.fixtures import TINY_GROUPS, refusal, tiny_arrays, tiny_store
 
 

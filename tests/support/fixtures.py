@@ -9,7 +9,8 @@ import pytest
 
 from data_pipeline import schema
 from data_pipeline.schema import UserError
-from data_pipeline.store.reader import Store, StoreWriter
+from data_pipeline.store.reader import Store
+from data_pipeline.store.writer import StoreWriter
 
 TINY_GROUPS = [schema.GROUP_CLEAN, schema.GROUP_UNSEEN, schema.GROUP_NO_SPAN]
 

@@ -20,7 +20,8 @@ import numpy as np
 from data_pipeline import schema
 from data_pipeline.schema import UserError
 from data_pipeline.store.extension import StoreExtension
-from data_pipeline.store.reader import Store, StoreWriter
+from data_pipeline.store.reader import Store
+from data_pipeline.store.writer import StoreWriter
 from tests.support.fixtures import TINY_GROUPS, tiny_arrays, tiny_store
 
 SETTINGS = {"who": "store_kills"}
