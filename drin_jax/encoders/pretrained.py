@@ -11,7 +11,6 @@ import importlib.util
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import jax
@@ -20,6 +19,7 @@ import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 
+from data_pipeline.files import sha256
 from data_pipeline.schema import UserError
 from drin_jax.encoders.layers import ACTIVATIONS
 
@@ -126,9 +126,7 @@ def fingerprint(folder: Path) -> str:
             names |= weights
             break
     for name in sorted(names):
-        with open(folder / name, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{name}\0{content}\n".encode())
+        digest.update(f"{name}\0{sha256(folder / name)}\n".encode())
     return digest.hexdigest()
 
 
@@ -188,37 +186,27 @@ def read(folder: Path, *, prefix: str = "", ignore: Sequence[str] = ()) -> dict[
 
     tensors: dict[str, np.ndarray] = {}
     for path in weight_paths(folder):
-        some = _safetensors if path.suffix == ".safetensors" else _pickled
-        tensors |= {name.removeprefix(prefix): x for name, x in some(path, wanted).items()}
+        tensors |= {name.removeprefix(prefix): x for name, x in read_file(path, wanted).items()}
     return tensors
 
 
-def _safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    try:
-        with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in filter(wanted, file.keys())}
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path}: not a whole safetensors file ({error}); download it again"
-        ) from None
-
-
-def _pickled(path: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    import torch  # `weight_paths` has said so where it is missing
-
-    tensors = read_pickled(torch, path)
-    for name, tensor in tensors.items():
-        if tensor.dtype == torch.bfloat16:  # NumPy has none
-            tensors[name] = tensor.float()
-    return {name: tensors[name].numpy() for name in filter(wanted, tensors)}
-
-
-def read_pickled(torch: ModuleType, path: Path) -> dict[str, Any]:
-    """The tensors of a state dict by name; no code of the file is run.
+def read_file(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, np.ndarray]:
+    """The tensors of one file by name, of a PyTorch state dict where it is no safetensors; no code
+    of it is run.
 
     Raises:
         UserError: the file is cut, foreign or holds anything else; a torch too old to be safe.
     """
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="np") as file:
+                return {name: file.get_tensor(name) for name in filter(wanted, file.keys())}
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path}: not a whole file of weights ({error}); download it again"
+            ) from None
+    import torch  # who asks for such a file has said so where it is missing
+
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SAFE:
         raise UserError(
             f"{path}: torch {torch.__version__} may run what is in it; install 2.6 or later"
@@ -233,7 +221,11 @@ def read_pickled(torch: ModuleType, path: Path) -> dict[str, Any]:
     plain = isinstance(tensors, Mapping)
     if not plain or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise UserError(f"{path}: holds no state dict; write torch.save(model.state_dict(), ...)")
-    return dict(tensors)
+    chosen = {name: tensors[name] for name in filter(wanted, tensors)}
+    return {  # NumPy has no bfloat16
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        for name, tensor in chosen.items()
+    }
 
 
 def load(

@@ -206,23 +206,19 @@ class Encoders:
     def _objects(
         self, items: Sequence[Picture], decoded: Sequence[decoding.Decoded], rows: list[int]
     ) -> Arrays:
-        crops: list[np.ndarray] = []
-        owner: list[int] = []
-        rank: list[int] = []
-        score: list[float] = []
-        for i, (regions, scores) in zip(rows, self._regions(items, decoded, rows), strict=True):
-            crops += list(regions)
-            owner += [i] * len(regions)
-            rank += range(len(regions))
-            score += scores.tolist()
+        found = list(self._regions(items, decoded, rows))
+        counts = [len(scores) for _, scores in found]
         width = self.image.width
         kept_of = {objects_table(keep): keep for keep in self.settings.keep.values()}
         means = {name: np.zeros((len(items), width), np.float32) for name in kept_of}
-        if crops:
-            features = unit(self.image.encode(np.stack(crops))["pooled"])
-            owners, weights = np.array(owner), np.array(score, np.float32)
+        if sum(counts):
+            crops = np.concatenate([regions for regions, _ in found])
+            features = unit(self.image.encode(crops)["pooled"])
+            weights = np.concatenate([scores for _, scores in found]).astype(np.float32)
+            owners = np.repeat(rows, counts)
+            rank = np.concatenate([np.arange(count) for count in counts])
             for name, keep in kept_of.items():
-                kept = np.where(np.array(rank) < keep, weights, 0)
+                kept = np.where(rank < keep, weights, 0)
                 total = np.bincount(owners, kept, len(items)).astype(np.float32)
                 np.add.at(means[name], owners, kept[:, None] * features)
                 means[name] /= np.where(total > 0, total, 1)[:, None]
@@ -245,11 +241,11 @@ class Encoders:
             return
         none = np.zeros((0, crop.height, crop.width, 3), np.uint8)
         for i in rows:
-            one, scores = decoded[i], items[i].scores
-            if one.crops is None or one.kept is None or scores is None:
+            one, given = decoded[i], items[i].scores
+            if one.crops is None or one.kept is None or given is None:
                 yield none, np.zeros(0, np.float32)
             else:
-                yield one.crops, scores[one.kept]
+                yield one.crops, given[one.kept]
 
 
 def _processor(encoder: ClipEncoder | ResNetEncoder) -> images.Recipe:

@@ -1,12 +1,12 @@
 """The store of a config where it is there already: opened, or refused."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_pipeline.files import sha256
 from data_pipeline.release import inventory
 from data_pipeline.store.reader import Store
 from drin_jax.config import RENAMED, store_settings
@@ -40,7 +40,10 @@ def open_store(config: ConfigDict, path: Path) -> Store:
     root = Path(config.data.root)
     now: Mapping[str, str] = made_from.get(SOURCES, {})
     if config.data.reader != RELEASE:
-        now = {name: _digest(root / name) or digest for name, digest in now.items()}
+        now = {
+            name: sha256(root / name) if (root / name).is_file() else digest
+            for name, digest in now.items()
+        }
     elif root.is_dir():
         now = {RELEASE: inventory.fingerprint(root)}
     kept = {WEIGHTS: made_from[WEIGHTS]} if WEIGHTS in made_from else {}
@@ -51,10 +54,3 @@ def open_store(config: ConfigDict, path: Path) -> Store:
     if config.data.verify:
         store.verify()
     return store
-
-
-def _digest(file: Path) -> str | None:
-    if not file.is_file():
-        return None
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
