@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +157,9 @@ class Stages:
 
     def clip_texts(self) -> tuple[Stage, dict[str, np.ndarray]]:
         """CLIP over the unique texts of both sides, and each side's rows in them (-1: blank)."""
-        keys = [
-            self._text(row, side, "clip_")[0].strip() or None
-            for side, items in self.sides.items()
-            for row in range(len(items))
-        ]
-        number, rows = _unique(iter(keys))
-        texts = list(number)
+        texts, rows = self._unique(
+            lambda row, side: self._text(row, side, "clip_")[0].strip() or None
+        )
         stage = Stage(
             kind="clip_texts",
             title="encoding texts with CLIP",
@@ -173,16 +169,24 @@ class Stages:
             rows=ROWS,
             tables={"clip_text": ((self.width("clip"),), "float32")},
         )
-        return stage, self._split(rows)
+        return stage, rows
 
-    def _split(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        n = len(self.corpus.entities)
-        return {"entity": rows[:n], "mention": rows[n:]}
+    def _unique(
+        self, key: Callable[[int, str], str | None]
+    ) -> tuple[list[str], dict[str, np.ndarray]]:
+        """The distinct keys of both sides in order of appearance, and the number [n] of each of a
+        side's items, -1: None."""
+        number: dict[str, int] = {}
+        rows = {}
+        for side, items in self.sides.items():
+            keys = [key(row, side) for row in range(len(items))]
+            numbers = [-1 if k is None else number.setdefault(k, len(number)) for k in keys]
+            rows[side] = np.array(numbers, np.int64)
+        return list(number), rows
 
     def pictures(self) -> tuple[Stage, dict[str, np.ndarray]]:
         """The unique pictures of both sides, and each side's rows in them (-1: none)."""
-        number, rows = _unique(item.image for items in self.sides.values() for item in items)
-        own, paths = self._split(rows), list(number)
+        paths, own = self._unique(lambda row, side: self.sides[side][row].image)
         settings = self.settings
         keep = np.zeros(len(paths), np.int64)
         for side in SIDES:
@@ -211,10 +215,3 @@ class Stages:
             tables=tables,
         )
         return stage, own
-
-
-def _unique(keys: Iterator[str | None]) -> tuple[dict[str, int], np.ndarray]:
-    """Numbers of the distinct keys in order of appearance, and [n] the number of each, -1: None."""
-    number: dict[str, int] = {}
-    rows = [-1 if key is None else number.setdefault(key, len(number)) for key in keys]
-    return number, np.array(rows, np.int64)
