@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from data_pipeline.progress import Progress
-from drin_jax.encoders import clip, resnet, weights
+from drin_jax.encoders import clip, pretrained, resnet
 
 Pair = tuple[np.ndarray, np.ndarray]  # ours, theirs
 
@@ -97,7 +97,7 @@ def _ours(kind: Any, config_kind: Any, module: Any, theirs: Any) -> Any:
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in module.IGNORED)
     }
     empty = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
-    return weights.load(empty, tensors, module.checkpoint_names)
+    return pretrained.load(empty, tensors, module.checkpoint_names)
 
 
 def rows(only: list[str]) -> dict[str, Callable[[], dict[str, Pair]]]:

@@ -26,7 +26,6 @@ import numpy as np
 from configs import common
 from data_pipeline.pictures import images
 from data_pipeline.progress import Progress
-from drin_jax import extract
 from drin_jax.extract import preparation
 from drin_jax.extract.encoding import Arrays, Encoders
 
@@ -128,7 +127,7 @@ def measure(entities: int, mentions: int, folder: Path) -> dict[str, Any]:
     watch = Watch()
     watch.start()
     begin = time.perf_counter()
-    store = extract.prepare(config, folder / "work")
+    store = preparation.prepare(config, folder / "work")
     seconds = time.perf_counter() - begin
     watch.over.set()
     size = sum(path.stat().st_size for path in store.path.iterdir())

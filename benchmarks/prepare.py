@@ -5,9 +5,9 @@
 Data of WikiDiverse's shape: as many mentions to a surface form (1.67), surface forms to an entity
 (1.22) and mentions to a sentence and picture (2) as there, 10 candidates a surface form; each
 mention's graph has its 10 candidates and the gold, every entity has a picture. Ours is
-`drin_jax.extract.prepare` from files to store. The published way encodes each mention's own text
-and picture and those of its 11 entities again for every mention, texts padded to 512 tokens (CLIP's
-to its 77); it is timed on a few mentions, in the same encoders, and scaled up.
+`drin_jax.extract.preparation.prepare` from files to store. The published way encodes each
+mention's own text and picture and those of its 11 entities again for every mention, texts padded to
+512 tokens (CLIP's to its 77); it is timed on a few mentions, in the same encoders, and scaled up.
 
 The encoders are BERT, CLIP and a ResNet with random weights, at the paper's size (bert-base,
 ViT-B/32, ResNet-152) or at about an eighth of its operations each. Needs PyTorch to make them.
@@ -31,10 +31,10 @@ from benchmarks import torch_encoders
 from configs import common
 from data_pipeline.pictures import images
 from data_pipeline.sample import tiny_bert
-from drin_jax import extract
 from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.resnet_encoder import ResNetEncoder
+from drin_jax.encoders.resnet import ResNetEncoder
 from drin_jax.encoders.text_encoder import TextEncoder
+from drin_jax.extract import preparation
 from tests.golden.make_sample import byte_pairs
 from tests.golden.make_sample.lessons import Captions
 
@@ -204,7 +204,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config.encoders.image, config.encoders.clip = str(encoders / "resnet"), str(encoders / "clip")
     clock = Clock()
     begin = time.perf_counter()
-    extract.prepare(config, folder / "work")
+    preparation.prepare(config, folder / "work")
     whole = time.perf_counter() - begin
     ours = dict(clock.seconds)
     pictures = list((world / "images").iterdir())

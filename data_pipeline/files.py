@@ -1,6 +1,7 @@
 """Files that appear whole: written under another name first, and renamed when they are on disk."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -33,6 +34,12 @@ def write_json(path: Path, content: Any) -> None:
     """A whole JSON file."""
     text = json.dumps(content, ensure_ascii=False, indent=1)
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(tree: Any) -> Any:

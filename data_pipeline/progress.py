@@ -18,6 +18,12 @@ SPEAKS = True  # whether this process shows progress: of several, process 0 alon
 _REDRAW = 0.1  # seconds between two updates of a bar, so that `advance` costs nothing
 
 
+def say(message: str) -> None:
+    """A line of what is going on, on stderr of process 0."""
+    if SPEAKS:
+        print(message, file=sys.stderr, flush=True)
+
+
 class Progress:
     """A bar with rate, time left and a note, on stderr of process 0.
 

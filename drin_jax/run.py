@@ -13,14 +13,17 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from data_pipeline.progress import say
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import extract, models
+from drin_jax import models
 from drin_jax.config import check, flat
 from drin_jax.evaluation import report
 from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.explain import linked
 from drin_jax.explain.cases import Outcome, Ranker
+from drin_jax.extract.preparation import describe, prepare
+from drin_jax.extract.stored import store_path
 from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import multihost
 from drin_jax.training.session import LEAK_WARNING, Session, Setup
@@ -35,13 +38,13 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         claim(workdir, config)
     multihost.check_shared(workdir)
     store = _prepare(config, workdir)
-    extract.say(extract.describe(store))
+    say(describe(store))
     prepared = time.perf_counter()
     session = Session(config, store)
     if session.setup.spec.gold_slot:
-        extract.say(LEAK_WARNING)
-    extract.say(_overview(config, session.setup))
-    extract.say(session.placement.describe())
+        say(LEAK_WARNING)
+    say(_overview(config, session.setup))
+    say(session.placement.describe())
     trainer = session.trainer(config.seed, workdir)
     trainer.fit()
     trained = time.perf_counter()
@@ -67,7 +70,7 @@ def _prepare(config: ConfigDict, workdir: Path) -> Store:
     needs = models.needs(config.model.name, 1)
 
     def opened() -> Store:
-        path = extract.store_path(config, workdir)
+        path = store_path(config, workdir)
         if not path.exists():
             raise UserError(
                 f"no feature store at {path.absolute()}, where process 0 has it; put it on a file "
@@ -75,11 +78,9 @@ def _prepare(config: ConfigDict, workdir: Path) -> Store:
             )
         unread = config.copy_and_resolve_references()
         unread.data.verify = False  # process 0 has read every byte
-        return extract.prepare(unread, workdir, needs=needs)
+        return prepare(unread, workdir, needs=needs)
 
-    store = multihost.first_alone(
-        "features", lambda: extract.prepare(config, workdir, needs=needs), opened
-    )
+    store = multihost.first_alone("features", lambda: prepare(config, workdir, needs=needs), opened)
     held = {"splits": store.splits, "sizes": store.sizes, "made from": store.made_from}
     multihost.check_equal(f"feature store {store.path}", held)
     return store

@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from data_pipeline.files import write_json
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import extract
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
 from drin_jax.evaluation.evaluate import SplitScorer
+from drin_jax.extract.stored import open_store, store_path
 from drin_jax.training.checkpoint import Checkpoints
 from drin_jax.training.session import Setup, set_up
 
@@ -104,15 +104,13 @@ def open_run(workdir: Path) -> FinishedRun:
     config.data.verify = False  # whoever trained on it read it through
     # Whatever the run was trained on, a few graphs need one device.
     config.parallel.devices, config.parallel.impl = 1, "shard_map"
-    path = extract.store_path(config, workdir)
+    path = store_path(config, workdir)
     if not path.is_dir():
         raise UserError(f"{path}: the feature store of {workdir} is gone; extract it there again")
     checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
     try:
         check(config)
-        asks_no_more = config.copy_and_resolve_references()
-        asks_no_more.encoders.tokens = asks_no_more.encoders.regions = False  # nothing is encoded
-        store = extract.prepare(asks_no_more, workdir)
+        store = open_store(config, path)
         setup = set_up(config, store)
     except (AttributeError, KeyError, TypeError) as error:
         reason = str(error).strip("'\"").splitlines()[0]

@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from configs import common, forms
 from data_pipeline.schema import UserError
 from drin_jax import config as table
-from drin_jax import extract, models
+from drin_jax import models
 from drin_jax.config import BEFORE, check, flat, nested
+from drin_jax.extract import stored
 from drin_jax.workdir import claim
 from tests.support.commands import assert_one_clear_line
 from tests.support.commands import run as run_command
@@ -140,14 +141,14 @@ def test_of_every_field_the_table_says_what_it_decides() -> None:
 
 def test_the_settings_of_stores_stay_as_they_are_written() -> None:
     """What stands in the stores there are; another name or value would refuse them all."""
-    made_from = extract.settings(get("wikimel"))
+    made_from = stored.settings(get("wikimel"))
     assert len(made_from) == 34
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     assert digest == "05b8d03d3024075a77520503193de04264b0e9a3b180dff320e36b0f7f8a2c98"
     release = get("wikimel")
     release.data.reader = "release"
     names = ["data.name", "data.reader", "data.split", "data.valid_fraction"]
-    assert sorted(extract.settings(release)) == names
+    assert sorted(stored.settings(release)) == names
 
 
 def test_a_config_is_nested_as_it_was() -> None:

@@ -6,8 +6,6 @@ mention leaves the candidates: its edges go to `gold_edges`, which only the leak
 """
 
 import dataclasses
-import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,10 @@ import numpy as np
 from data_pipeline import splits
 from data_pipeline.release import inventory, mention_rows, vertices
 from data_pipeline.release.entity_rows import find_entities
-from data_pipeline.release.inventory import QIDS, WIKIMEL, Release
+from data_pipeline.release.inventory import WIKIMEL, Release
 from data_pipeline.schema import SPLITS, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.writer import StoreWriter
-
-_ENDS = 1 << 12  # bytes at each end of a file that its fingerprint covers
 
 
 def check(root: str | Path) -> list[str]:
@@ -54,22 +50,6 @@ def _wrong_entities(release: Release) -> Iterator[str]:
             find_entities(release)
         except UserError as error:
             yield str(error)
-
-
-def fingerprint(root: str | Path) -> str:
-    """SHA-256 over names, lengths and both ends of the files of a release: tells two apart fast."""
-    folder, dataset = inventory.find(root)
-    digest = hashlib.sha256(dataset.encode())
-    names = [f"{name}.npy" for name in inventory.TEMPLATES[dataset]]
-    for name in [*names, QIDS] if dataset == WIKIMEL else names:
-        path = folder / name
-        if path.exists():
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                head = file.read(_ENDS)
-                file.seek(max(0, size - _ENDS))
-                digest.update(f"{name} {size}\n".encode() + head + file.read(_ENDS))
-    return digest.hexdigest()
 
 
 def write(root: str | Path, writer: StoreWriter, *, name: str) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from data_pipeline import schema
 from data_pipeline.release import inventory, vertices
 from data_pipeline.release.inventory import Release
 from data_pipeline.store.arrays import watch
-from data_pipeline.store.extension import StoreExtension
+from data_pipeline.store.reader import Store
 from data_pipeline.store.split_arrays import offsets_of
+from data_pipeline.store.writer import StoreWriter
 
 ROWS = 64  # mentions read at once
 
 
-def write(root: str | Path, extension: StoreExtension, needs: Collection[str]) -> None:
+def write(root: str | Path, store: Store, extension: StoreWriter, needs: Collection[str]) -> None:
     """Writes the arrays of `needs`, "tokens" and "regions", of the release at `root`.
 
     Padding behind a text is left out; a span that the release lost is CLS.
@@ -24,14 +25,14 @@ def write(root: str | Path, extension: StoreExtension, needs: Collection[str]) -
     if "tokens" in needs:
         _tokens(release, extension)
     if "regions" in needs:
-        _regions(release, extension)
+        _regions(release, store, extension)
 
 
 def _of_splits(release: Release, name: str) -> np.ndarray:
     return np.concatenate([release.rows(f"{name}_{split}") for split in schema.SPLITS])
 
 
-def _tokens(release: Release, extension: StoreExtension) -> None:
+def _tokens(release: Release, extension: StoreWriter) -> None:
     sizes = release.sizes
     counts = _of_splits(release, "mention-text-mask").astype(bool).sum(1)
     kept = np.clip(counts, 1, schema.MAX_TOKENS)
@@ -63,8 +64,8 @@ def _tokens(release: Release, extension: StoreExtension) -> None:
     table.finish()
 
 
-def _regions(release: Release, extension: StoreExtension) -> None:
-    has = np.asarray(extension.store.array("mention_has_image"))
+def _regions(release: Release, store: Store, extension: StoreWriter) -> None:
+    has = np.asarray(store.array("mention_has_image"))
     extension.write(
         "mention_region_row", np.where(has, np.cumsum(has) - 1, schema.PADDING).astype(np.int32)
     )

@@ -181,10 +181,11 @@ def noise_floor(store: Store, config: ConfigDict) -> Finding:
 
 def audit(config: ConfigDict, workdir: Path) -> list[Finding]:
     """All findings, in the order they are printed."""
-    from drin_jax import extract
+    from drin_jax.extract.corpus import read_corpus
+    from drin_jax.extract.preparation import prepare
 
-    store = extract.prepare(config, workdir)
-    corpus = extract.read_corpus(config)
+    store = prepare(config, workdir)
+    corpus = read_corpus(config)
     findings = [statistics(corpus, split) for split in schema.SPLITS]
     findings += [overlap(corpus), knowledge_base(corpus)]
     for split in schema.SPLITS:

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf, weights
+from drin_jax.encoders import pretrained
 from drin_jax.encoders.layers import ACTIVATIONS, attention, layer_norm
 
 # Tensors of a checkpoint that are no part of the encoder: the heads of BertForPreTraining and its
@@ -36,7 +36,7 @@ class BertConfig:
     @classmethod
     def from_folder(cls, folder: Path) -> "BertConfig":
         """Reads `config.json`; UserError where it is not a BERT this module computes."""
-        values = hf.read_config(folder, "bert")
+        values = pretrained.read_config(folder, "bert")
         where = folder / "config.json"
         if values.get("is_decoder"):
             raise UserError(f"{where}: is_decoder is true; pass a bidirectional BERT encoder")
@@ -45,9 +45,9 @@ class BertConfig:
                 f"{where}: position_embedding_type {kind!r} is not supported; pass a BERT with "
                 "absolute positions"
             )
-        config = hf.from_fields(cls, values, where)
-        hf.check_activation(config.hidden_act, where)
-        hf.check_heads(config.hidden_size, config.num_attention_heads, where)
+        config = pretrained.from_fields(cls, values, where)
+        pretrained.check_activation(config.hidden_act, where)
+        pretrained.check_heads(config.hidden_size, config.num_attention_heads, where)
         return config
 
 
@@ -185,7 +185,7 @@ def load_bert(folder: Path, dtype: str = "float32") -> Bert:
     Raises UserError for another kind of model and for weights that do not fit it.
     """
     config = BertConfig.from_folder(folder)
-    tensors = weights.read(folder, prefix="bert.", ignore=IGNORED)
+    tensors = pretrained.read(folder, prefix="bert.", ignore=IGNORED)
     # Checkpoints from before 2019's renaming (bert-base-cased is one) say gamma and beta.
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
         tensors = {name.replace(old, new): value for name, value in tensors.items()}
@@ -193,4 +193,4 @@ def load_bert(folder: Path, dtype: str = "float32") -> Bert:
     model = nnx.eval_shape(
         lambda: Bert(config, pooler=pooler, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
     )
-    return weights.load(model, tensors, checkpoint_names, where=folder)
+    return pretrained.load(model, tensors, checkpoint_names, where=folder)

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf, weights
+from drin_jax.encoders import pretrained
 from drin_jax.encoders.layers import ACTIVATIONS, attention, layer_norm
 
 LEGACY_EOS = 2  # what older config.json say; the end of a text is then its highest token id
@@ -61,19 +61,19 @@ class ClipConfig:
     @classmethod
     def from_folder(cls, folder: Path) -> "ClipConfig":
         """Reads `config.json`; UserError where it is not a CLIP this module computes."""
-        values = hf.read_config(folder, "clip")
+        values = pretrained.read_config(folder, "clip")
         where = folder / "config.json"
-        text = hf.from_fields(TextConfig, *_part(values, "text_config", where))
-        vision = hf.from_fields(VisionConfig, *_part(values, "vision_config", where))
+        text = pretrained.from_fields(TextConfig, *_part(values, "text_config", where))
+        vision = pretrained.from_fields(VisionConfig, *_part(values, "vision_config", where))
         for tower, name in ((text, "text_config"), (vision, "vision_config")):
-            hf.check_activation(tower.hidden_act, f"{where}, {name}")
-            hf.check_heads(tower.hidden_size, tower.num_attention_heads, f"{where}, {name}")
+            pretrained.check_activation(tower.hidden_act, f"{where}, {name}")
+            pretrained.check_heads(tower.hidden_size, tower.num_attention_heads, f"{where}, {name}")
         if vision.patch_size > vision.image_size:
             raise UserError(
                 f"{where}: patch_size {vision.patch_size} is more than image_size "
                 f"{vision.image_size}; the file is damaged"
             )
-        return hf.from_fields(cls, values, where, text=text, vision=vision)
+        return pretrained.from_fields(cls, values, where, text=text, vision=vision)
 
 
 def _part(values: dict[str, Any], name: str, where: Path) -> tuple[dict[str, Any], str]:
@@ -277,6 +277,6 @@ def load_clip(folder: Path, dtype: str = "float32") -> Clip:
     Raises UserError for another kind of model and for weights that do not fit it.
     """
     config = ClipConfig.from_folder(folder)
-    tensors = weights.read(folder, ignore=IGNORED)
+    tensors = pretrained.read(folder, ignore=IGNORED)
     model = nnx.eval_shape(lambda: Clip(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
-    return weights.load(model, tensors, checkpoint_names, where=folder)
+    return pretrained.load(model, tensors, checkpoint_names, where=folder)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf
+from drin_jax.encoders import hf, pretrained
 from drin_jax.encoders.buckets import plan
 from drin_jax.encoders.clip import LEGACY_EOS, Clip, load_clip
 from drin_jax.encoders.frozen import Batch, Frozen, check_arguments
@@ -56,8 +56,8 @@ class ClipEncoder:
     ):
         check_arguments(dtype, batch)
         self.folder = hf.resolve(name_or_folder, FILES, OPTIONAL)
-        self.preprocessor, where = read_preprocessor(self.folder)
-        self._normalise = Normalisation.of(self.preprocessor, where)
+        self.preprocessor, self.preprocessor_file = read_preprocessor(self.folder)
+        self._normalise = Normalisation.of(self.preprocessor, self.preprocessor_file)
         model = load_clip(self.folder, dtype)
         self.width = model.config.projection_dim
         self.image_size = model.config.vision.image_size
@@ -70,7 +70,7 @@ class ClipEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the checkpoint's config, weights, tokenizer and preprocessor files."""
-        return hf.fingerprint(self.folder)
+        return pretrained.fingerprint(self.folder)
 
     def encode_texts(
         self, texts: Sequence[str], progress: str | None = None

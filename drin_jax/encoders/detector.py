@@ -4,7 +4,6 @@ torch and torchvision are imported when a detector is made, by nothing else in t
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
 import socket
 import sys
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from data_pipeline.files import sha256
 from data_pipeline.schema import UserError
 from drin_jax.encoders.pixels import check_pixels
-from drin_jax.encoders.weights import read_pickled
+from drin_jax.encoders.pretrained import read_file
 
 # ResNet-50 with a feature pyramid, both: Ren et al. 2015, He et al. 2017.
 NAMES = {"fasterrcnn": "fasterrcnn_resnet50_fpn", "maskrcnn": "maskrcnn_resnet50_fpn"}
@@ -60,7 +60,7 @@ class Detector:
         path = published(name) if weights is None else Path(weights).expanduser()
         if not path.is_file():
             raise UserError(f"{path}: no such file of weights; mend encoders.detector_weights")
-        self.fingerprint = _sha256(path)  # of the file's bytes, wherever it came from
+        self.fingerprint = sha256(path)  # of the file's bytes, wherever it came from
         self._model = load_model(name, path, device, min_score)
 
     def find(self, some: Sequence[np.ndarray], k: int) -> list[Found]:
@@ -93,7 +93,7 @@ def load_model(name: str, path: Path, device: str | None, min_score: float) -> M
     """The network of a file of weights; a test puts a stand-in here."""
     torch, vision = _libraries(name)
     network = architecture(vision, name, min_score)
-    tensors = _read(torch, path)
+    tensors = {key: torch.tensor(value) for key, value in read_file(path).items()}
     # torchvision's published weights, and what is trained on from them, come from frozen
     # normalisations that add nothing to the variance. Ordinary ones leave a count of batches.
     eps = 1e-5 if any(key.endswith(_COUNTS) for key in tensors) else 0.0
@@ -164,7 +164,7 @@ def published(name: str) -> Path:
                 f"detector {name}: {url} cannot be downloaded ({type(error).__name__}); download "
                 "it elsewhere and set encoders.detector_weights to the file"
             ) from None
-    if not _sha256(path).startswith(prefix):
+    if not sha256(path).startswith(prefix):
         raise UserError(f"{path}: damaged (its SHA-256 does not begin with {prefix}); delete it")
     return path
 
@@ -201,20 +201,6 @@ def _version(package: str) -> str:
     return package
 
 
-def _read(torch: ModuleType, path: Path) -> dict[str, Any]:
-    """The tensors of a state dict by name; no code of the file is run."""
-    if path.suffix != ".safetensors":
-        return read_pickled(torch, path)
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except Exception as error:  # SafetensorError, and OSError
-        raise UserError(
-            f"{path}: not a whole file of weights ({type(error).__name__}); download it again"
-        ) from None
-
-
 def _check(path: Path, name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """UserError that counts what is missing, unexpected or of another shape."""
     wrong = {
@@ -236,8 +222,3 @@ def _vanishes(transform: Any, height: int, width: int) -> bool:
     short, long = min(height, width), max(height, width)
     scale = min(transform.min_size[-1] / short, transform.max_size / long)
     return int(short * scale) < 1
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,34 +1,20 @@
-"""The folder of a Hugging Face checkpoint: found, downloaded, its files read strictly.
+"""The folder of a Hugging Face checkpoint: found or downloaded; and its tokenizer.
 
 No code of a checkpoint is run.
 """
 
-import dataclasses
 import fnmatch
-import hashlib
-import importlib.util
-import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import huggingface_hub
 
 from data_pipeline import hub
 from data_pipeline.schema import UserError
-from drin_jax.encoders.layers import ACTIVATIONS
+from drin_jax.encoders.pretrained import weight_files, weight_paths
 
-Config = TypeVar("Config")
-
-# Weights, best first: one file, or the shards that an index lists.
-SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
-_SHARDS = {SAFETENSORS: "model-*.safetensors", PICKLED: "pytorch_model-*.bin"}
-_HASHED = (
-    *("config.json", "preprocessor_config.json", "processor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt"),
-)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can hold it, UTF-8 cannot
 
 
@@ -87,123 +73,6 @@ def _require(folder: Path, files: Sequence[str]) -> None:
             raise UserError(f"{path}: missing; complete the folder")
 
 
-def weight_files(names: Collection[str], where: str | Path) -> list[str]:
-    """Patterns of the files among `names` that hold a checkpoint's weights: safetensors first.
-
-    Raises:
-        UserError: there are none, or none but PyTorch's and torch is not installed.
-    """
-    for single, shards in _SHARDS.items():
-        index = f"{single}.index.json"
-        if single not in names and index not in names:
-            continue
-        if single == PICKLED and not importlib.util.find_spec("torch"):
-            raise UserError(
-                f"{where}: has its weights as {PICKLED} only; pip install 'drin-jax[detector]', "
-                "which brings torch to read them, or convert them to safetensors with "
-                "transformers' save_pretrained"
-            )
-        return [single] if single in names else [index, shards]
-    raise UserError(
-        f"{where}: has no {SAFETENSORS}, {SAFETENSORS}.index.json or {PICKLED}; complete the "
-        "folder, or convert what it has with transformers' save_pretrained"
-    )
-
-
-def weight_paths(folder: Path) -> list[Path]:
-    """The files of a folder that hold its weights: one, or the shards of its index.
-
-    Raises:
-        UserError: as `weight_files`, or an index that lists nothing.
-    """
-    first, *shards = weight_files([path.name for path in folder.iterdir()], folder)
-    if not shards:
-        return [folder / first]
-    weight_map = read_json(folder / first).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise UserError(f"{folder / first}: has no weight_map; download it again")
-    return [folder / name for name in sorted(set(weight_map.values()))]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; UserError naming the file where it holds none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; pass a whole checkpoint folder") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); download it again") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: holds no JSON object; download it again")
-    return values
-
-
-def read_config(folder: Path, model_type: str) -> dict[str, Any]:
-    """`config.json` of a checkpoint; UserError where it is another kind of model."""
-    config = read_json(folder / "config.json")
-    if (found := config.get("model_type")) != model_type:
-        raise UserError(
-            f"{folder / 'config.json'}: model_type is {found!r}; this encoder needs {model_type!r}"
-        )
-    return config
-
-
-def from_fields(
-    kind: type[Config], values: Mapping[str, Any], where: str | Path, **more: Any
-) -> Config:
-    """A config dataclass out of a JSON object, its own defaults standing for what is missing.
-
-    Fields are positive ints, floats, strings, bools or tuples of positive ints.
-
-    Args:
-        where: names the object in errors.
-        more: fields that are taken as they are.
-
-    Raises:
-        UserError: a value of another type, or an int below 1.
-    """
-    given = dict(more)
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if field.name in given:
-            continue
-        value = values.get(field.name, field.default)
-        if field.type == tuple[int, ...]:
-            value = tuple(value) if isinstance(value, list | tuple) else value
-            good = isinstance(value, tuple) and value and all(_positive(part) for part in value)
-        elif field.type is int:
-            good = _positive(value)
-        elif field.type is float:
-            good = type(value) in (int, float)
-        else:
-            good = type(value) is field.type
-        if not good:
-            raise UserError(f"{where}: {field.name} is {value!r}; download the file again")
-        given[field.name] = value
-    return kind(**given)
-
-
-def _positive(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def check_activation(name: str, where: str | Path) -> None:
-    """UserError where the activation is not one of ours."""
-    if name not in ACTIVATIONS:
-        raise UserError(
-            f"{where}: hidden_act {name!r} is not supported; "
-            f"pass a checkpoint with one of {', '.join(ACTIVATIONS)}"
-        )
-
-
-def check_heads(width: int, heads: int, where: str | Path) -> None:
-    """UserError where the heads do not divide the width."""
-    if width % heads:
-        raise UserError(
-            f"{where}: hidden_size {width} is not a multiple of "
-            f"num_attention_heads {heads}; the file is damaged"
-        )
-
-
 def load_tokenizer(folder: Path, vocab_size: int) -> Any:
     """The checkpoint's own fast tokenizer.
 
@@ -230,19 +99,3 @@ def load_tokenizer(folder: Path, vocab_size: int) -> Any:
 def whole_characters(text: str) -> str:
     """`text` with U+FFFD for every half of a surrogate pair, which no tokenizer takes."""
     return _SURROGATE.sub("\ufffd", text)
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over names and bytes of a checkpoint's config, weights and tokenizer files."""
-    digest = hashlib.sha256()
-    names = {path.name for pattern in _HASHED for path in folder.glob(pattern)}
-    for single, shards in _SHARDS.items():
-        some = (single, f"{single}.index.json", shards)
-        if weights := {path.name for pattern in some for path in folder.glob(pattern)}:
-            names |= weights
-            break
-    for name in sorted(names):
-        with open(folder / name, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{name}\0{content}\n".encode())
-    return digest.hexdigest()

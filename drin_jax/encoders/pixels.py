@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf
+from drin_jax.encoders import pretrained
 from drin_jax.encoders.frozen import Batch
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -30,12 +30,12 @@ def read_preprocessor(folder: Path) -> tuple[dict[str, Any], Path]:
     """
     path = folder / PROCESSOR
     if path.is_file():
-        inner = hf.read_json(path).get("image_processor")
+        inner = pretrained.read_json(path).get("image_processor")
         if isinstance(inner, dict):
             return inner, path
         if not (folder / PREPROCESSOR).is_file():
             raise UserError(f"{path}: has no image_processor; add the checkpoint's {PREPROCESSOR}")
-    return hf.read_json(folder / PREPROCESSOR), folder / PREPROCESSOR
+    return pretrained.read_json(folder / PREPROCESSOR), folder / PREPROCESSOR
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf
+from drin_jax.encoders import hf, pretrained
 from drin_jax.encoders.bert import Bert, load_bert
 from drin_jax.encoders.buckets import plan
 from drin_jax.encoders.frozen import Batch, Frozen, check_arguments
@@ -69,7 +69,7 @@ class TextEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the checkpoint's config, weights and tokenizer files."""
-        return hf.fingerprint(self.folder)
+        return pretrained.fingerprint(self.folder)
 
     def encode(
         self,

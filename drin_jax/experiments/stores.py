@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import extract, models
+from drin_jax import models
 from drin_jax.experiments.suites import has_pictures
+from drin_jax.extract import preparation
+from drin_jax.extract.stored import settings, store_path
 
 
 @dataclasses.dataclass
@@ -33,7 +35,7 @@ class Stores:
 
     def __init__(self, base: ConfigDict, rows: Mapping[str, ConfigDict], workdir: Path):
         self._workdir = workdir
-        self._stores = {_key(base): SharedStore(extract.store_path(base, workdir), set())}
+        self._stores = {_key(base): SharedStore(store_path(base, workdir), set())}
         for row, config in rows.items():
             shared = self._stores.setdefault(
                 _key(config), SharedStore(workdir / "stores" / row, set())
@@ -58,7 +60,7 @@ class Stores:
         asking.data.store = str(shared.path)
 
         def prepare(needs: Iterable[str]) -> Store:
-            return extract.prepare(asking, self._workdir, needs=sorted(needs))
+            return preparation.prepare(asking, self._workdir, needs=sorted(needs))
 
         try:
             shared.opened = prepare(shared.needs)
@@ -76,4 +78,4 @@ class Stores:
 
 def _key(config: ConfigDict) -> str:
     """Equal for configs that one store serves."""
-    return json.dumps(extract.settings(config), sort_keys=True, default=str)
+    return json.dumps(settings(config), sort_keys=True, default=str)

@@ -15,10 +15,10 @@ from data_pipeline import schema
 from data_pipeline.files import write_json, write_whole
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import extract
 from drin_jax.audit.findings import knowledge_base, overlap, retrieval, statistics
 from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
-from drin_jax.extract.preparation import RELEASE
+from drin_jax.extract.corpus import read_corpus
+from drin_jax.extract.stored import RELEASE
 
 PACKAGES = ("drin-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "transformers")
 
@@ -48,7 +48,7 @@ def findings(config: ConfigDict, store: Store) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if config.data.reader != RELEASE:
         try:
-            corpus = extract.read_corpus(config)
+            corpus = read_corpus(config)
             found = [statistics(corpus, split) for split in schema.SPLITS]
             found += [overlap(corpus), knowledge_base(corpus)]
         except UserError as error:

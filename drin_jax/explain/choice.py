@@ -3,8 +3,8 @@
 import numpy as np
 from rapidfuzz import process
 
+from data_pipeline.progress import say
 from data_pipeline.schema import SPLITS, UserError
-from drin_jax import extract
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.explain.cases import Case, Outcome, Ranker
 from drin_jax.workdir import FinishedRun
@@ -24,7 +24,7 @@ def ranker(run: FinishedRun) -> Ranker:
 def outcome(run: FinishedRun, split: str) -> Outcome:
     """The run's ranking of every mention of the split."""
     n = run.store.check_split(split)
-    extract.say(f"ranking {n} mentions of {split}")
+    say(f"ranking {n} mentions of {split}")
     return Outcome.of(SplitView.of(run.store, split, run.setup.spec.r), run.scores(split))
 
 

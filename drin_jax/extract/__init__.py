@@ -4,15 +4,3 @@ Reads the corpus, retrieves candidates, runs the frozen encoders over everything
 computes the graphs' initial edges. A run that is killed goes on where it stopped; nothing
 half-written is ever read. As a command: `python -m drin_jax.extract --config=… --workdir=…`.
 """
-
-from drin_jax.extract.preparation import (
-    SOURCES,
-    describe,
-    prepare,
-    read_corpus,
-    say,
-    settings,
-    store_path,
-)
-
-__all__ = ["SOURCES", "describe", "prepare", "read_corpus", "say", "settings", "store_path"]

@@ -25,13 +25,13 @@ def main() -> None:
     """Prepare the store that the flags describe, and say what is in it."""
     config, workdir = command.config_and_workdir()
     from data_pipeline.schema import UserError
-    from drin_jax import extract  # jax and the encoders load only when there is work
+    from drin_jax.extract import preparation  # jax and the encoders load only when there is work
 
     shards = Path(SHARDS.value) if SHARDS.value else None
     if shards is not None and not shards.is_dir():
         raise UserError(f"--shards {shards}: is not a folder")
-    store = extract.prepare(config, workdir, shards)
-    print(extract.describe(store))
+    store = preparation.prepare(config, workdir, shards)
+    print(preparation.describe(store))
     table = Table("counted", "number")
     for name, count in store.report.get("counts", {}).items():
         table.add_row(name, f"{count:,}")

@@ -15,10 +15,11 @@ from data_pipeline.store.extension import StoreExtension, same_mentions
 from data_pipeline.store.reader import Store
 from data_pipeline.store.split_arrays import offsets_of
 from drin_jax.config import check
-from drin_jax.extract.corpus import RELEASE, WEIGHTS, read_corpus
+from drin_jax.extract.corpus import read_corpus
 from drin_jax.extract.encoder_settings import encoder_settings
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import ROWS
+from drin_jax.extract.stored import RELEASE, WEIGHTS
 from drin_jax.extract.texts import Span, mention_text
 from drin_jax.extract.texts import check as check_texts
 
@@ -34,15 +35,15 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         UserError: one line where raw files or encoders are gone or changed.
     """
     if config.data.reader == RELEASE:
-        from data_pipeline.release import convert, sequences
+        from data_pipeline.release import inventory, sequences
 
         root = Path(config.data.root)
         try:
-            made_from = {"release": convert.fingerprint(root)}
+            made_from = {"release": inventory.fingerprint(root)}
         except UserError as error:
             raise _unable(store, needs, error) from None
         extension = StoreExtension(store, made_from)
-        sequences.write(root, extension, needs)
+        sequences.write(root, store, extension, needs)
         return extension.add({})
     try:
         check(config)

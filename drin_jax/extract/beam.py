@@ -27,13 +27,13 @@ from apache_beam.utils import shared
 from data_pipeline.schema import UserError
 from drin_jax import command
 from drin_jax.config import check
-from drin_jax.extract import encoder_settings, texts
+from drin_jax.extract import texts
 from drin_jax.extract.__main__ import SHARDS
 from drin_jax.extract.corpus import read_corpus
-from drin_jax.extract.encoder_settings import EncoderSettings
-from drin_jax.extract.encoding import Encoders, items_from_plain, plain_items
-from drin_jax.extract.stages import Stage, Stages
-from drin_jax.extract.tables import STAMP, shard_file
+from drin_jax.extract.encoder_settings import EncoderSettings, encoder_settings
+from drin_jax.extract.encoding import Encoders
+from drin_jax.extract.features import STAMP, shard_file
+from drin_jax.extract.stages import Stage, Stages, items_from_plain, plain_items
 
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -108,8 +108,9 @@ def main() -> None:
     check(config)
     texts.check(config.text)
     corpus = read_corpus(config)  # first: a data set may bring its own encoders
-    settings = encoder_settings.encoder_settings(config)
-    made = run(Stages(config, corpus, Encoders(settings)).all(), settings, place, BEAM_FLAGS)
+    settings = encoder_settings(config)
+    stages = Stages(config, corpus, settings, Encoders(settings).width)
+    made = run(stages.all(), settings, place, BEAM_FLAGS)
     print(f"{made} shards made in {place}")
     print(f"next: python -m drin_jax.extract --config=… --workdir=… --shards={place}")
 

@@ -45,25 +45,12 @@ def untrained(
         cache: folder where comparisons of names are kept.
     """
     fields = config.retrieval
+    shared = {"scorer": fields.scorer, "cache_dir": cache}
     if stage == "given":
         return names.given(corpus, r)
     if stage == "statistics":
         weights = Weights(fields.name_weight, fields.prior_weight, fields.word_weight)
-        found = by_statistics(
-            corpus,
-            r,
-            weights=weights,
-            names_pool=fields.names_pool,
-            words_pool=fields.words_pool,
-            scorer=fields.scorer,
-            cache_dir=cache,
-        )
-    else:
-        found = names.by_name(
-            [entity.name for entity in corpus.entities],
-            [mention.name for mention in corpus.mentions],
-            r,
-            scorer=fields.scorer,
-            cache_dir=cache,
-        )
-    return *found, {}
+        pools = {"names_pool": fields.names_pool, "words_pool": fields.words_pool}
+        return *by_statistics(corpus, r, weights=weights, **pools, **shared), {}
+    entities, mentions = ([one.name for one in some] for some in (corpus.entities, corpus.mentions))
+    return *names.by_name(entities, mentions, r, **shared), {}

@@ -7,9 +7,6 @@ from ml_collections import ConfigDict
 from data_pipeline.readers import read
 from data_pipeline.schema import Corpus, UserError
 
-WEIGHTS = "encoder files"  # key of a store's settings: what its encoders were
-RELEASE = "release"  # the reader whose features are there already
-
 
 def read_corpus(config: ConfigDict) -> Corpus:
     """The corpus of this config, downloaded or generated first where the config says so."""

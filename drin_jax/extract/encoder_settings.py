@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -37,6 +38,11 @@ class EncoderSettings:
     min_side: int = images.MIN_SIDE
     workers: int = 0
 
+    @property
+    def detects(self) -> bool:
+        """Whether boxes come from a detector that runs here."""
+        return self.objects in DETECTORS
+
 
 def encoder_settings(config: ConfigDict) -> EncoderSettings:
     """The config's encoders, names that are folders under data.root resolved: it has to be there,
@@ -52,20 +58,16 @@ def encoder_settings(config: ConfigDict) -> EncoderSettings:
     def local(name: str) -> str:
         return str(root / name) if name and (root / name).is_dir() else name
 
+    def same(group: ConfigDict, *names: str) -> dict[str, Any]:
+        return {name: group[name] for name in names}
+
     return EncoderSettings(
+        **same(encoders, "objects", "detector_weights", "dtype"),
+        **same(encoders, "max_length", "batch_tokens", "batch_images"),
+        **same(image, "preprocess", "max_pixels", "min_side", "workers"),
         text=local(encoders.text),
         clip=local(encoders.clip),
         image=local(encoders.image),
-        objects=encoders.objects,
         poolings=poolings,
         keep={side: int(encoders[f"{side}_objects"]) for side in SIDES},
-        detector_weights=encoders.detector_weights,
-        dtype=encoders.dtype,
-        max_length=encoders.max_length,
-        batch_tokens=encoders.batch_tokens,
-        batch_images=encoders.batch_images,
-        preprocess=image.preprocess,
-        max_pixels=image.max_pixels,
-        min_side=image.min_side,
-        workers=image.workers,
     )

@@ -19,8 +19,12 @@ from data_pipeline.pictures.decoding import Decoder, Wanted
 from data_pipeline.schema import UserError
 from data_pipeline.store.split_arrays import unit
 from drin_jax.config import SPEED, deciding
-from drin_jax.encoders.pixels import read_preprocessor
-from drin_jax.extract.encoder_settings import DETECTORS, EncoderSettings
+from drin_jax.encoders.clip_encoder import ClipEncoder
+from drin_jax.encoders.detector import Detector
+from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.encoders.text_encoder import TextEncoder
+from drin_jax.extract.encoder_settings import EncoderSettings
+from drin_jax.extract.stages import Picture, objects_table, plain_items
 
 Arrays = dict[str, np.ndarray]
 # Settings that change no number.
@@ -30,45 +34,6 @@ SPEEDS = [
     if group in ("encoders", "image")
 ]
 GROUP, DETECTED = 128, 8  # pictures encoded at once; the same where a detector sees them whole
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
-    """One unique picture. `boxes` [k, 4] and `scores` [k] where they were found elsewhere; `keep`
-    is how many of them any side of the graph looks at."""
-
-    path: str
-    keep: int
-    boxes: np.ndarray | None = None
-    scores: np.ndarray | None = None
-
-    def plain(self) -> list[Any]:
-        """As JSON has it; `Picture.from_plain` is the way back."""
-        boxes = None if self.boxes is None else self.boxes.tolist()
-        scores = None if self.scores is None else self.scores.tolist()
-        return [self.path, self.keep, boxes, scores]
-
-    @classmethod
-    def from_plain(cls, row: Sequence[Any]) -> "Picture":
-        path, keep, boxes, scores = row
-        if boxes is None:
-            return cls(path, keep)
-        found = np.array(boxes, np.float32).reshape(-1, 4)
-        return cls(path, keep, found, np.array(scores, np.float32))
-
-
-def plain_items(items: Sequence[Any]) -> list[Any]:
-    """A shard's items as JSON has them."""
-    return [item.plain() if isinstance(item, Picture) else item for item in items]
-
-
-def items_from_plain(kind: str, rows: Sequence[Any]) -> list[Any]:
-    """The way back."""
-    if kind == "pictures":
-        return [Picture.from_plain(row) for row in rows]
-    if kind == "clip_texts":
-        return list(rows)
-    return [(text, tuple(span) if span else None) for text, span in rows]
 
 
 class Encoders:
@@ -82,46 +47,35 @@ class Encoders:
         self.settings = settings
 
     @cached_property
-    def text(self) -> Any:
-        from drin_jax.encoders.text_encoder import (
-            TextEncoder,  # transformers takes seconds to import
-        )
-
+    def text(self) -> TextEncoder:
         s = self.settings
         return TextEncoder(
             s.text, dtype=s.dtype, max_length=s.max_length, batch_tokens=s.batch_tokens
         )
 
     @cached_property
-    def clip(self) -> Any:
-        from drin_jax.encoders.clip_encoder import ClipEncoder
-
+    def clip(self) -> ClipEncoder:
         s = self.settings
         return ClipEncoder(s.clip, dtype=s.dtype, batch=s.batch_images)
 
     @cached_property
-    def image(self) -> Any:
-        from drin_jax.encoders.resnet_encoder import ResNetEncoder
-
+    def image(self) -> ResNetEncoder:
         s = self.settings
         return ResNetEncoder(s.image, dtype=s.dtype, batch=s.batch_images)
 
     @cached_property
-    def detector(self) -> Any:
-        from drin_jax.encoders.detector import Detector  # extra "detector": torch, torchvision
-
+    def detector(self) -> Detector:
         return Detector(self.settings.objects, weights=self.settings.detector_weights or None)
 
-    @property
-    def detects(self) -> bool:
-        """Whether boxes come from a detector that runs here."""
-        return self.settings.objects in DETECTORS
+    def width(self, name: str) -> int:
+        """Of the vectors of "text", "clip" or "image"."""
+        return int(getattr(self, name).width)
 
     def weights(self) -> dict[str, str]:
         """Encoder -> SHA-256 of its files: what a store was made with. Loads them all."""
         names = [name for name in ("text", "clip", "image") if getattr(self.settings, name)]
         found = {name: str(getattr(self, name).fingerprint) for name in names}
-        if self.detects:
+        if self.settings.detects:
             found["detector"] = str(self.detector.fingerprint)
         return found
 
@@ -131,7 +85,7 @@ class Encoders:
         names = [
             name
             for name in which.get(kind, ("text",))
-            if (self.detects if name == "detector" else getattr(self.settings, name))
+            if (self.settings.detects if name == "detector" else getattr(self.settings, name))
         ]
         fields = dataclasses.asdict(self.settings)
         # Folders differ between machines, speeds and the other encoders' names do not matter.
@@ -145,20 +99,19 @@ class Encoders:
     def plan(self) -> decoding.Plan:
         """What is made of a picture's pixels."""
         s = self.settings
-        own = images.processor(*_processor(self.image))
+        own = _processor(self.image)
         looks = {"image": images.plain(own.height) if s.preprocess == "paper" else own}
         if s.clip:
-            settings, where = _processor(self.clip)
-            looks["clip"] = images.processor(settings, where)
+            looks["clip"] = _processor(self.clip)
             if (side := looks["clip"].height) != self.clip.image_size:
                 raise UserError(
-                    f"{where}: makes pictures of {side} pixels, but config.json's image_size is "
-                    f"{self.clip.image_size}; use a matching pair"
+                    f"{self.clip.preprocessor_file}: makes pictures of {side} pixels, but "
+                    f"config.json's image_size is {self.clip.image_size}; use a matching pair"
                 )
         return decoding.Plan(
             looks,
             crop=images.plain(own.height) if s.objects else None,
-            full=self.detects,
+            full=self.settings.detects,
             max_pixels=s.max_pixels,
             min_side=s.min_side,
         )
@@ -229,7 +182,7 @@ class Encoders:
 
     def _shard(self, items: Sequence[Picture], decoded: Iterator[decoding.Decoded]) -> Arrays:
         # Few at a time: whole pictures for a detector are large.
-        size = DETECTED if self.detects else GROUP
+        size = DETECTED if self.settings.detects else GROUP
         parts = []
         for begin in range(0, len(items), size):
             some = items[begin : begin + size]
@@ -253,23 +206,19 @@ class Encoders:
     def _objects(
         self, items: Sequence[Picture], decoded: Sequence[decoding.Decoded], rows: list[int]
     ) -> Arrays:
-        crops: list[np.ndarray] = []
-        owner: list[int] = []
-        rank: list[int] = []
-        score: list[float] = []
-        for i, (regions, scores) in zip(rows, self._regions(items, decoded, rows), strict=True):
-            crops += list(regions)
-            owner += [i] * len(regions)
-            rank += range(len(regions))
-            score += scores.tolist()
+        found = list(self._regions(items, decoded, rows))
+        counts = [len(scores) for _, scores in found]
         width = self.image.width
         kept_of = {objects_table(keep): keep for keep in self.settings.keep.values()}
         means = {name: np.zeros((len(items), width), np.float32) for name in kept_of}
-        if crops:
-            features = unit(self.image.encode(np.stack(crops))["pooled"])
-            owners, weights = np.array(owner), np.array(score, np.float32)
+        if sum(counts):
+            crops = np.concatenate([regions for regions, _ in found])
+            features = unit(self.image.encode(crops)["pooled"])
+            weights = np.concatenate([scores for _, scores in found]).astype(np.float32)
+            owners = np.repeat(rows, counts)
+            rank = np.concatenate([np.arange(count) for count in counts])
             for name, keep in kept_of.items():
-                kept = np.where(np.array(rank) < keep, weights, 0)
+                kept = np.where(rank < keep, weights, 0)
                 total = np.bincount(owners, kept, len(items)).astype(np.float32)
                 np.add.at(means[name], owners, kept[:, None] * features)
                 means[name] /= np.where(total > 0, total, 1)[:, None]
@@ -281,33 +230,26 @@ class Encoders:
         """Of each picture that was read: its best objects' pixels and scores."""
         crop = self.plan.crop
         assert crop is not None
-        if self.detects:
+        if self.settings.detects:
             keep = max(self.settings.keep.values())
-            found = self.detector.find([decoded[i].full for i in rows], keep)
-            for i, (boxes, scores) in zip(rows, found, strict=True):
-                picture = decoded[i].full
-                assert picture is not None
+            whole = [full for i in rows if (full := decoded[i].full) is not None]
+            found = self.detector.find(whole, keep)
+            for i, picture, (boxes, scores) in zip(rows, whole, found, strict=True):
                 inside, there = images.clipped(boxes, picture.shape[1::-1])
                 kept = np.flatnonzero(there)[: items[i].keep]
                 yield images.crops(Image.fromarray(picture), inside[kept], crop), scores[kept]
             return
         none = np.zeros((0, crop.height, crop.width, 3), np.uint8)
         for i in rows:
-            one, scores = decoded[i], items[i].scores
-            if one.crops is None or one.kept is None or scores is None:
+            one, given = decoded[i], items[i].scores
+            if one.crops is None or one.kept is None or given is None:
                 yield none, np.zeros(0, np.float32)
             else:
-                yield one.crops, scores[one.kept]
+                yield one.crops, given[one.kept]
 
 
-def objects_table(keep: int) -> str:
-    """Name of the table of means over this many objects."""
-    return f"objects_{keep}"
-
-
-def _processor(encoder: Any) -> tuple[dict[str, Any], str]:
-    settings, where = read_preprocessor(encoder.folder)
-    return settings, str(where)
+def _processor(encoder: ClipEncoder | ResNetEncoder) -> images.Recipe:
+    return images.processor(encoder.preprocessor, str(encoder.preprocessor_file))
 
 
 def _spread(values: np.ndarray | None, rows: list[int], n: int, width: int) -> np.ndarray:

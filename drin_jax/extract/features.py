@@ -1,19 +1,99 @@
-"""Every feature table of a store: its stages run, and their rows put where they belong."""
+"""Every feature table of a store: filled shard by shard, from the encoders or from shards made
+elsewhere, and the rows put where they belong."""
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from data_pipeline.files import write_text
 from data_pipeline.pictures import images, precomputed
+from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
-from drin_jax.extract.encoding import objects_table
-from drin_jax.extract.stages import Stages
-from drin_jax.extract.tables import Tables
+from data_pipeline.store.shard_table import ShardTable
+from data_pipeline.store.writer import StoreWriter
+from drin_jax.extract.encoding import Arrays, Encoders
+from drin_jax.extract.stages import ROWS, Stage, Stages, objects_table
 
 LISTED = 20  # masked pictures named in the store's report; all of them in masked_pictures.tsv
+STAMP = "made_from"  # key of `Encoders.stamp` in a shard made elsewhere
+
+
+def shard_file(stage: str, shard: int) -> str:
+    """File name of a shard made elsewhere."""
+    return f"{stage}-{shard:06d}.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """The tables of a store in the making.
+
+    Attributes:
+        elsewhere: folder of shards made elsewhere (`shard_file`); those that are there are taken.
+    """
+
+    writer: StoreWriter
+    encoders: Encoders
+    elsewhere: Path | None = None
+
+    def fill(self, stage: Stage, scratch: bool = False) -> dict[str, ShardTable]:
+        """Runs what is missing of a stage; its finished tables. Those of `scratch` do not stay."""
+        open_table = self.writer.scratch if scratch else self.writer.shards
+        tables = {
+            name: open_table(name, (stage.count, *shape), dtype, stage.rows)
+            for name, (shape, dtype) in stage.tables.items()
+        }
+        missing = sorted({shard for table in tables.values() for shard in table.missing()})
+        todo = [shard for shard in missing if not self._taken(stage, tables, shard)]
+        left = sum(len(range(stage.count)[s * stage.rows : (s + 1) * stage.rows]) for s in todo)
+        bar = Progress(stage.title, stage.count, stage.count - left, stage.unit)
+        with bar if stage.count else contextlib.nullcontext():
+            encoded = self.encoders.encode(stage.kind, map(stage.items, todo), left)
+            for shard, arrays in zip(todo, encoded, strict=True):
+                for name, table in tables.items():
+                    table.write(shard, arrays[name])
+                bar.advance(len(arrays[next(iter(tables))]))
+        for table in tables.values():
+            table.finish()
+        return tables
+
+    def _taken(self, stage: Stage, tables: dict[str, ShardTable], shard: int) -> bool:
+        if self.elsewhere is None:
+            return False
+        path = self.elsewhere / shard_file(stage.kind, shard)
+        if not path.exists():
+            return False
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays: Arrays = {name: file[name] for name in tables}
+                stamp = str(file[STAMP])
+        except Exception:  # whatever a cut file makes NumPy raise
+            raise UserError(f"{path}: not a whole shard; delete it, or make it again") from None
+        if stamp != self.encoders.stamp(stage.kind, stage.items(shard)):
+            raise UserError(
+                f"{path}: was made from other data, settings or weights; name another --shards "
+                "folder"
+            )
+        for name, table in tables.items():
+            table.write(shard, arrays[name])
+        return True
+
+    def gather(self, name: str, source: np.ndarray | None, rows: np.ndarray, width: int) -> None:
+        """Writes table `name` [n, width]: `source`'s rows, zeros where `rows` [n] is below 0.
+
+        In pieces, so that tables larger than memory pass through; finished pieces are kept.
+        """
+        table = self.writer.shards(name, (len(rows), width), "float32", ROWS)
+        for shard in table.missing():
+            own = rows[shard * ROWS : (shard + 1) * ROWS]
+            piece = np.zeros((len(own), width), np.float32)
+            if source is not None and width:
+                piece[own >= 0] = source[own[own >= 0]]
+            table.write(shard, piece)
+        table.finish()
 
 
 def write(stages: Stages, tables: Tables, workdir: Path) -> dict[str, Any]:
@@ -23,16 +103,16 @@ def write(stages: Stages, tables: Tables, workdir: Path) -> dict[str, Any]:
         tables.writer.write(f"{side}_has_text", np.array(told, bool))
     for stage in stages.texts():
         tables.fill(stage)
-    report = {"text_encoder": _told(stages, "text")}
+    report = {"text_encoder": _told(stages.config, tables, "text")}
     if stages.config.encoders.pictures:
         return report | _write_precomputed(stages, tables)
     return report | _write_clip_texts(stages, tables) | _write_pictures(stages, tables, workdir)
 
 
-def _told(stages: Stages, name: str) -> dict[str, Any]:
-    encoder = getattr(stages.encoders, name)
+def _told(config: ConfigDict, tables: Tables, name: str) -> dict[str, Any]:
+    encoder = getattr(tables.encoders, name)
     return {
-        "name": stages.config.encoders[name],
+        "name": config.encoders[name],
         "fingerprint": encoder.fingerprint,
         "width": encoder.width,
     }
@@ -47,7 +127,7 @@ def _write_clip_texts(stages: Stages, tables: Tables) -> dict[str, Any]:
     vectors = tables.fill(stage, scratch=True)["clip_text"].array()
     for side, own in rows.items():
         tables.gather(f"{side}_clip_text", vectors, own, vectors.shape[1])
-    return {"clip_encoder": _told(stages, "clip")}
+    return {"clip_encoder": _told(stages.config, tables, "clip")}
 
 
 def _write_pictures(stages: Stages, tables: Tables, workdir: Path) -> dict[str, Any]:
@@ -64,13 +144,19 @@ def _write_pictures(stages: Stages, tables: Tables, workdir: Path) -> dict[str, 
     status = np.asarray(found["status"])
     unread = np.flatnonzero(status >= images.READ).tolist()
     masked = [(stage.item(i).path, images.STATUSES[status[i]]) for i in unread]
-    _list_masked(workdir, masked)
+    # Every picture that no encoder saw, and why.
+    listing = workdir / "masked_pictures.tsv"
+    if masked:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(listing, "".join(f"{file}\t{why}\n" for file, why in masked))
+    else:
+        listing.unlink(missing_ok=True)
     if len(masked) == stage.count:
         raise UserError(
             f"{stages.config.data.root}: not one of its {stage.count} pictures can be read; the "
             f"first is {masked[0][0]} ({masked[0][1]})"
         )
-    keep = stages.encoders.settings.keep
+    keep = stages.settings.keep
     for side, own in rows.items():
         read = np.where(own >= 0, status[np.maximum(own, 0)] < images.READ, False)
         writer.write(f"{side}_has_image", read)
@@ -82,7 +168,7 @@ def _write_pictures(stages: Stages, tables: Tables, workdir: Path) -> dict[str, 
     named = zip(images.STATUSES, numbers, strict=True)
     return {
         "picture_counts": {f"pictures {text}": n for text, n in named if n},
-        "image_encoder": _told(stages, "image"),
+        "image_encoder": _told(stages.config, tables, "image"),
         "masked_pictures": {Path(path).name: why for path, why in masked[:LISTED]},
     }
 
@@ -104,13 +190,3 @@ def _write_precomputed(stages: Stages, tables: Tables) -> dict[str, Any]:
         ):
             tables.gather(f"{side}_{table}", source, own, source.shape[1])
     return {"pictures": name}
-
-
-def _list_masked(workdir: Path, masked: Sequence[tuple[str, str]]) -> None:
-    """masked_pictures.tsv in the workdir: every picture that no encoder saw, and why."""
-    path = workdir / "masked_pictures.tsv"
-    if not masked:
-        path.unlink(missing_ok=True)
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(f"{file}\t{why}\n" for file, why in masked))

@@ -1,40 +1,32 @@
 """From a config to its feature store: what is there is opened, what is missing is made."""
 
-import hashlib
-import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline import progress, schema
+from data_pipeline import schema
 from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
-from drin_jax.config import RENAMED, check, flat, store_settings
+from drin_jax.config import check, flat
 from drin_jax.extract import additions, candidates, encoder_settings, features, texts
-from drin_jax.extract.corpus import RELEASE, WEIGHTS, fetch, read_corpus
+from drin_jax.extract.corpus import fetch, read_corpus
 from drin_jax.extract.edges import edges
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import Stages
-from drin_jax.extract.tables import Tables
-
-SOURCES = "data files"
-METHOD = "retrieval.method"
-
-
-def store_path(config: ConfigDict, workdir: Path) -> Path:
-    """Where the features of this config are kept."""
-    return Path(config.data.store) if config.data.store else workdir / "store"
-
-
-def settings(config: ConfigDict) -> dict[str, Any]:
-    """The config fields that decide what is in a store."""
-    encoded = () if config.data.reader == RELEASE else ("retrieval", "text", "encoders", "image")
-    return store_settings(config, ("data", *encoded))
+from drin_jax.extract.stored import (
+    METHOD,
+    RELEASE,
+    SOURCES,
+    WEIGHTS,
+    open_store,
+    settings,
+    store_path,
+)
 
 
 def prepare(
@@ -51,7 +43,7 @@ def prepare(
     """
     path = store_path(config, workdir)
     if path.exists():
-        store = _open(config, path)
+        store = open_store(config, path)
     elif config.data.reader == RELEASE:
         store = _import(config, path)
     else:
@@ -61,10 +53,10 @@ def prepare(
         corpus = read_corpus(config)
         _check_corpus(config, corpus)
         encoders = Encoders(encoder_settings.encoder_settings(config))
-        stages = Stages(config, corpus, encoders)
+        stages = Stages(config, corpus, encoders.settings, encoders.width)
         made_from = {SOURCES: dict(stages.sources), WEIGHTS: encoders.weights()}
         writer = StoreWriter(path, settings(config) | made_from)
-        store = _extract(stages, Tables(writer, encoders, shards), workdir)
+        store = _extract(stages, features.Tables(writer, encoders, shards), workdir)
     asked = {need for need in ("tokens", "regions") if config.encoders[need]}
     # A store without pictures has no regions, and the systems know that.
     asked |= {need for need in needs if need != "regions" or store.sizes["image_width"]}
@@ -89,50 +81,18 @@ def _check_corpus(config: ConfigDict, corpus: Corpus) -> None:
 
 def _import(config: ConfigDict, path: Path) -> Store:
     """The store of the authors' preprocessed release: reduced and deduplicated, nothing encoded."""
-    from data_pipeline.release import convert
+    from data_pipeline.release import convert, inventory
 
     fetch(config)
     root = Path(config.data.root)
     if not root.is_dir():
         raise UserError(f"data.root = {root} is not a folder. {config.data.hint}".rstrip())
-    writer = StoreWriter(path, settings(config) | {SOURCES: {RELEASE: convert.fingerprint(root)}})
+    writer = StoreWriter(path, settings(config) | {SOURCES: {RELEASE: inventory.fingerprint(root)}})
     convert.write(root, writer, name=config.data.name)
     return Store.open(path)
 
 
-def _open(config: ConfigDict, path: Path) -> Store:
-    """The store that is there, if it was made from these settings and these raw files. Raw files
-    and encoders that are gone are no change: a store may travel without them."""
-    made_from = Store.open(path).made_from
-    root = Path(config.data.root)
-    now: Mapping[str, str]
-    if config.data.reader == RELEASE:
-        from data_pipeline.release import convert
-
-        now = {RELEASE: convert.fingerprint(root)} if root.is_dir() else made_from.get(SOURCES, {})
-    else:
-        now = {
-            name: _digest(root / name) or digest
-            for name, digest in made_from.get(SOURCES, {}).items()
-        }
-    kept = {WEIGHTS: made_from[WEIGHTS]} if WEIGHTS in made_from else {}
-    expected = settings(config) | {SOURCES: now} | kept
-    if expected.get(METHOD) == RENAMED[METHOD].get(made_from.get(METHOD, "")):
-        expected[METHOD] = made_from[METHOD]
-    store = Store.open(path, made_from=expected)
-    if config.data.verify:
-        store.verify()
-    return store
-
-
-def _digest(file: Path) -> str | None:
-    if not file.is_file():
-        return None
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _extract(stages: Stages, tables: Tables, workdir: Path) -> Store:
+def _extract(stages: Stages, tables: features.Tables, workdir: Path) -> Store:
     config, corpus, writer = stages.config, stages.corpus, tables.writer
     mentions = corpus.mentions
     rows = {entity.id: i for i, entity in enumerate(corpus.entities)}
@@ -180,9 +140,3 @@ def describe(store: Store) -> str:
         f"{store.name}: {sizes['entities']} entities, {sizes['mentions']} mentions ({splits}), "
         f"r {sizes['r']}, text {sizes['text_width']} wide, {pictures}{clip}{objects}"
     )
-
-
-def say(message: str) -> None:
-    """A line of what is going on, on stderr of process 0."""
-    if progress.SPEAKS:
-        print(message, file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,56 @@ from ml_collections import ConfigDict
 
 from data_pipeline.pictures import boxes
 from data_pipeline.schema import Corpus
-from drin_jax.extract.encoder_settings import DETECTORS, SIDES
-from drin_jax.extract.encoding import Encoders, Picture, objects_table
+from drin_jax.extract.encoder_settings import SIDES, EncoderSettings
 from drin_jax.extract.texts import Span, entity_text, mention_text
 
 ROWS = 2048  # texts of a shard, and rows copied at once
 PICTURES_PER_SHARD = 256
 DETECTED_PER_SHARD = 32  # a detector sees whole pictures, which are held one shard ahead
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Picture:
+    """One unique picture. `boxes` [k, 4] and `scores` [k] where they were found elsewhere; `keep`
+    is how many of them any side of the graph looks at."""
+
+    path: str
+    keep: int
+    boxes: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+    def plain(self) -> list[Any]:
+        """As JSON has it; `Picture.from_plain` is the way back."""
+        boxes = None if self.boxes is None else self.boxes.tolist()
+        scores = None if self.scores is None else self.scores.tolist()
+        return [self.path, self.keep, boxes, scores]
+
+    @classmethod
+    def from_plain(cls, row: Sequence[Any]) -> "Picture":
+        path, keep, boxes, scores = row
+        if boxes is None:
+            return cls(path, keep)
+        found = np.array(boxes, np.float32).reshape(-1, 4)
+        return cls(path, keep, found, np.array(scores, np.float32))
+
+
+def plain_items(items: Sequence[Any]) -> list[Any]:
+    """A shard's items as JSON has them."""
+    return [item.plain() if isinstance(item, Picture) else item for item in items]
+
+
+def items_from_plain(kind: str, rows: Sequence[Any]) -> list[Any]:
+    """The way back."""
+    if kind == "pictures":
+        return [Picture.from_plain(row) for row in rows]
+    if kind == "clip_texts":
+        return list(rows)
+    return [(text, tuple(span) if span else None) for text, span in rows]
+
+
+def objects_table(keep: int) -> str:
+    """Name of the table of means over this many objects."""
+    return f"objects_{keep}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,22 +95,30 @@ class Stage:
 class Stages:
     """The stages of a corpus.
 
+    Args:
+        width: encoder ("text", "clip", "image") -> that of its vectors.
+
     Attributes:
         sides: the items of each side.
         sources: file -> SHA-256 of every file that was read, boxes too.
     """
 
-    def __init__(self, config: ConfigDict, corpus: Corpus, encoders: Encoders):
-        self.config, self.corpus, self.encoders = config, corpus, encoders
+    def __init__(
+        self,
+        config: ConfigDict,
+        corpus: Corpus,
+        settings: EncoderSettings,
+        width: Callable[[str], int],
+    ):
+        self.config, self.corpus, self.settings, self.width = config, corpus, settings, width
         self.sources = dict(corpus.sources)
         self.sides: dict[str, Sequence[Any]] = {
             "entity": corpus.entities,
             "mention": corpus.mentions,
         }
-        name = config.encoders.objects
         self._boxes = {}
-        if name and name not in DETECTORS:
-            self._boxes = boxes.load(Path(config.data.root) / name, self.sources)
+        if settings.objects and not settings.detects:
+            self._boxes = boxes.load(Path(config.data.root) / settings.objects, self.sources)
 
     def _text(self, row: int, side: str, prefix: str = "") -> tuple[str, Span]:
         template, item = self.config.text[f"{prefix}{side}"], self.sides[side][row]
@@ -86,7 +137,7 @@ class Stages:
 
     def texts(self) -> list[Stage]:
         """BERT over both sides."""
-        width = self.encoders.text.width
+        width = self.width("text")
         return [
             Stage(
                 kind=f"{side}_texts",
@@ -97,7 +148,7 @@ class Stages:
                 rows=ROWS,
                 tables={
                     table: ((width,), "float32")
-                    for table in self.encoders.settings.poolings
+                    for table in self.settings.poolings
                     if table.startswith(side)
                 },
             )
@@ -106,13 +157,9 @@ class Stages:
 
     def clip_texts(self) -> tuple[Stage, dict[str, np.ndarray]]:
         """CLIP over the unique texts of both sides, and each side's rows in them (-1: blank)."""
-        keys = [
-            self._text(row, side, "clip_")[0].strip() or None
-            for side, items in self.sides.items()
-            for row in range(len(items))
-        ]
-        number, rows = _unique(iter(keys))
-        texts = list(number)
+        texts, rows = self._unique(
+            lambda row, side: self._text(row, side, "clip_")[0].strip() or None
+        )
         stage = Stage(
             kind="clip_texts",
             title="encoding texts with CLIP",
@@ -120,19 +167,27 @@ class Stages:
             count=len(texts),
             item=texts.__getitem__,
             rows=ROWS,
-            tables={"clip_text": ((self.encoders.clip.width,), "float32")},
+            tables={"clip_text": ((self.width("clip"),), "float32")},
         )
-        return stage, self._split(rows)
+        return stage, rows
 
-    def _split(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        n = len(self.corpus.entities)
-        return {"entity": rows[:n], "mention": rows[n:]}
+    def _unique(
+        self, key: Callable[[int, str], str | None]
+    ) -> tuple[list[str], dict[str, np.ndarray]]:
+        """The distinct keys of both sides in order of appearance, and the number [n] of each of a
+        side's items, -1: None."""
+        number: dict[str, int] = {}
+        rows = {}
+        for side, items in self.sides.items():
+            keys = [key(row, side) for row in range(len(items))]
+            numbers = [-1 if k is None else number.setdefault(k, len(number)) for k in keys]
+            rows[side] = np.array(numbers, np.int64)
+        return list(number), rows
 
     def pictures(self) -> tuple[Stage, dict[str, np.ndarray]]:
         """The unique pictures of both sides, and each side's rows in them (-1: none)."""
-        number, rows = _unique(item.image for items in self.sides.values() for item in items)
-        own, paths = self._split(rows), list(number)
-        settings = self.encoders.settings
+        paths, own = self._unique(lambda row, side: self.sides[side][row].image)
+        settings = self.settings
         keep = np.zeros(len(paths), np.int64)
         for side in SIDES:
             seen = own[side][own[side] >= 0]
@@ -144,10 +199,10 @@ class Stages:
                 found, scores = found[: keep[row]], scores[: keep[row]]
             return Picture(paths[row], int(keep[row]), found, scores)
 
-        width = ((self.encoders.image.width,), "float32")
+        width = ((self.width("image"),), "float32")
         tables = {"status": ((), "uint8"), "image": width}
         if settings.clip:
-            tables["clip_image"] = ((self.encoders.clip.width,), "float32")
+            tables["clip_image"] = ((self.width("clip"),), "float32")
         if settings.objects:
             tables |= {objects_table(keep): width for keep in settings.keep.values()}
         stage = Stage(
@@ -156,14 +211,7 @@ class Stages:
             unit="pictures",
             count=len(paths),
             item=picture,
-            rows=DETECTED_PER_SHARD if self.encoders.detects else PICTURES_PER_SHARD,
+            rows=DETECTED_PER_SHARD if settings.detects else PICTURES_PER_SHARD,
             tables=tables,
         )
         return stage, own
-
-
-def _unique(keys: Iterator[str | None]) -> tuple[dict[str, int], np.ndarray]:
-    """Numbers of the distinct keys in order of appearance, and [n] the number of each, -1: None."""
-    number: dict[str, int] = {}
-    rows = [-1 if key is None else number.setdefault(key, len(number)) for key in keys]
-    return number, np.array(rows, np.int64)

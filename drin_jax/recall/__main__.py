@@ -114,12 +114,12 @@ def _write(workdir: Path, result: Mapping[str, Any], head: Sequence[str]) -> tup
 def main() -> None:
     """Measure the config's data; print the table and write it to the workdir."""
     config, workdir = command.config_and_workdir()
-    from drin_jax import extract
+    from drin_jax.extract.corpus import read_corpus
     from drin_jax.workdir import claim
 
     methods = list(dict.fromkeys(flags.FLAGS.methods))
     claim(workdir, config)
-    corpus = extract.read_corpus(config)
+    corpus = read_corpus(config)
     if not methods:
         given = all(mention.candidates is not None for mention in corpus.mentions)
         methods = [method for method in METHODS if method != "given" or given]

@@ -17,7 +17,7 @@ import pytest
 
 from data_pipeline import hub
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf
+from drin_jax.encoders import hf, pretrained
 from drin_jax.encoders.bert import load_bert
 from tests.encoders.bert_test import assert_same, golden, pickled, write_checkpoint
 from tests.support.fixtures import refusal
@@ -183,7 +183,7 @@ NEEDED = ("config.json",)
 def test_an_encoder_resolves_from_the_hub(stand_in, encoder):
     stand_in.cuts["model.safetensors"] = 2 * STEP
     found = hf.resolve("tiny/bert", NEEDED)
-    assert hf.fingerprint(found) == hf.fingerprint(encoder)
+    assert pretrained.fingerprint(found) == pretrained.fingerprint(encoder)
     ranges = stand_in.ranges("cdn/models/tiny/bert/model.safetensors")
     assert ranges == [None, f"bytes={2 * STEP}-"]
     asked = len(stand_in.requests)
@@ -196,7 +196,9 @@ def test_an_encoder_of_the_wrong_length_is_refused(stand_in, encoder):
     told = refusal(lambda: hf.resolve("tiny/bert", NEEDED))
     assert "encoder tiny/bert: the transfer broke off; run again" in told
     stand_in.short.clear()
-    assert hf.fingerprint(hf.resolve("tiny/bert", NEEDED)) == hf.fingerprint(encoder)
+    assert pretrained.fingerprint(hf.resolve("tiny/bert", NEEDED)) == pretrained.fingerprint(
+        encoder
+    )
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
@@ -210,7 +212,9 @@ def test_a_damaged_encoder_is_refused_and_fetched_anew(stand_in, encoder, file):
     assert not any(path.name == file for path in cache.glob("snapshots/*/*"))
     assert len(list(cache.glob("blobs/*"))) == 1  # the other file's
     stand_in.damaged.clear()
-    assert hf.fingerprint(hf.resolve("tiny/bert", NEEDED)) == hf.fingerprint(encoder)
+    assert pretrained.fingerprint(hf.resolve("tiny/bert", NEEDED)) == pretrained.fingerprint(
+        encoder
+    )
 
 
 def test_a_full_disk_gets_one_line(stand_in, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ VERTICES = {"mt": "mention_text", "mv": "mention_image", "et": "entity_text", "e
 
 
 def imported(root: Path, path: Path) -> Store:
-    convert.write(root, StoreWriter(path, {"release": convert.fingerprint(root)}), name="test")
+    convert.write(root, StoreWriter(path, {"release": inventory.fingerprint(root)}), name="test")
     store = Store.open(path)
     store.verify()
     return store
@@ -251,7 +251,7 @@ def test_the_folder_is_found_or_asked_for(tmp_path):
         save_release(tmp_path / dataset, make_release(dataset))
         assert convert.check(tmp_path / dataset) == []
     assert "both wikidiverse and wikimel" in convert.check(tmp_path)[0]
-    one, two = (convert.fingerprint(tmp_path / dataset) for dataset in DATASETS)
+    one, two = (inventory.fingerprint(tmp_path / dataset) for dataset in DATASETS)
     assert one != two
 
 

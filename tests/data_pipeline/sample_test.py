@@ -20,7 +20,7 @@ from data_pipeline.sample.drawing import draw
 from data_pipeline.sample.people import KINDS, make_entities, make_mentions
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.resnet_encoder import ResNetEncoder
+from drin_jax.encoders.resnet import ResNetEncoder
 
 SMALL: dict[str, Any] = {"names": 24, "sizes": (150, 60, 120)}
 

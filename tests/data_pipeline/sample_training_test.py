@@ -22,7 +22,7 @@ from data_pipeline.schema import UserError
 from drin_jax.encoders.clip import load_clip
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.hf import load_tokenizer
-from drin_jax.encoders.resnet_encoder import ResNetEncoder
+from drin_jax.encoders.resnet import ResNetEncoder
 from tests.golden.make_sample import byte_pairs, training
 from tests.golden.make_sample import lessons as lesson_maker
 from tests.golden.make_sample.lessons import CONCEPTS, FACETS, UNTOLD, Captions, Lessons

@@ -14,8 +14,7 @@ from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.arrays import read_header
 from data_pipeline.store.reader import Store
 from data_pipeline.store.shard_table import ShardTable
-from drin_jax import extract
-from drin_jax.extract import additions
+from drin_jax.extract import additions, preparation
 from drin_jax.extract.encoding import Encoders
 from tests.data_pipeline.store_writer_test import kills
 from tests.extract.prepare_release_test import config as release_config
@@ -36,7 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     folder = tmp_path_factory.mktemp("needs")
     picture_world.write(folder / "world")
     config = picture_world.config(folder / "world", folder / "encoders")
-    extract.prepare(config, folder / "work")
+    preparation.prepare(config, folder / "work")
     return config, folder / "work"
 
 
@@ -125,7 +124,7 @@ def test_added_to_a_store_after_a_kill(
     monkeypatch.setattr(ShardTable, "write", write)
     for _ in range(20):
         try:
-            store = extract.prepare(config, workdir)
+            store = preparation.prepare(config, workdir)
             break
         except Stopped:
             assert Store.open(workdir / "store").specs == before.specs
@@ -148,13 +147,13 @@ def test_added_to_a_store_after_a_kill(
     assert_close(means[row[has]], store.array("mention_image")[has])
     # A store that holds more than a config asks for is that config's store all the same.
     config.encoders.tokens = config.encoders.regions = False
-    assert extract.prepare(config, workdir).specs == store.specs
+    assert preparation.prepare(config, workdir).specs == store.specs
 
     def never(*_: object) -> None:
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(Encoders, "regions", never)
-    assert extract.prepare(config, workdir, needs=schema.NEEDS).specs == store.specs
+    assert preparation.prepare(config, workdir, needs=schema.NEEDS).specs == store.specs
 
 
 def test_a_kill_at_any_step_of_adding_leaves_a_whole_store(tmp_path: Path) -> None:
@@ -177,10 +176,10 @@ def test_what_cannot_be_added_is_one_line(
     picture_world.write(tmp_path / "world", entities=4, mentions=8)
     config = picture_world.config(tmp_path / "world", tmp_path / "encoders")
     config.encoders.image = config.encoders.clip = config.encoders.objects = ""
-    extract.prepare(config, tmp_path / "work")
+    preparation.prepare(config, tmp_path / "work")
     config.update_from_flattened_dict(fields)
     with pytest.raises((UserError, ValueError)) as caught:
-        extract.prepare(config, tmp_path / "work", needs=("tokens",))
+        preparation.prepare(config, tmp_path / "work", needs=("tokens",))
     assert "\n" not in str(caught.value)
     assert any(word in str(caught.value) for word in words[-1].split("|"))
 
@@ -190,7 +189,7 @@ def test_a_release_has_tokens_and_regions_too(dataset: str, tmp_path: Path) -> N
     arrays = release_fixtures.make_release(dataset)
     root = release_fixtures.save_release(tmp_path / dataset, arrays)
     config = release_config(root)
-    store = extract.prepare(config, tmp_path / "work", needs=schema.NEEDS)
+    store = preparation.prepare(config, tmp_path / "work", needs=schema.NEEDS)
     store.verify()
     tokens, offsets = store.array("mention_tokens"), store.array("mention_token_offsets")
     at = 0
@@ -215,11 +214,11 @@ def test_a_release_that_is_gone_is_one_line(tmp_path: Path) -> None:
         tmp_path / "wikimel", release_fixtures.make_release("wikimel")
     )
     config = release_config(root)
-    extract.prepare(config, tmp_path / "work")
+    preparation.prepare(config, tmp_path / "work")
     root.rename(tmp_path / "gone")
-    assert extract.prepare(config, tmp_path / "work").lacks(BOTH) == list(BOTH)
+    assert preparation.prepare(config, tmp_path / "work").lacks(BOTH) == list(BOTH)
     with pytest.raises(UserError) as caught:
-        extract.prepare(config, tmp_path / "work", needs=BOTH)
+        preparation.prepare(config, tmp_path / "work", needs=BOTH)
     line = str(caught.value)
     assert "\n" not in line
     assert "encoders.tokens=True --config.encoders.regions=True" in line

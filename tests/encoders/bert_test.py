@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from data_pipeline import hub
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf
+from drin_jax.encoders import hf, pretrained
 from drin_jax.encoders.bert import load_bert
 from tests.support.paths import GOLDEN, SHARED
 from tests.support.tolerance import assert_close
@@ -250,11 +250,11 @@ def pickled(folder: Path) -> bytes:
 def test_pytorchs_file_is_read_where_there_are_no_safetensors(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch's files are read by torch alone")
     folder = write_checkpoint(tmp_path / "bert")
-    safe = hf.fingerprint(folder)
+    safe = pretrained.fingerprint(folder)
     pickled(folder)
-    assert hf.fingerprint(folder) == safe  # of what is read
+    assert pretrained.fingerprint(folder) == safe  # of what is read
     (folder / "model.safetensors").unlink()
-    assert hf.fingerprint(hf.resolve(folder, ("config.json",))) != safe
+    assert pretrained.fingerprint(hf.resolve(folder, ("config.json",))) != safe
     arrays = golden("uncased")
     keys = ("input_ids", "attention_mask", "token_type_ids")
     assert_same(load_bert(folder), arrays, **{key: arrays[key] for key in keys})
@@ -333,10 +333,12 @@ def test_hub_cache_is_used_without_the_network(tmp_path, monkeypatch):
 def test_fingerprint_follows_the_bytes_not_the_place(tmp_path):
     one, two = write_checkpoint(tmp_path / "one"), write_checkpoint(tmp_path / "two")
     (two / "README.md").write_text("read me")
-    assert hf.fingerprint(one) == hf.fingerprint(two)
+    assert pretrained.fingerprint(one) == pretrained.fingerprint(two)
     weights = golden_weights()
     weights["pooler.dense.bias"][0] += 1e-3
-    assert hf.fingerprint(write_checkpoint(two, weights=weights)) != hf.fingerprint(one)
-    before = hf.fingerprint(one)
+    assert pretrained.fingerprint(write_checkpoint(two, weights=weights)) != pretrained.fingerprint(
+        one
+    )
+    before = pretrained.fingerprint(one)
     (one / "vocab.txt").write_text("[CLS]\n")
-    assert hf.fingerprint(one) != before
+    assert pretrained.fingerprint(one) != before

@@ -10,10 +10,10 @@ import torchvision
 from PIL import Image
 
 from data_pipeline.pictures import images
-from drin_jax import extract
 from drin_jax.encoders import detector
 from drin_jax.encoders.detector import NAMES, Detector
-from drin_jax.encoders.resnet_encoder import ResNetEncoder
+from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.extract import preparation
 from drin_jax.extract.edges import edges
 from tests.encoders.detector_test import one_line
 from tests.support import picture_world, tiny_encoders
@@ -157,7 +157,7 @@ def test_extraction_with_torchvision(tmp_path, monkeypatch):
             "encoders.clip": "",
         },
     )
-    store = extract.prepare(config, tmp_path / "work")
+    store = preparation.prepare(config, tmp_path / "work")
     network = small(torchvision, "maskrcnn", 0.05)
     network.load_state_dict(state("maskrcnn"))
     for module in network.modules():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.resnet_encoder import ResNetEncoder
+from drin_jax.encoders.resnet import ResNetEncoder
 from drin_jax.encoders.text_encoder import TextEncoder
 from tests.encoders.text_encoder_test import write_encoder
 from tests.support.paths import ROOT

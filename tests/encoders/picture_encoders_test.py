@@ -12,8 +12,7 @@ from data_pipeline.schema import UserError
 from drin_jax.encoders.clip import load_clip
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.pixels import Normalisation, picture_batches
-from drin_jax.encoders.resnet import load_resnet
-from drin_jax.encoders.resnet_encoder import ResNetEncoder
+from drin_jax.encoders.resnet import ResNetEncoder, load_resnet
 from tests.support.picture_checkpoints import (
     CLIP_PREPROCESSOR,
     END,

@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 from configs import sample, wikimel_text
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import extract, models
+from drin_jax import models
 from drin_jax.experiments import published, suites
 from drin_jax.experiments.stores import Stores
+from drin_jax.extract import preparation
 from tests.support.commands import assert_one_clear_line, run, small_store, user_error
 
 
@@ -48,7 +49,7 @@ def test_what_a_config_cannot_have_is_not_planned() -> None:
 
 
 class Prepared:
-    """Stands in for `extract.prepare`: notes what was asked, refuses needs where told to."""
+    """Stands in for `preparation.prepare`: notes what was asked, refuses needs where told to."""
 
     def __init__(self, plain: Path, whole: Path | None):
         self.plain, self.whole = plain, whole
@@ -68,7 +69,7 @@ def test_rows_share_the_stores_that_can_serve_them(
     store = small_store(tmp_path / "plain")
     whole = None if refuse else small_store(tmp_path / "whole", tokens=True, regions=True)
     prepared = Prepared(store, whole)
-    monkeypatch.setattr(extract, "prepare", prepared)
+    monkeypatch.setattr(preparation, "prepare", prepared)
     base = sample.get_config()
     rows = {plan.row: plan.config(base) for plan in suites.get("table2").plan(base)}
     stores = Stores(base, rows, tmp_path)

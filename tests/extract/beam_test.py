@@ -6,11 +6,12 @@ import pytest
 
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import extract
+from drin_jax.extract import preparation
+from drin_jax.extract.corpus import read_corpus
 from drin_jax.extract.encoder_settings import encoder_settings
 from drin_jax.extract.encoding import Encoders
+from drin_jax.extract.features import shard_file
 from drin_jax.extract.stages import Stages
-from drin_jax.extract.tables import shard_file
 from tests.support import commands, picture_world
 from tests.support.tolerance import assert_close
 
@@ -39,10 +40,11 @@ def test_shards_made_by_beam_give_the_store_of_one_machine(world: Path, tmp_path
     assert names == {shard_file(kind, 0) for kind in kinds}
     from drin_jax.extract.beam import write_jobs
 
-    stages = Stages(config, extract.read_corpus(config), Encoders(encoder_settings(config)))
+    encoders = Encoders(encoder_settings(config))
+    stages = Stages(config, read_corpus(config), encoders.settings, encoders.width)
     assert write_jobs(stages.all(), str(tmp_path / "shards")) == []
-    taken = extract.prepare(config, tmp_path / "work", tmp_path / "shards")
-    here = extract.prepare(config, tmp_path / "here")
+    taken = preparation.prepare(config, tmp_path / "work", tmp_path / "shards")
+    here = preparation.prepare(config, tmp_path / "here")
     for name in here.specs:
         assert_close(taken.array(name), here.array(name), f"{name} differs")
     assert taken.report["counts"] == here.report["counts"]
@@ -53,8 +55,8 @@ def test_shards_made_by_beam_give_the_store_of_one_machine(world: Path, tmp_path
 def _refuses_foreign_shards(world: Path, tmp_path: Path) -> None:
     other = picture_world.config(world, world / "encoders", **{"text.entity": "{name}"})
     with pytest.raises(UserError, match="made from other data, settings or weights"):
-        extract.prepare(other, tmp_path / "other", tmp_path / "shards")
+        preparation.prepare(other, tmp_path / "other", tmp_path / "shards")
     shard = tmp_path / "shards" / shard_file("entity_texts", 0)
     shard.write_bytes(shard.read_bytes()[:500])
     with pytest.raises(UserError, match="not a whole shard"):
-        extract.prepare(other, tmp_path / "other", tmp_path / "shards")
+        preparation.prepare(other, tmp_path / "other", tmp_path / "shards")

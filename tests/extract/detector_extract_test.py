@@ -8,9 +8,9 @@ from PIL import Image
 
 from data_pipeline.pictures import images
 from data_pipeline.sample import tiny_bert
-from drin_jax import extract
 from drin_jax.encoders.detector import Detector
-from drin_jax.encoders.resnet_encoder import ResNetEncoder
+from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.extract import preparation
 from drin_jax.extract.edges import edges
 from tests.encoders.detector_test import stand_in, weights
 from tests.support import picture_world
@@ -47,7 +47,7 @@ def test_vv_is_equation_11_on_what_the_detector_found(tmp_path, monkeypatch):
             "encoders.entity_objects": 3,
         },
     )
-    store = extract.prepare(config, tmp_path / "work")
+    store = preparation.prepare(config, tmp_path / "work")
     resnet = ResNetEncoder(encoders / "resnet")
     side = images.processor(resnet.preprocessor, "here").height
 

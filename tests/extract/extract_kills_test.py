@@ -11,7 +11,7 @@ import pytest
 
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import extract
+from drin_jax.extract import preparation
 from tests.support import commands, picture_world
 from tests.support.tolerance import assert_close
 
@@ -43,7 +43,7 @@ def test_killed_extractions_go_on_without_repeating_a_finished_shard(
 ) -> None:
     """kill -9 twice on the way; the store is that of one run in peace. While a run holds the
     folder (stopped, so that it stays where it is) another one is refused."""
-    peace = extract.prepare(picture_world.config(world, world / "encoders"), tmp_path / "peace")
+    peace = preparation.prepare(picture_world.config(world, world / "encoders"), tmp_path / "peace")
     workdir = tmp_path / "work"
     workdir.mkdir()
     for goal in (4, 20):
@@ -86,9 +86,9 @@ def test_a_full_disk_leaves_nothing_half_written(world: Path, tmp_path: Path) ->
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
         with pytest.raises(UserError, match="cannot be written"):
-            extract.prepare(config, tmp_path)
+            preparation.prepare(config, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, old)
     assert not (tmp_path / "store").exists()
-    extract.prepare(config, tmp_path).verify()
+    preparation.prepare(config, tmp_path).verify()

@@ -11,9 +11,9 @@ from PIL import Image
 from data_pipeline.pictures import images
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax import extract
 from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.resnet_encoder import ResNetEncoder
+from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.extract import preparation
 from drin_jax.extract.edges import edges
 from tests.support import commands, picture_world, tiny_encoders
 from tests.support.odd_pictures import write_all
@@ -163,7 +163,7 @@ def test_each_unique_text_and_picture_is_encoded_once(
             return _real(self, items, *rest)
 
         monkeypatch.setattr(kind, method, counted)
-    store = extract.prepare(picture_world.config(world, encoders), tmp_path)
+    store = preparation.prepare(picture_world.config(world, encoders), tmp_path)
     counts = store.report["counts"]
     read = sum(n for name, n in counts.items() if name.startswith("pictures read"))
     assert seen["clip pictures"] == read
@@ -179,14 +179,14 @@ def test_pictures_only_ever_seen_in_part(world: Path, encoders: Path, tmp_path: 
     """Without CLIP and objects the vertices stay and the edges are 0; without pictures only the
     number of masked ones is told."""
     some = picture_world.config(world, encoders, **{"encoders.clip": "", "encoders.objects": ""})
-    store = extract.prepare(some, tmp_path / "some")
+    store = preparation.prepare(some, tmp_path / "some")
     assert store.sizes["image_width"] == tiny_encoders.POOLED
     assert store.sizes["clip_width"] == store.sizes["object_width"] == 0
     assert not store.array("test_edges")[:, 1:].any()
     none = picture_world.config(
         world, encoders, **{"encoders.clip": "", "encoders.objects": "", "encoders.image": ""}
     )
-    store = extract.prepare(none, tmp_path / "none")
+    store = preparation.prepare(none, tmp_path / "none")
     assert store.sizes["image_width"] == 0
     assert not store.array("mention_has_image").any()
     assert store.report["counts"]["mention pictures without features (masked)"] > MENTIONS
@@ -196,7 +196,7 @@ def test_the_processors_preprocessing_is_another_store(
     workdir: Path, world: Path, encoders: Path, tmp_path: Path
 ) -> None:
     config = picture_world.config(world, encoders, **{"image.preprocess": "processor"})
-    store = extract.prepare(config, tmp_path)
+    store = preparation.prepare(config, tmp_path)
     resnet = ResNetEncoder(encoders / "resnet")
     recipe = images.processor(resnet.preprocessor, "here")
     assert recipe.shortest == tiny_encoders.SIDE
@@ -205,7 +205,7 @@ def test_the_processors_preprocessing_is_another_store(
     assert_close(store.array("mention_image")[row], wanted)
     config.data.store = str(workdir / "store")
     with pytest.raises(UserError, match=r"image\.preprocess was \"paper\", is \"processor\""):
-        extract.prepare(config, tmp_path / "other")
+        preparation.prepare(config, tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_candidates_by_vectors_are_the_nearest_of_the_whole_base(
     vectors: str, tables: tuple[str, str], world: Path, encoders: Path, tmp_path: Path
 ) -> None:
     fields = {"retrieval.method": "vectors", "retrieval.vectors": vectors, "retrieval.r": 3}
-    store = extract.prepare(picture_world.config(world, encoders, **fields), tmp_path)
+    store = preparation.prepare(picture_world.config(world, encoders, **fields), tmp_path)
     near = cosines(*(np.asarray(store.array(name)) for name in tables))
     near = near[store.array("train_mention")]
     found = store.array("train_candidates")
@@ -230,19 +230,19 @@ def test_candidates_by_vectors_are_the_nearest_of_the_whole_base(
     meta = json.loads((store.path / "store.json").read_text())
     assert meta["made_from"]["retrieval.method"] == "vectors"
     older = picture_world.config(world, encoders, **fields | {"retrieval.method": "dense"})
-    extract.prepare(older, tmp_path)
+    preparation.prepare(older, tmp_path)
     meta["made_from"]["retrieval.method"] = "dense"
     (store.path / "store.json").write_text(json.dumps(meta))
     for method in ("dense", "vectors"):
         older.retrieval.method = method
-        extract.prepare(older, tmp_path)
+        preparation.prepare(older, tmp_path)
 
 
 def test_statistics_and_vectors_need_their_fields(
     world: Path, encoders: Path, tmp_path: Path
 ) -> None:
     fields: dict[str, Any] = {"retrieval.method": "statistics", "retrieval.names_pool": 4}
-    store = extract.prepare(picture_world.config(world, encoders, **fields), tmp_path)
+    store = preparation.prepare(picture_world.config(world, encoders, **fields), tmp_path)
     scores = store.array("test_retrieval_score")
     assert (np.diff(scores, axis=1) <= 0).all()
     for fields, words in (
@@ -251,7 +251,7 @@ def test_statistics_and_vectors_need_their_fields(
     ):
         config = picture_world.config(world, encoders, **{"retrieval.method": "vectors", **fields})
         with pytest.raises(UserError, match=words):
-            extract.prepare(config, tmp_path / "none")
+            preparation.prepare(config, tmp_path / "none")
 
 
 def _remove_pictures(root: Path) -> None:
@@ -305,7 +305,7 @@ def test_bad_input_is_one_line(
         change(tmp_path / "data")
     config = picture_world.config(tmp_path / "data", encoders, **fields)
     with pytest.raises(UserError) as caught:
-        extract.prepare(config, tmp_path / "work")
+        preparation.prepare(config, tmp_path / "work")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "work" / "store").exists()
@@ -315,7 +315,7 @@ def test_weights_of_another_architecture(world: Path, encoders: Path, tmp_path: 
     config = picture_world.config(world, encoders)
     config.encoders.image = config.encoders.clip
     with pytest.raises(UserError, match="model_type is 'clip'; this encoder needs 'resnet'"):
-        extract.prepare(config, tmp_path)
+        preparation.prepare(config, tmp_path)
 
 
 def test_a_picture_that_goes_while_it_is_encoded_is_masked(
@@ -324,14 +324,14 @@ def test_a_picture_that_goes_while_it_is_encoded_is_masked(
     """Listed when the corpus is read, gone when its turn comes."""
     picture_world.write(tmp_path / "data", 3, 4)
     config = picture_world.config(tmp_path / "data", encoders)
-    real = extract.preparation.read_corpus
+    real = preparation.read_corpus
 
     def reads_then_loses(config: Any) -> Any:
         corpus = real(config)
         (tmp_path / "data" / "images" / "m0.jpg").unlink()
         return corpus
 
-    monkeypatch.setattr(extract.preparation, "read_corpus", reads_then_loses)
-    store = extract.prepare(config, tmp_path / "work")
+    monkeypatch.setattr(preparation, "read_corpus", reads_then_loses)
+    store = preparation.prepare(config, tmp_path / "work")
     assert store.report["counts"]["pictures masked: no such file"] == 1
     assert not store.array("mention_has_image")[by_id(store, "mention")["m0"]]

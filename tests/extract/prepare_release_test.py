@@ -8,7 +8,7 @@ import pytest
 
 from configs import common
 from data_pipeline.schema import UserError
-from drin_jax import extract
+from drin_jax.extract import preparation
 from tests.support import release_fixtures
 
 
@@ -23,21 +23,21 @@ def test_a_release_becomes_a_store_that_knows_its_release(tmp_path: Path) -> Non
     """Prepared once, opened afterwards, also where the release is gone; another one is refused."""
     arrays = release_fixtures.make_release("wikidiverse")
     root = release_fixtures.save_release(tmp_path / "wikidiverse", arrays)
-    made = extract.prepare(config(root), tmp_path / "work")
+    made = preparation.prepare(config(root), tmp_path / "work")
     assert made.name == "release"
     assert made.report["release"] == "wikidiverse"
-    again = extract.prepare(config(root), tmp_path / "work")
+    again = preparation.prepare(config(root), tmp_path / "work")
     assert again.specs == made.specs
     # No encoder made these features: what the config says of encoders is no difference.
-    extract.prepare(config(root, **{"encoders.text": "another"}), tmp_path / "work")
+    preparation.prepare(config(root, **{"encoders.text": "another"}), tmp_path / "work")
     answer = root / "answer_test.npy"
     np.save(answer, (np.load(answer) + 1) % 3)
     with pytest.raises(UserError, match="made with other settings"):
-        extract.prepare(config(root), tmp_path / "work")
+        preparation.prepare(config(root), tmp_path / "work")
     for path in root.iterdir():
         path.unlink()
     root.rmdir()
-    assert extract.prepare(config(root), tmp_path / "work").specs == made.specs
+    assert preparation.prepare(config(root), tmp_path / "work").specs == made.specs
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,6 @@ def test_what_cannot_be_fetched_is_one_line(
     fields: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as caught:
-        extract.prepare(config(tmp_path / "data", **fields), tmp_path / "work")
+        preparation.prepare(config(tmp_path / "data", **fields), tmp_path / "work")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ import pytest
 from configs import common
 from data_pipeline.schema import UserError
 from data_pipeline.store.writer import StoreWriter
-from drin_jax import extract
+from drin_jax.extract import stored
 from tests.support.fixtures import TINY_GROUPS, tiny_arrays
 from tests.support.paths import ROOT
 
@@ -55,7 +55,7 @@ def assert_one_clear_line(result: subprocess.CompletedProcess, *words: str, code
 def small_store(path: Path, **options: Any) -> Path:
     """A random store that configs/common.py takes for its own."""
     arrays, strings = tiny_arrays(**options)
-    writer = StoreWriter(path, extract.settings(common.get_config()) | {extract.SOURCES: {}})
+    writer = StoreWriter(path, stored.settings(common.get_config()) | {stored.SOURCES: {}})
     for name, table in strings.items():
         writer.write_strings(name, table)
     for name, array in arrays.items():

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.store.shard_table import ShardTable
-from drin_jax import extract
-from drin_jax.extract import stages, tables
+from drin_jax.extract import features, preparation, stages
 from tests.support import picture_world
 
 TEXTS, PICTURES = 5, 3
@@ -20,7 +19,7 @@ TEXTS, PICTURES = 5, 3
 
 def child(world: Path, workdir: Path) -> None:
     """Extracts with shards of a few items; each is logged after it was written."""
-    tables.ROWS = stages.ROWS = TEXTS
+    features.ROWS = stages.ROWS = TEXTS
     stages.PICTURES_PER_SHARD = PICTURES
     log = os.open(workdir / "log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     real = ShardTable.write
@@ -32,7 +31,7 @@ def child(world: Path, workdir: Path) -> None:
             os.write(log, f"{self._target.stem} {index}\n".encode())
 
     ShardTable.write = logged  # type: ignore[method-assign]
-    extract.prepare(picture_world.config(world, world / "encoders"), workdir)
+    preparation.prepare(picture_world.config(world, world / "encoders"), workdir)
     os.write(log, b"done\n")
 
 

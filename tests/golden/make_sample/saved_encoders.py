@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from drin_jax.encoders import clip, resnet, weights
+from drin_jax.encoders import clip, pretrained, resnet
 
 
 def save_clip(model: clip.Clip, folder: Path) -> None:
@@ -43,10 +43,10 @@ def save_resnet(model: resnet.ResNet, folder: Path) -> None:
 def _tensors(
     module: nnx.Module, rename: Callable[[str], str | tuple[str, ...]]
 ) -> dict[str, np.ndarray]:
-    """The opposite of `weights.load`: a module's values under a checkpoint's names and layouts."""
+    """The opposite of `pretrained.load`: values under a checkpoint's names and layouts."""
     tensors: dict[str, np.ndarray] = {}
     for path, value in jax.tree_util.tree_flatten_with_path(nnx.state(module))[0]:
-        ours = weights.dotted(path)
+        ours = pretrained.dotted(path)
         names = rename(ours)
         names = (names,) if isinstance(names, str) else names
         for name, part in zip(names, np.split(np.asarray(value), len(names), -1), strict=True):

@@ -1,0 +1,303 @@
+"""A Hugging Face checkpoint's folder read strictly: its config, a module filled with its weights.
+
+Safetensors first. PyTorch's own files are read by `torch.load(weights_only=True)`, which runs no
+code of theirs; nothing else is ever unpickled.
+"""
+
+import dataclasses
+import fnmatch
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+
+from data_pipeline.files import sha256
+from data_pipeline.schema import UserError
+from drin_jax.encoders.layers import ACTIVATIONS
+
+Config = TypeVar("Config")
+Module = TypeVar("Module", bound=nnx.Module)
+
+# Weights, best first: one file, or the shards that an index lists.
+SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
+_SHARDS = {SAFETENSORS: "model-*.safetensors", PICKLED: "pytorch_model-*.bin"}
+_HASHED = (
+    *("config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt"),
+)
+_SAFE = 2, 6  # in torch before, weights_only=True could be led to run code (CVE-2025-32434)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; UserError naming the file where it holds none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; pass a whole checkpoint folder") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); download it again") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds no JSON object; download it again")
+    return values
+
+
+def read_config(folder: Path, model_type: str) -> dict[str, Any]:
+    """`config.json` of a checkpoint; UserError where it is another kind of model."""
+    config = read_json(folder / "config.json")
+    if (found := config.get("model_type")) != model_type:
+        raise UserError(
+            f"{folder / 'config.json'}: model_type is {found!r}; this encoder needs {model_type!r}"
+        )
+    return config
+
+
+def from_fields(
+    kind: type[Config], values: Mapping[str, Any], where: str | Path, **more: Any
+) -> Config:
+    """A config dataclass out of a JSON object, its own defaults standing for what is missing.
+
+    Fields are positive ints, floats, strings, bools or tuples of positive ints.
+
+    Args:
+        where: names the object in errors.
+        more: fields that are taken as they are.
+
+    Raises:
+        UserError: a value of another type, or an int below 1.
+    """
+    given = dict(more)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name in given:
+            continue
+        value = values.get(field.name, field.default)
+        if field.type == tuple[int, ...]:
+            value = tuple(value) if isinstance(value, list | tuple) else value
+            good = isinstance(value, tuple) and value and all(_positive(part) for part in value)
+        elif field.type is int:
+            good = _positive(value)
+        elif field.type is float:
+            good = type(value) in (int, float)
+        else:
+            good = type(value) is field.type
+        if not good:
+            raise UserError(f"{where}: {field.name} is {value!r}; download the file again")
+        given[field.name] = value
+    return kind(**given)
+
+
+def _positive(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def check_activation(name: str, where: str | Path) -> None:
+    """UserError where the activation is not one of ours."""
+    if name not in ACTIVATIONS:
+        raise UserError(
+            f"{where}: hidden_act {name!r} is not supported; "
+            f"pass a checkpoint with one of {', '.join(ACTIVATIONS)}"
+        )
+
+
+def check_heads(width: int, heads: int, where: str | Path) -> None:
+    """UserError where the heads do not divide the width."""
+    if width % heads:
+        raise UserError(
+            f"{where}: hidden_size {width} is not a multiple of "
+            f"num_attention_heads {heads}; the file is damaged"
+        )
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over names and bytes of a checkpoint's config, weights and tokenizer files."""
+    digest = hashlib.sha256()
+    names = {path.name for pattern in _HASHED for path in folder.glob(pattern)}
+    for single, shards in _SHARDS.items():
+        some = (single, f"{single}.index.json", shards)
+        if weights := {path.name for pattern in some for path in folder.glob(pattern)}:
+            names |= weights
+            break
+    for name in sorted(names):
+        digest.update(f"{name}\0{sha256(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def weight_files(names: Collection[str], where: str | Path) -> list[str]:
+    """Patterns of the files among `names` that hold a checkpoint's weights: safetensors first.
+
+    Raises:
+        UserError: there are none, or none but PyTorch's and torch is not installed.
+    """
+    for single, shards in _SHARDS.items():
+        index = f"{single}.index.json"
+        if single not in names and index not in names:
+            continue
+        if single == PICKLED and not importlib.util.find_spec("torch"):
+            raise UserError(
+                f"{where}: has its weights as {PICKLED} only; pip install 'drin-jax[detector]', "
+                "which brings torch to read them, or convert them to safetensors with "
+                "transformers' save_pretrained"
+            )
+        return [single] if single in names else [index, shards]
+    raise UserError(
+        f"{where}: has no {SAFETENSORS}, {SAFETENSORS}.index.json or {PICKLED}; complete the "
+        "folder, or convert what it has with transformers' save_pretrained"
+    )
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """The files of a folder that hold its weights: one, or the shards of its index.
+
+    Raises:
+        UserError: as `weight_files`, or an index that lists nothing.
+    """
+    first, *shards = weight_files([path.name for path in folder.iterdir()], folder)
+    if not shards:
+        return [folder / first]
+    weight_map = read_json(folder / first).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise UserError(f"{folder / first}: has no weight_map; download it again")
+    return [folder / name for name in sorted(set(weight_map.values()))]
+
+
+def read(folder: Path, *, prefix: str = "", ignore: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Every tensor of a checkpoint by name: of safetensors, or else of PyTorch's own files.
+
+    Args:
+        prefix: what a model with a head puts before the encoder's names ("bert."); taken off.
+        ignore: patterns (`fnmatch`) of names to leave out, matched without the prefix. Everything
+            else is returned, so that `load` can refuse what it does not know.
+
+    Raises:
+        UserError: a file is missing, cut or of another kind; PyTorch's files without torch.
+    """
+
+    def wanted(name: str) -> bool:
+        name = name.removeprefix(prefix)
+        return not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
+
+    tensors: dict[str, np.ndarray] = {}
+    for path in weight_paths(folder):
+        tensors |= {name.removeprefix(prefix): x for name, x in read_file(path, wanted).items()}
+    return tensors
+
+
+def read_file(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, np.ndarray]:
+    """The tensors of one file by name, of a PyTorch state dict where it is no safetensors; no code
+    of it is run.
+
+    Raises:
+        UserError: the file is cut, foreign or holds anything else; a torch too old to be safe.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="np") as file:
+                return {name: file.get_tensor(name) for name in filter(wanted, file.keys())}
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path}: not a whole file of weights ({error}); download it again"
+            ) from None
+    import torch  # who asks for such a file has said so where it is missing
+
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SAFE:
+        raise UserError(
+            f"{path}: torch {torch.__version__} may run what is in it; install 2.6 or later"
+        )
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the broken bytes led it to
+        raise UserError(
+            f"{path}: not a whole file of weights ({type(error).__name__}); download it again, or "
+            "write it with torch.save(model.state_dict(), ...)"
+        ) from None
+    plain = isinstance(tensors, Mapping)
+    if not plain or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise UserError(f"{path}: holds no state dict; write torch.save(model.state_dict(), ...)")
+    chosen = {name: tensors[name] for name in filter(wanted, tensors)}
+    return {  # NumPy has no bfloat16
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        for name, tensor in chosen.items()
+    }
+
+
+def load(
+    module: Module,
+    tensors: Mapping[str, np.ndarray],
+    rename: Callable[[str], str | tuple[str, ...]],
+    *,
+    where: str | Path = "checkpoint",
+) -> Module:
+    """Fills `module` (built under `nnx.eval_shape`) with a PyTorch checkpoint's tensors.
+
+    Linear kernels are transposed and convolution kernels go from OIHW to HWIO. Every value is cast
+    once to the dtype its parameter was declared with.
+
+    Args:
+        rename: our dotted path of a parameter -> the checkpoint's name, or names, whose tensors
+            follow each other along our last axis (a fused projection).
+        where: names the checkpoint in errors.
+
+    Raises:
+        UserError: listing what is missing, unexpected or of another shape, in the checkpoint's
+            names and layout.
+    """
+    graph, state = nnx.split(module)
+    wrong: dict[str, list[str]] = {"missing": [], "unexpected": [], "wrong shape": []}
+    used: set[str] = set()
+    leaves = []
+    paths, structure = jax.tree_util.tree_flatten_with_path(state)
+    for path, wanted in paths:
+        ours = dotted(path)
+        names = rename(ours)
+        names = (names,) if isinstance(names, str) else names
+        used.update(names)
+        absent = [name for name in names if name not in tensors]
+        wrong["missing"] += absent
+        if absent:
+            continue
+        arrays = [_our_layout(ours, tensors[name]) for name in names]
+        shape = (*wanted.shape[:-1], wanted.shape[-1] // len(names)) if wanted.shape else ()
+        bad = [name for name, array in zip(names, arrays, strict=True) if array.shape != shape]
+        for name in bad:
+            needed = _their_shape(ours, shape)
+            wrong["wrong shape"].append(f"{name} {tensors[name].shape}, not {needed}")
+        if not bad:
+            joined = np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
+            leaves.append(jnp.asarray(joined.astype(wanted.dtype)))
+    wrong["unexpected"] = sorted(set(tensors) - used)
+    if any(wrong.values()):
+        told = "; ".join(f"{kind}: {_few(names)}" for kind, names in wrong.items() if names)
+        raise UserError(
+            f"{where}: the weights do not fit config.json ({told}); use a matching pair"
+        )
+    return nnx.merge(graph, jax.tree_util.tree_unflatten(structure, leaves))
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    keys = (getattr(key, "key", getattr(key, "name", None)) for key in path)
+    return ".".join(str(key) for key in keys if key not in (None, "value"))
+
+
+def _our_layout(path: str, array: np.ndarray) -> np.ndarray:
+    if path.endswith("kernel"):
+        return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    return array
+
+
+def _their_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if path.endswith("kernel"):
+        return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
+    return shape
