@@ -263,7 +263,7 @@ def _strip(axes: Axes, edges: np.ndarray | None, limit: float, heads: bool, head
         axes.set_title(heading, size=7.5, color=GREY, weight="bold", loc="left")
     for (layer, i), weight in np.ndenumerate(edges if numbered else edges[:0]):
         dark = abs(weight) > 0.6 * limit
-        number = "–" if np.isnan(weight) else two_decimals(weight)
+        number = "–" if np.isnan(weight) else two_decimals(float(weight))
         axes.text(layer + 0.5, i + 0.5, number, size=7, color="white" if dark else INK,
                   ha="center", va="center")  # fmt: skip
 
