@@ -11,7 +11,8 @@ from data_pipeline.store.reader import Store
 from drin_jax.training.batches import ResidentSteps
 from drin_jax.training.device_tables import DeviceTables, Placement
 from drin_jax.training.loop import DISPATCH_SECONDS
-from drin_jax.training.session import make_steps, set_up
+from drin_jax.training.session import make_steps
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
 
 

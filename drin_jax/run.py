@@ -26,7 +26,8 @@ from drin_jax.extract.preparation import describe, prepare
 from drin_jax.extract.stored import store_path
 from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import multihost
-from drin_jax.training.session import LEAK_WARNING, Session, Setup
+from drin_jax.training.session import Session
+from drin_jax.training.setup import LEAK_WARNING, Setup
 from drin_jax.workdir import claim
 
 

@@ -18,7 +18,7 @@ from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
 from drin_jax.evaluation.evaluate import SplitScorer
 from drin_jax.extract.stored import open_store, store_path
 from drin_jax.training.checkpoint import Checkpoints
-from drin_jax.training.session import Setup, set_up
+from drin_jax.training.setup import Setup, set_up
 
 CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
 

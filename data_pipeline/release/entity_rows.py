@@ -6,7 +6,7 @@ there, rows with the same text, picture and features are one entity.
 
 import abc
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -21,6 +21,12 @@ _FEATURES = (
     *("entity-object-feature", "entity-object-score"),
 )
 Tables = dict[str, np.ndarray]
+
+
+def joined(parts: Iterable[Tables]) -> Tables:
+    """Tables of the same names, one behind the other."""
+    made = list(parts)
+    return {name: np.concatenate([part[name] for part in made]) for name in made[0]}
 
 
 class Entities(abc.ABC):
@@ -98,14 +104,8 @@ class _Shared(Entities):
             ) from None
 
     def tables(self, begin: int, end: int) -> Tables:
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in self._names}
         step = max(1, CHUNK // self._release.headers["entity-attr-feature"].row_bytes)
-        for at in range(begin, end, step):
-            for name, rows in self._some(at, min(at + step, end)).items():
-                parts[name].append(rows)
-        return {name: np.concatenate(rows) for name, rows in parts.items()}
-
-    _names = ("entity_text", "entity_text_edge", "entity_image", "entity_objects")
+        return joined(self._some(at, min(at + step, end)) for at in range(begin, end, step))
 
     def _some(self, begin: int, end: int) -> Tables:
         rows = self._release.rows
@@ -113,13 +113,12 @@ class _Shared(Entities):
         mask = rows("entity-attr-mask", begin, end)
         feature = rows("entity-object-feature_all", begin, end)
         score = rows("entity-object-score_all", begin, end)
-        made = (
-            upstream_features.inner_means(tokens, mask),
-            tokens[:, 0],
-            rows("entity-image-feature_all", begin, end)[:, 0],
-            upstream_features.object_means(feature, score),
-        )
-        return dict(zip(self._names, made, strict=True))
+        return {
+            "entity_text": upstream_features.inner_means(tokens, mask),
+            "entity_text_edge": tokens[:, 0],
+            "entity_image": rows("entity-image-feature_all", begin, end)[:, 0],
+            "entity_objects": upstream_features.object_means(feature, score),
+        }
 
     def read_bytes(self) -> int:
         names = ("entity-attr-feature", "entity-image-feature_all", "entity-object-feature_all")
@@ -182,13 +181,15 @@ class _Repeated(Entities):
 
     def _gather(self, begin: int, end: int) -> Mapping[str, np.ndarray]:
         """The release's rows of these entities. They are few among many: memory-mapped."""
-        where = np.array(self._first[begin:end])
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in _FEATURES}
-        for index, split in enumerate(SPLITS):  # entities are in the order of splits
-            rows = where[where[:, 0] == index, 1]
-            for name in _FEATURES:
-                parts[name].append(self._release.mapped(f"{name}_{split}")[rows])
-        return {name: np.concatenate(p).astype(np.float32) for name, p in parts.items()}
+        split_of, row_of = np.array(self._first[begin:end]).T
+        found = joined(  # entities are in the order of splits
+            {
+                name: self._release.mapped(f"{name}_{split}")[row_of[split_of == index]]
+                for name in _FEATURES
+            }
+            for index, split in enumerate(SPLITS)
+        )
+        return {name: table.astype(np.float32) for name, table in found.items()}
 
     def read_bytes(self) -> int:
         row_bytes = sum(

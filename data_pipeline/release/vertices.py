@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from data_pipeline.release import upstream_features
-from data_pipeline.release.entity_rows import CHUNK, Entities, Tables
+from data_pipeline.release.entity_rows import CHUNK, Entities, Tables, joined
 from data_pipeline.release.inventory import WIKIMEL, Release
 from data_pipeline.schema import SPLITS, UserError
 from data_pipeline.store import arrays
@@ -82,14 +82,12 @@ def write_mentions(writer: StoreWriter, release: Release) -> None:
     firsts = begins(release)
 
     def make(begin: int, end: int) -> Tables:
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in widths}
+        parts = []
         for split, first in firsts.items():
-            low = max(begin - first, 0)
             high = min(end - first, sizes[f"N_{split}"])
-            for at in range(low, high, step):
-                for name, rows in _reduced(release, split, at, min(at + step, high)).items():
-                    parts[name].append(rows)
-        return {name: np.concatenate(rows) for name, rows in parts.items()}
+            for at in range(max(begin - first, 0), high, step):
+                parts.append(_reduced(release, split, at, min(at + step, high)))
+        return joined(parts)
 
     names = [f"mention-{kind}-feature_{split}" for kind in ("image", "object") for split in SPLITS]
     _fill(writer, release, "mention", n, widths, release.nbytes(*names), make)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.files import write_whole
 from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 
@@ -54,12 +53,6 @@ class Header:
     def form(self) -> tuple[tuple[int, ...], str]:
         """Shape and dtype, as a `Spec` has them."""
         return self.shape, self.dtype.name if self.dtype.isnative else self.dtype.str
-
-
-def save(path: Path, array: np.ndarray) -> None:
-    """The array as a whole `.npy` file, in C order."""
-    native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
-    write_whole(path, lambda file: np.lib.format.write_array(file, native, allow_pickle=False))
 
 
 def read_header(path: Path, mend: str = "") -> Header:

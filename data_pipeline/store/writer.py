@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.files import plain, sync_folder, write_json
+from data_pipeline.files import plain, sync_folder, write_json, write_whole
 from data_pipeline.schema import (
     SAME_AS,
     SCHEMA_VERSION,
@@ -141,7 +141,7 @@ class StoreWriter:
             UserError: unknown name, or another dtype or rank than `schema` says.
         """
         layout.check_one(name, array.shape, array.dtype.name, str(self.folder))
-        arrays.save(self._file(name), array)
+        _save(self._file(name), array)
 
     def write_strings(self, name: str, strings: Sequence[str]) -> None:
         """Write one of `schema.STRING_TABLES`."""
@@ -228,3 +228,9 @@ class StoreWriter:
     def close(self) -> None:
         """Let another writer go on; what is finished stays."""
         self._lock.close()
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """The array as a whole `.npy` file, in C order."""
+    native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+    write_whole(path, lambda file: np.lib.format.write_array(file, native, allow_pickle=False))

@@ -25,7 +25,8 @@ from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_fol
 from drin_jax.experiments.stores import Stores
 from drin_jax.experiments.suites import RowPlan, Suite
 from drin_jax.training.loop import NotFinite
-from drin_jax.training.session import LEAK_WARNING, Session, set_up
+from drin_jax.training.session import Session
+from drin_jax.training.setup import LEAK_WARNING, set_up
 from drin_jax.workdir import claim
 
 # A suite may go on with other values of these; all else decides what its rows are.

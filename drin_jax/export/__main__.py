@@ -36,7 +36,7 @@ def main() -> int:
 def write(workdir: Path, out: Path, platforms: list[str], overwrite: bool) -> None:
     """Write the export and say what it holds."""
     from drin_jax.export import artefact
-    from drin_jax.training.session import LEAK_WARNING
+    from drin_jax.training.setup import LEAK_WARNING
     from drin_jax.workdir import open_run
 
     artefact.check_platforms(platforms)

@@ -19,7 +19,7 @@ from data_pipeline.files import write_json
 from data_pipeline.schema import UserError, reason
 from drin_jax.config import flat
 from drin_jax.export import manifest
-from drin_jax.training.session import build_model
+from drin_jax.training.setup import build_model
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, read_config
 

@@ -10,7 +10,7 @@ import numpy as np
 from drin_jax import workdir
 from drin_jax.export.artefact import score_function
 from drin_jax.export.scorer import load
-from drin_jax.training.session import build_model
+from drin_jax.training.setup import build_model
 
 # What is allowed: two programs of the same arithmetic in float32, or with bfloat16's 8 bits.
 LIMITS = {"float32": 1e-6, "bfloat16": 2e-2}

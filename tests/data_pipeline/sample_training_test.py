@@ -123,7 +123,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         "TEXT": dataclasses.replace(training.TEXT, **fields),
         "VISION": dataclasses.replace(training.VISION, **fields),
-        "BATCH": 32,
+        "BATCH": 8,
     }.items():
         monkeypatch.setattr(training, name, value)
 
@@ -136,7 +136,8 @@ def test_it_writes_two_folders_that_the_encoders_read(
     steps = []
 
     def fit(model: Any, extra: Any, loss: Any, batches: Any, n: int, *_: Any) -> Any:
-        assert np.isfinite(loss(model, extra, jax.tree.map(jnp.asarray, next(batches))))
+        batch = jax.tree.map(jnp.asarray, next(batches))
+        assert np.isfinite(loss(model, extra, batch))
         steps.append(n)
         model.eval()
         return model

@@ -22,7 +22,7 @@ from drin_jax.explain import __main__ as command
 from drin_jax.explain import cases, choice, errors, figure, linked, sources, terminal
 from drin_jax.explain.sources import Sources
 from drin_jax.models.graph import edge_mask
-from drin_jax.training.session import set_up
+from drin_jax.training.setup import set_up
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support import commands, fixtures

@@ -25,7 +25,7 @@ from drin_jax.export import __main__ as export_command
 from drin_jax.export import artefact, manifest
 from drin_jax.export.check import LIMITS, random_batch
 from drin_jax.training.checkpoint import Checkpoints, Position
-from drin_jax.training.session import set_up
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
 from drin_jax.workdir import CHECKPOINTS, REPORT, claim, open_run
 from tests.support import commands

@@ -16,7 +16,8 @@ from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.config import check
 from drin_jax.evaluation.evaluate import SplitScorer
-from drin_jax.training.session import make_steps, set_up
+from drin_jax.training.session import make_steps
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
 from tests.support.fixtures import tiny_store
 from tests.support.paths import ROOT

@@ -12,7 +12,7 @@ from data_pipeline.schema import UserError
 from drin_jax import models
 from drin_jax.models.drin import DRIN
 from drin_jax.models.gcn import ACTIVATIONS, PaperLayer
-from drin_jax.training.session import build_model
+from drin_jax.training.setup import build_model
 
 # What a constructor takes that no config says: settings of the parity with reference arrays.
 PARITY_ONLY = {"drin": {"pictures"}, "ghmfc": {"max_over_padding"}}

@@ -17,7 +17,7 @@ import optax
 
 from data_pipeline.store.reader import Store
 from drin_jax.training.checkpoint import Checkpoints
-from drin_jax.training.session import set_up
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
 from drin_jax.workdir import read_config
 

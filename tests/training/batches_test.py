@@ -16,7 +16,8 @@ from drin_jax.training import device_tables
 from drin_jax.training.batches import HostSteps, ResidentSteps
 from drin_jax.training.device_tables import PLACES, DeviceTables, Placement
 from drin_jax.training.loop import Trainer
-from drin_jax.training.session import make_steps, set_up
+from drin_jax.training.session import make_steps
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
 from tests.support.fixtures import tiny_store
 
