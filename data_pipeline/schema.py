@@ -25,6 +25,9 @@ class UserError(Exception):
     """A mistake the user can mend, told in one line: what is wrong, where, and what to do."""
 
 
+Span = tuple[int, int] | None  # first and last+1 character of a mention; None: it does not occur
+
+
 def reason(error: Exception) -> str:
     """What a library's error says, fit for a line: its first one, or its kind where it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

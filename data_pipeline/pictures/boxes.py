@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.schema import UserError
 
 Boxes = tuple[np.ndarray, np.ndarray]  # [k, 4] and [k] float32
@@ -28,11 +28,11 @@ def load(path: Path, sources: dict[str, str]) -> dict[str, Boxes]:
         UserError: no such file; or, with file and line, what is wrong in it.
     """
     found: dict[str, Boxes] = {}
-    for where, row in files.json_lines(path, sources):
+    for where, row in raw_files.json_lines(path, sources):
         for key in ("image", "boxes", "scores"):
             if key not in row:
                 raise UserError(f'{where}: key "{key}" is missing')
-        name = files.text(row["image"], '"image"', where, empty=False)
+        name = raw_files.text(row["image"], '"image"', where, empty=False)
         picture = os.path.normpath(path.parent / name)
         if picture in found:
             raise UserError(f"{where}: {name!r} is given twice; keep one line a picture")

@@ -8,10 +8,10 @@ from typing import TypeVar
 from data_pipeline import splits
 from data_pipeline.readers import (
     described_candidates,
-    files,
     jsonl,
     kgmel,
     mimic,
+    raw_files,
     richpedia,
     wikidiverse,
     wikimel,
@@ -63,7 +63,7 @@ def read(
     counts["clean_test"] = sum(m.split == "test" and m.clean for m in mentions)
     declared = {mention.image for mention in corpus.mentions}
     declared |= {entity.image for entity in corpus.entities}
-    there = files.present(image for image in declared if image is not None)
+    there = raw_files.present(image for image in declared if image is not None)
     counts["missing_mention_images"] = _missing(corpus.mentions, there)
     counts["missing_entity_images"] = _missing(corpus.entities, there)
     return dataclasses.replace(
@@ -83,16 +83,16 @@ def load(reader: str, root: str | Path, *, name: str, source: str = "") -> Corpu
     """
     try:
         if not str(root):
-            raise files.MissingFile("data.root is not set")
+            raise raw_files.MissingFile("data.root is not set")
         if not Path(root).is_dir():
-            raise files.MissingFile(f"data.root = {root} is not a folder")
+            raise raw_files.MissingFile(f"data.root = {root} is not a folder")
         if reader not in READERS:
             raise UserError(
                 f"data.reader = {reader!r} is unknown; known: {', '.join(READERS)} "
                 "(other formats can be brought in as JSONL: docs/data.md)"
             )
         corpus = READERS[reader](Path(root), name)
-    except files.MissingFile as error:
+    except raw_files.MissingFile as error:
         raise UserError(f"{error}. {source}".rstrip() if source else str(error)) from None
     if not any(entity.name.strip() for entity in corpus.entities):
         raise UserError(

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.readers.mentions import located, rows, sample_id
 from data_pipeline.readers.wikipedia import MENTION_PICTURES, title
 from data_pipeline.schema import Corpus, Entity, Mention, UserError
@@ -34,15 +34,15 @@ def read(root: Path, name: str) -> Corpus:
     sources: dict[str, str] = {}
     texts: dict[str, set[str]] = {}
     mentions: dict[str, Mention] = {}
-    folder = files.folder(root, *MENTION_PICTURES)
+    folder = raw_files.folder(root, *MENTION_PICTURES)
     for path in _lists(root):
         split = _split(path)
-        for where, row in rows(files.load_json(path, sources), path, FIELDS):
-            key = files.text(row["key"], '"key"', where, empty=False)
-            text = files.text(row["sentence"], '"sentence"', where)
-            surface = files.text(row["mention"], '"mention"', where, empty=False)
-            gold = title(files.text(row["gold"] or "", '"gold"', where)) or None
-            picture = files.text(row["mention_image"] or "", '"mention_image"', where)
+        for where, row in rows(raw_files.load_json(path, sources), path, FIELDS):
+            key = raw_files.text(row["key"], '"key"', where, empty=False)
+            text = raw_files.text(row["sentence"], '"sentence"', where)
+            surface = raw_files.text(row["mention"], '"mention"', where, empty=False)
+            gold = title(raw_files.text(row["gold"] or "", '"gold"', where)) or None
+            picture = raw_files.text(row["mention_image"] or "", '"mention_image"', where)
             mention = located(
                 text,
                 surface,
@@ -69,13 +69,14 @@ def read(root: Path, name: str) -> Corpus:
 def _lists(root: Path) -> list[Path]:
     found = sorted(root.glob("*candidates*.json"))
     if not found:
-        raise files.MissingFile(f"{root} holds no *candidates*.json")
+        raise raw_files.MissingFile(f"{root} holds no *candidates*.json")
     return found
 
 
 def _split(path: Path) -> str:
     words = set(re.split(r"[^a-z]+", path.stem.lower()))
-    return next((split for split, names in files.SPLIT_NAMES.items() if words & {*names}), "test")
+    known = raw_files.SPLIT_NAMES.items()
+    return next((split for split, names in known if words & {*names}), "test")
 
 
 def _candidates(row: dict[str, Any], where: str, texts: dict[str, set[str]]) -> tuple[str, ...]:
@@ -85,8 +86,8 @@ def _candidates(row: dict[str, Any], where: str, texts: dict[str, set[str]]) -> 
         raise UserError(f'{where}: "candidates" must be a list of objects')
     titles: list[str] = []
     for one in given:
-        named = title(files.text(one.get("name"), 'a candidate\'s "name"', where, empty=False))
-        text = files.text(one.get("description") or "", 'a candidate\'s "description"', where)
+        named = title(raw_files.text(one.get("name"), 'a candidate\'s "name"', where, empty=False))
+        text = raw_files.text(one.get("description") or "", 'a candidate\'s "description"', where)
         texts.setdefault(named, set()).add(text)
         titles.append(named)
     return tuple(titles)

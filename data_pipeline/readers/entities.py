@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.schema import Entity
 
 NAMES = "qid2ne.json"
@@ -13,8 +13,8 @@ ATTRIBUTES = "qid2abs.json"
 
 def named(names: Path, attributes: Path, sources: dict[str, str]) -> list[Entity]:
     """The entities of `qid2ne.json` (QID -> name) in its order, described by `qid2abs.json`."""
-    table = files.load_json_object(names, sources)
-    return described(table, files.load_json_object(attributes, sources), names, attributes)
+    table = raw_files.load_json_object(names, sources)
+    return described(table, raw_files.load_json_object(attributes, sources), names, attributes)
 
 
 def described(
@@ -24,9 +24,9 @@ def described(
     are for errors."""
     return [
         Entity(
-            id=files.text(qid, "the QID", f"{named_in}: {qid!r}", empty=False),
-            name=files.text(name, "the name", f"{named_in}: {qid!r}"),
-            description=files.text(
+            id=raw_files.text(qid, "the QID", f"{named_in}: {qid!r}", empty=False),
+            name=raw_files.text(name, "the name", f"{named_in}: {qid!r}"),
+            description=raw_files.text(
                 texts.get(qid, ""), "the attribute text", f"{described_in}: {qid!r}"
             ),
         )
@@ -41,7 +41,7 @@ def by_number(entities: Iterable[Entity]) -> list[Entity]:
 
 def first_there(pictures: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Entity id -> the first of its pictures whose file is there, or the first named."""
-    there = files.present(path for paths in pictures.values() for path in paths)
+    there = raw_files.present(path for paths in pictures.values() for path in paths)
     return {
         identifier: next((path for path in paths if path in there), paths[0])
         for identifier, paths in pictures.items()

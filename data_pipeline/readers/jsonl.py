@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.readers.mentions import candidates, sample_id
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
@@ -32,13 +32,13 @@ def read(root: Path, name: str) -> Corpus:
     """
     sources: dict[str, str] = {}
     entities: dict[str, Entity] = {}
-    for where, row in files.json_lines(root / ENTITIES, sources):
+    for where, row in raw_files.json_lines(root / ENTITIES, sources):
         entity = _entity(row, root, where)
         if entity.id in entities:
             raise UserError(f"{where}: entity id {entity.id!r} is given twice; ids must be unique")
         entities[entity.id] = entity
     mentions: dict[str, Mention] = {}
-    for where, row in files.json_lines(root / MENTIONS, sources):
+    for where, row in raw_files.json_lines(root / MENTIONS, sources):
         mention = _mention(row, root, where)
         if mention.id in mentions:
             raise UserError(
@@ -50,18 +50,18 @@ def read(root: Path, name: str) -> Corpus:
 
 def _entity(row: dict[str, Any], root: Path, where: str) -> Entity:
     return Entity(
-        id=files.text(_get(row, "id", where), '"id"', where, empty=False),
-        name=files.text(_get(row, "name", where), '"name"', where),
-        description=files.text(_get(row, "description", where), '"description"', where),
+        id=raw_files.text(_get(row, "id", where), '"id"', where, empty=False),
+        name=raw_files.text(_get(row, "name", where), '"name"', where),
+        description=raw_files.text(_get(row, "description", where), '"description"', where),
         image=_picture(row, root, where),
     )
 
 
 def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
-    text = files.text(_get(row, "text", where), '"text"', where)
+    text = raw_files.text(_get(row, "text", where), '"text"', where)
     start, end = _span(row, text, where)
     if row.get("name") is not None:
-        name = files.text(row["name"], '"name"', where, empty=False)
+        name = raw_files.text(row["name"], '"name"', where, empty=False)
     elif start is not None:
         name = text[start:end]
     else:
@@ -74,17 +74,17 @@ def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
     if sample is None:
         sample = sample_id(text, row["image"])
     return Mention(
-        id=files.text(_get(row, "id", where), '"id"', where, empty=False),
+        id=raw_files.text(_get(row, "id", where), '"id"', where, empty=False),
         text=text,
         name=name,
         start=start,
         end=end,
         split=split,
-        sample=files.text(sample, '"sample"', where, empty=False),
-        gold=None if gold is None else files.text(gold, '"entity"', where, empty=False),
+        sample=raw_files.text(sample, '"sample"', where, empty=False),
+        gold=None if gold is None else raw_files.text(gold, '"entity"', where, empty=False),
         image=image,
         candidates=candidates(row, "candidates", "entity ids", where),
-        kind=files.text(row.get("kind") or "", '"kind"', where),
+        kind=raw_files.text(row.get("kind") or "", '"kind"', where),
     )
 
 
@@ -106,7 +106,7 @@ def _picture(row: dict[str, Any], root: Path, where: str) -> str | None:
     image = _get(row, "image", where)
     if image is None:
         return None
-    return os.path.normpath(root / files.text(image, '"image"', where, empty=False))
+    return os.path.normpath(root / raw_files.text(image, '"image"', where, empty=False))
 
 
 def _get(row: dict[str, Any], key: str, where: str) -> Any:

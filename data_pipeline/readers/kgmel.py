@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.readers.entities import ATTRIBUTES, NAMES, by_number, described
 from data_pipeline.readers.mentions import located, pairs, rows
 from data_pipeline.schema import Corpus, Entity, Mention, UserError
@@ -42,9 +42,9 @@ def read(root: Path, name: str) -> Corpus:
     sources: dict[str, str] = {}
     counts: Counter[str] = Counter()
     path = _data_set(root, name)
-    raw = list(rows(files.load_json(path, sources), path, FIELDS))
+    raw = list(rows(raw_files.load_json(path, sources), path, FIELDS))
     split = _splits(root, path.stem, sources, counts)
-    pictures = files.folder(root, f"image/{path.stem}", "image", "images", "mention_image")
+    pictures = raw_files.folder(root, f"image/{path.stem}", "image", "images", "mention_image")
     stand_ins = _stand_ins(raw)
     titles: dict[str, Counter[str]] = {}
     mentions: dict[str, Mention] = {}
@@ -53,12 +53,12 @@ def read(root: Path, name: str) -> Corpus:
         names = row["entity"]
         if not isinstance(names, list) or len(names) != len(found):
             raise UserError(f'{where}: "entity" must be a list of {len(found)} names, as "answer"')
-        image = files.text(row["imgPath"] or "", '"imgPath"', where)
+        image = raw_files.text(row["imgPath"] or "", '"imgPath"', where)
         counts["sentences_with_a_stand_in_picture"] += image in stand_ins
         counts["sentences_in_no_split"] += row["id"] not in split
         for i, (surface, gold) in enumerate(found):
             if gold is not None:
-                title = files.text(names[i], 'each of "entity"', where)
+                title = raw_files.text(names[i], 'each of "entity"', where)
                 titles.setdefault(gold, Counter())[title] += 1
             mention = located(
                 text,
@@ -73,7 +73,7 @@ def read(root: Path, name: str) -> Corpus:
                 raise UserError(f"{where}: id {row['id']!r} is given twice; ids must be unique")
             mentions[mention.id] = mention
     entities = _entities(root, titles, sources, counts)
-    placed = files.placed(root, sources)
+    placed = raw_files.placed(root, sources)
     return Corpus(name, entities, list(mentions.values()), dict(counts), placed)
 
 
@@ -81,7 +81,8 @@ def _data_set(root: Path, name: str) -> Path:
     there = [root / f"{one}.json" for one in DATA_SETS if (root / f"{one}.json").is_file()]
     chosen = [path for path in there if path.stem.lower() == name.lower()] or there
     if not chosen:
-        raise files.MissingFile(f"{root} holds no {', '.join(f'{one}.json' for one in DATA_SETS)}")
+        wanted = ", ".join(f"{one}.json" for one in DATA_SETS)
+        raise raw_files.MissingFile(f"{root} holds no {wanted}")
     if len(chosen) > 1:
         stems = ", ".join(path.stem for path in chosen)
         raise UserError(f"{root} holds several data sets ({stems}); set data.name to one of them")
@@ -92,10 +93,10 @@ def _splits(
     root: Path, data_set: str, sources: dict[str, str], counts: Counter[str]
 ) -> dict[Any, str]:
     """Sentence id -> split."""
-    path = next((found for name in SPLITS_FILES if (found := files.find(root, name))), None)
+    path = next((found for name in SPLITS_FILES if (found := raw_files.find(root, name))), None)
     if path is None:
-        raise files.MissingFile(f"{root / SPLITS_FILES[0]} is missing")
-    loaded = files.load_json_object(path, sources)
+        raise raw_files.MissingFile(f"{root / SPLITS_FILES[0]} is missing")
+    loaded = raw_files.load_json_object(path, sources)
     loaded = loaded.get(data_set, loaded)
     if not isinstance(loaded, dict):
         raise UserError(f'{path}: {data_set} must be an object with "train", "val" and "test"')
@@ -115,10 +116,10 @@ def _stand_ins(raw: list[tuple[str, dict[str, Any]]]) -> set[str]:
     addresses: dict[Any, set[Any]] = {}
     for where, row in raw:
         if row.get("img-url") is not None:
-            files.text(row["img-url"], '"img-url"', where)
+            raw_files.text(row["img-url"], '"img-url"', where)
         if type(row["id"]) not in (int, str):
             raise UserError(f'{where}: "id" must be a number or a string')
-        image = files.text(row["imgPath"] or "", '"imgPath"', where)
+        image = raw_files.text(row["imgPath"] or "", '"imgPath"', where)
         addresses.setdefault(image, set()).add(row.get("img-url"))
     return {image for image, found in addresses.items() if image and len(found) > 1}
 
@@ -132,6 +133,6 @@ def _entities(
     }
     named_in, described_in = root / NAMES, root / ATTRIBUTES
     if named_in.is_file():
-        names |= files.load_json_object(named_in, sources)
-    texts = files.load_json_object(described_in, sources) if described_in.is_file() else {}
+        names |= raw_files.load_json_object(named_in, sources)
+    texts = raw_files.load_json_object(described_in, sources) if described_in.is_file() else {}
     return by_number(described(names, texts, named_in, described_in))

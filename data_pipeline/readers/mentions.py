@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.schema import Mention, UserError
 
 
@@ -69,14 +69,14 @@ def pairs(
     """
     if not isinstance(row, dict) or not {"sentence", surfaces, "answer"} <= row.keys():
         raise UserError(f'{where} must be an object with "sentence", "{surfaces}" and "answer"')
-    text = files.text(row["sentence"], '"sentence"', where)
+    text = raw_files.text(row["sentence"], '"sentence"', where)
     forms, golds = _listed(row[surfaces]), _listed(row["answer"])
     if len(forms) != len(golds):
         raise UserError(f"{where} has {len(forms)} mentions but {len(golds)} answers")
     found: list[tuple[str, str | None]] = []
     for form, gold in zip(forms, golds, strict=True):
-        form = files.text(form, f'each of "{surfaces}"', where, empty=False)
-        gold = files.text(gold, 'each of "answer"', where, empty=False)
+        form = raw_files.text(form, f'each of "{surfaces}"', where, empty=False)
+        gold = raw_files.text(gold, 'each of "answer"', where, empty=False)
         found.append((form, None if gold.lower() == "nil" else gold))
     return text, found
 
@@ -88,7 +88,7 @@ def candidates(row: dict[str, Any], key: str, ids: str, where: str) -> tuple[str
         return None
     if not isinstance(given, list):
         raise UserError(f'{where}: "{key}" must be a list of {ids}')
-    return tuple(files.text(one, f'each of "{key}"', where, empty=False) for one in given)
+    return tuple(raw_files.text(one, f'each of "{key}"', where, empty=False) for one in given)
 
 
 def _listed(value: Any) -> list[Any]:

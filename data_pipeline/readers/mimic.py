@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.readers.entities import by_number, first_there
 from data_pipeline.readers.mentions import candidates, located, pairs, rows, sample_id
 from data_pipeline.schema import Corpus, Entity, Mention, UserError
@@ -40,7 +40,7 @@ def read(root: Path, name: str) -> Corpus:
     counts: Counter[str] = Counter()
     mentions = [
         mention
-        for split, path in files.split_files(root).items()
+        for split, path in raw_files.split_files(root).items()
         for mention in _mentions(root, path, split, sources, counts)
     ]
     return Corpus(name, _entities(root, sources), mentions, dict(counts), sources)
@@ -49,9 +49,9 @@ def read(root: Path, name: str) -> Corpus:
 def _mentions(
     root: Path, path: Path, split: str, sources: dict[str, str], counts: Counter[str]
 ) -> list[Mention]:
-    pictures = files.folder(root, *MENTION_PICTURES)
+    pictures = raw_files.folder(root, *MENTION_PICTURES)
     mentions: list[Mention] = []
-    loaded = files.load_json(path, sources)
+    loaded = raw_files.load_json(path, sources)
     if isinstance(loaded, dict):
         raise UserError(f"{path}: expected a JSON list (an object is the form of reader richpedia)")
     for where, row in rows(loaded, path, {"sentence", "mentions", "answer", "imgPath"}):
@@ -78,21 +78,21 @@ def _mentions(
 
 def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:
     path = root / KNOWLEDGE_BASE
-    folder = files.folder(root, *ENTITY_PICTURES)
+    folder = raw_files.folder(root, *ENTITY_PICTURES)
     texts: dict[str, tuple[str, str]] = {}
     pictures: dict[str, list[str]] = {}
-    for where, row in rows(files.load_json(path, sources), path, {"qid", "entity_name"}):
-        qid = files.text(row["qid"], '"qid"', where, empty=False)
+    for where, row in rows(raw_files.load_json(path, sources), path, {"qid", "entity_name"}):
+        qid = raw_files.text(row["qid"], '"qid"', where, empty=False)
         if qid in texts:
             raise UserError(f"{where}: entity {qid!r} is given twice; QIDs must be unique")
-        raw = files.text(row["entity_name"], '"entity_name"', where)
+        raw = raw_files.text(row["entity_name"], '"entity_name"', where)
         named = " ".join(unquote(raw).replace("_", " ").split())
         texts[qid] = (named, _optional(row.get("attr"), '"attr"', where))
         shown = row.get("image_list") or []
         if not isinstance(shown, list):
             raise UserError(f'{where}: "image_list" must be a list of file names')
         pictures[qid] = [
-            os.path.join(folder, files.text(one, '"image_list"', where).split("/")[-1])
+            os.path.join(folder, raw_files.text(one, '"image_list"', where).split("/")[-1])
             for one in shown
         ]
     image = first_there(pictures)
@@ -103,4 +103,4 @@ def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:
 
 
 def _optional(value: Any, what: str, where: str) -> str:
-    return "" if value is None else files.text(value, what, where)
+    return "" if value is None else raw_files.text(value, what, where)

@@ -14,7 +14,7 @@ are opened, never read as text).
 
 from pathlib import Path
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.readers.entities import ATTRIBUTES, NAMES, by_number, named
 from data_pipeline.readers.mentions import NeutralIds, located, pairs, sample_id
 from data_pipeline.schema import Corpus, Mention, UserError
@@ -30,12 +30,12 @@ def read(root: Path, name: str) -> Corpus:
         UserError: a file is not what it should be; names the file and the key.
     """
     sources: dict[str, str] = {}
-    pictures = files.folder(root, *PICTURES)
+    pictures = raw_files.folder(root, *PICTURES)
     ids = NeutralIds()
     mentions: list[Mention] = []
-    for split, path in files.split_files(root).items():
+    for split, path in raw_files.split_files(root).items():
         own: list[Mention] = []
-        loaded = files.load_json(path, sources)
+        loaded = raw_files.load_json(path, sources)
         if not isinstance(loaded, dict) or not loaded:
             raise UserError(
                 f"{path}: expected a JSON object of samples"

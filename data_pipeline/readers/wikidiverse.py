@@ -25,7 +25,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.readers.entities import first_there
 from data_pipeline.readers.mentions import locate, sample_id
 from data_pipeline.readers.wikipedia import ENTITY_PICTURES, MENTION_PICTURES, picture, title
@@ -39,7 +39,7 @@ SEPARATOR = "@@@@"
 FIELDS = 11
 
 
-class Row(NamedTuple):
+class RawRow(NamedTuple):
     """A row of a list, its place in the file, and its candidates' titles."""
 
     split: str
@@ -64,11 +64,11 @@ def read(root: Path, name: str) -> Corpus:
     folded: dict[str, set[str]] = {}
     for one in known:
         folded.setdefault(one.casefold(), set()).add(one)
-    folder = files.folder(root, *MENTION_PICTURES)
+    folder = raw_files.folder(root, *MENTION_PICTURES)
     mentions: list[Mention] = []
     for row in rows:
         start, end = _span(row, counts)
-        address = files.text(row.cells[1] or "", "the picture's URL", row.where).strip()
+        address = raw_files.text(row.cells[1] or "", "the picture's URL", row.where).strip()
         gold = _gold(row, counts)
         if gold is not None and gold not in known:
             other_case = folded.get(gold.casefold(), set())
@@ -86,7 +86,7 @@ def read(root: Path, name: str) -> Corpus:
                 gold=gold,
                 image=str(folder / picture(address)) if address else None,
                 candidates=row.candidates,
-                kind=files.text(row.cells[3] or "", "the type", row.where),
+                kind=raw_files.text(row.cells[3] or "", "the type", row.where),
             )
         )
     titles = sorted(known | {mention.gold for mention in mentions if mention.gold is not None})
@@ -94,15 +94,15 @@ def read(root: Path, name: str) -> Corpus:
     _more_texts(root, texts, set(titles), sources)
     image = _pictures(root, set(titles), sources)
     entities = [Entity(one, one, texts.get(one, ""), image.get(one)) for one in titles]
-    return Corpus(name, entities, mentions, dict(counts), files.placed(root, sources))
+    return Corpus(name, entities, mentions, dict(counts), raw_files.placed(root, sources))
 
 
-def _rows(root: Path, split: str, sources: dict[str, str]) -> list[Row]:
+def _rows(root: Path, split: str, sources: dict[str, str]) -> list[RawRow]:
     path = _found(root, MENTIONS.format(split))
-    loaded = files.load_json(path, sources)
+    loaded = raw_files.load_json(path, sources)
     if not isinstance(loaded, list) or not loaded:
         raise UserError(f"{path}: expected a JSON list with at least one row; fetch it again")
-    rows: list[Row] = []
+    rows: list[RawRow] = []
     for number, cells in enumerate(loaded, 1):
         where = f"{path}: row {number}"
         if not isinstance(cells, list) or len(cells) != FIELDS:
@@ -111,17 +111,17 @@ def _rows(root: Path, split: str, sources: dict[str, str]) -> list[Row]:
                 f"{where} must be a list of {FIELDS} fields, got {got}; fetch the data with "
                 "10 candidates a mention"
             )
-        files.text(cells[0], "the sentence", where)
-        files.text(cells[2], "the mention", where, empty=False)
+        raw_files.text(cells[0], "the sentence", where)
+        raw_files.text(cells[2], "the mention", where, empty=False)
         if not isinstance(cells[7], list):
             raise UserError(f"{where}: the candidates must be a list of URLs")
-        offered = [title(files.text(one, "each candidate", where)) for one in cells[7]]
-        rows.append(Row(split, number, where, cells, tuple(filter(None, offered))))
+        offered = [title(raw_files.text(one, "each candidate", where)) for one in cells[7]]
+        rows.append(RawRow(split, number, where, cells, tuple(filter(None, offered))))
     return rows
 
 
-def _gold(row: Row, counts: Counter[str]) -> str | None:
-    address = files.text(row.cells[6] or "nil", "the gold's URL", row.where).strip()
+def _gold(row: RawRow, counts: Counter[str]) -> str | None:
+    address = raw_files.text(row.cells[6] or "nil", "the gold's URL", row.where).strip()
     if not address or address.lower() == "nil":
         return None
     gold = title(address)
@@ -129,7 +129,7 @@ def _gold(row: Row, counts: Counter[str]) -> str | None:
     return gold or None
 
 
-def _span(row: Row, counts: Counter[str]) -> tuple[int | None, int | None]:
+def _span(row: RawRow, counts: Counter[str]) -> tuple[int | None, int | None]:
     text, surface, start, end = row.cells[0], row.cells[2], row.cells[9], row.cells[10]
     whole = type(start) is int and type(end) is int
     if whole and 0 <= start < end and text[start:end].casefold() == surface.casefold():
@@ -142,12 +142,12 @@ def _briefs(root: Path, sources: dict[str, str]) -> dict[str, str]:
     """Title -> text; of two texts for one title the longer, so that no order of files decides."""
     texts: dict[str, str] = {}
     for split in SPLITS:
-        path = files.find(root, BRIEFS.format(split))
-        for raw, brief in files.load_json_object(path, sources).items() if path else ():
-            text = files.text(brief or "", "the brief", f"{path}: {raw!r}")
+        path = raw_files.find(root, BRIEFS.format(split))
+        for raw, brief in raw_files.load_json_object(path, sources).items() if path else ():
+            text = raw_files.text(brief or "", "the brief", f"{path}: {raw!r}")
             _keep(texts, title(raw), text)
-    if not texts and files.find(root, TEXTS) is None:
-        raise files.MissingFile(f"{root} holds neither {BRIEFS.format('train')} nor {TEXTS}")
+    if not texts and raw_files.find(root, TEXTS) is None:
+        raise raw_files.MissingFile(f"{root} holds neither {BRIEFS.format('train')} nor {TEXTS}")
     texts.pop("", None)
     return texts
 
@@ -157,10 +157,10 @@ def _more_texts(
 ) -> None:
     """Adds texts of the long table for those of `titles` that have no brief."""
     lacking = {one for one in titles if not texts.get(one)}
-    path = files.find(root, TEXTS)
+    path = raw_files.find(root, TEXTS)
     if path is None or not lacking:
         return
-    for raw, text in files.separated(path, sources, SEPARATOR):
+    for raw, text in raw_files.separated(path, sources, SEPARATOR):
         one = title(raw)
         if one in lacking:
             _keep(texts, one, text.strip())
@@ -171,12 +171,12 @@ def _keep(texts: dict[str, str], one: str, text: str) -> None:
 
 
 def _pictures(root: Path, titles: set[str], sources: dict[str, str]) -> dict[str, str]:
-    path = files.find(root, PICTURES)
+    path = raw_files.find(root, PICTURES)
     if path is None:
         return {}
-    folder = files.folder(root, *ENTITY_PICTURES)
+    folder = raw_files.folder(root, *ENTITY_PICTURES)
     shown: dict[str, list[str]] = {}
-    for raw, addresses in files.separated(path, sources, SEPARATOR):
+    for raw, addresses in raw_files.separated(path, sources, SEPARATOR):
         one = title(raw)
         if one in titles:
             shown.setdefault(one, []).extend(
@@ -188,7 +188,7 @@ def _pictures(root: Path, titles: set[str], sources: dict[str, str]) -> dict[str
 
 
 def _found(root: Path, name: str) -> Path:
-    path = files.find(root, name)
+    path = raw_files.find(root, name)
     if path is None:
-        raise files.MissingFile(f"{root / name} is missing")
+        raise raw_files.MissingFile(f"{root / name} is missing")
     return path

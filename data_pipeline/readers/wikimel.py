@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.readers.entities import ATTRIBUTES, NAMES, named
 from data_pipeline.readers.mentions import located, pairs
 from data_pipeline.schema import SPLITS, Corpus, Mention, UserError
@@ -51,7 +51,7 @@ def read(root: Path, name: str) -> Corpus:
     elif (root / SAMPLES).is_file():
         mentions = _from_samples(root, sources, counts)
     else:
-        raise files.MissingFile(f"{root} holds neither {SAMPLES} nor {SPLIT_FILES['train']}")
+        raise raw_files.MissingFile(f"{root} holds neither {SAMPLES} nor {SPLIT_FILES['train']}")
     entities = named(root / NAMES, root / ATTRIBUTES, sources)
     if (root / CANDIDATES).is_file():
         mentions = _with_candidates(root, mentions, sources, counts)
@@ -60,10 +60,10 @@ def read(root: Path, name: str) -> Corpus:
 
 def _from_samples(root: Path, sources: dict[str, str], counts: dict[str, int]) -> list[Mention]:
     path = root / SAMPLES
-    rows = files.load_json_object(path, sources)
+    rows = raw_files.load_json_object(path, sources)
     test: set[str] = set()
     if (root / TEST_KEYS).is_file():
-        keys = files.load_json(root / TEST_KEYS, sources)
+        keys = raw_files.load_json(root / TEST_KEYS, sources)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise UserError(f"{root / TEST_KEYS}: expected a JSON list of mention keys")
         test = set(keys)
@@ -88,7 +88,7 @@ def _from_split_files(root: Path, sources: dict[str, str]) -> list[Mention]:
     mentions: dict[str, Mention] = {}
     for split, file in SPLIT_FILES.items():
         path = root / file
-        for key, row in files.load_json_object(path, sources).items():
+        for key, row in raw_files.load_json_object(path, sources).items():
             sample = key.split("-")[0]
             for mention in _mentions(root, path, key, sample, row, split):
                 if mention.id in mentions:
@@ -103,7 +103,7 @@ def _mentions(
 ) -> Iterator[Mention]:
     """The mentions of one row, of `split` but for the keys in `test`."""
     where = f"{path}: {key!r}"
-    files.text(key, "the key", where, empty=False)
+    raw_files.text(key, "the key", where, empty=False)
     text, found = pairs(row, where)
     for i, (surface, gold) in enumerate(found):
         identifier = key if len(found) == 1 else f"{key}-{i}"
@@ -121,7 +121,7 @@ def _mentions(
 def _with_candidates(
     root: Path, mentions: list[Mention], sources: dict[str, str], counts: dict[str, int]
 ) -> list[Mention]:
-    given = files.columns(root / CANDIDATES, sources)
+    given = raw_files.columns(root / CANDIDATES, sources)
     known = {mention.id for mention in mentions}
     counts["candidate_rows_unknown"] = sum(key not in known for key in given)
     counts["candidates_cut"] = sum(max(0, len(c) - PUBLISHED_CANDIDATES) for c in given.values())

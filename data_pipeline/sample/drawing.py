@@ -15,14 +15,14 @@ _NOISE_STEP = 6  # noise comes in steps, which keeps the files small
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
+class Drawing:
     """Pixels [64, 64, 3] uint8, and the shapes that were stamped on them, best score first."""
 
     pixels: np.ndarray
     found: tuple[Found, ...]
 
 
-def draw(shows: tuple[str, ...], rng: np.random.Generator) -> Picture:
+def draw(shows: tuple[str, ...], rng: np.random.Generator) -> Drawing:
     """A picture of ("banner", field, pattern, shape, colour), ("scene", scene),
     ("emblem", shape, colour) or ("neutral",)."""
     found: list[Found] = []
@@ -36,7 +36,7 @@ def draw(shows: tuple[str, ...], rng: np.random.Generator) -> Picture:
         image = _clutter(rng)
     noise = np.rint(rng.normal(0, NOISE / _NOISE_STEP, (SIZE, SIZE, 1))) * _NOISE_STEP
     pixels = np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8)
-    return Picture(pixels, tuple(sorted(found, key=lambda one: -one.score)))
+    return Drawing(pixels, tuple(sorted(found, key=lambda one: -one.score)))
 
 
 def _shade(colour: Colour, factor: float) -> Colour:

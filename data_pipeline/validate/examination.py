@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention
 
 EXAMPLES = 3  # of each finding
@@ -49,7 +49,7 @@ def examine(corpus: Corpus, images: int = 200) -> Result:
     mentions, entities = corpus.mentions, corpus.entities
     pictures = {m.image for m in mentions if m.image is not None}
     pictures |= {e.image for e in entities if e.image is not None}
-    there = files.present(pictures)
+    there = raw_files.present(pictures)
     known = {entity.id for entity in entities}
     parts = {split: [m for m in mentions if m.split == split] for split in SPLITS}
     splits = {split: _of_split(own, known, there) for split, own in parts.items() if own}

@@ -51,7 +51,7 @@ class BertConfig:
         return config
 
 
-class Layer(nnx.Module):
+class BertLayer(nnx.Module):
     """Self attention and feed-forward, each followed by a residual and a LayerNorm (post-LN)."""
 
     def __init__(self, config: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -120,7 +120,7 @@ class Bert(nnx.Module):
         self.token_type = embed(config.type_vocab_size)
         self.norm = layer_norm(width, config.layer_norm_eps, rngs)
         self.layers = nnx.List(
-            [Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
+            [BertLayer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
         )
         self.pooler = (
             nnx.Linear(width, width, dtype=dtype, param_dtype=dtype, rngs=rngs) if pooler else None

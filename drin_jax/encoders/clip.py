@@ -85,7 +85,7 @@ def _part(values: dict[str, Any], name: str, where: Path) -> tuple[dict[str, Any
     return {**(parts[0] or {}), **(parts[1] or {})}, f"{where}, {name}"
 
 
-class Layer(nnx.Module):
+class ClipLayer(nnx.Module):
     """Self attention and feed-forward, each behind a LayerNorm and beside a residual (pre-LN)."""
 
     def __init__(self, config: TextConfig | VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -132,7 +132,7 @@ class TextTower(nnx.Module):
         self.token = embed(config.vocab_size)
         self.position = embed(config.max_position_embeddings)
         self.layers = nnx.List(
-            [Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
+            [ClipLayer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
         )
         self.norm = layer_norm(config.hidden_size, config.layer_norm_eps, rngs)
 
@@ -175,7 +175,7 @@ class VisionTower(nnx.Module):
         self.position = nnx.Embed(self.grid**2 + 1, width, param_dtype=dtype, rngs=rngs)
         self.first_norm = layer_norm(width, config.layer_norm_eps, rngs)
         self.layers = nnx.List(
-            [Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
+            [ClipLayer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
         )
         self.norm = layer_norm(width, config.layer_norm_eps, rngs)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from data_pipeline.schema import UserError
+from data_pipeline.schema import Span, UserError
 from drin_jax.encoders import hf, pretrained
 from drin_jax.encoders.bert import Bert, load_bert
 from drin_jax.encoders.buckets import plan
@@ -20,7 +20,6 @@ POOLINGS = ("span", "cls", "mean", "inner", "pooler")
 FILES = ("config.json", "tokenizer.json|vocab.txt", "tokenizer_config.json")
 OPTIONAL = ("special_tokens_map.json", "added_tokens.json", "vocab.txt")
 
-Span = tuple[int, int] | None
 Window = tuple[int, int, int, int, int]  # text, first and last+1 token kept, token span in them
 
 

@@ -40,9 +40,9 @@ def main(suite: str) -> None:
         workdir = Path(values.workdir)
     else:
         config, workdir = command.config_and_workdir()
-        from drin_jax.experiments.runner import Runner, Wanted  # jax loads only for work
+        from drin_jax.experiments.runner import Choice, Runner  # jax loads only for work
 
-        wanted = Wanted(
+        wanted = Choice(
             seeds=range(values.first_seed, values.first_seed + values.seeds),
             rows=values.rows,
             against=values.against,

@@ -34,7 +34,7 @@ FREE_FIELDS = deciding(*COMPARABLE) | {"seed"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class Choice:
     """What the command line asks for beside suite and config.
 
     Args:
@@ -54,7 +54,7 @@ class Wanted:
 class Runner:
     """One suite over one config in one workdir."""
 
-    def __init__(self, suite: Suite, config: ConfigDict, workdir: Path, wanted: Wanted):
+    def __init__(self, suite: Suite, config: ConfigDict, workdir: Path, wanted: Choice):
         check(config)
         self.suite, self.config, self.workdir, self.wanted = suite, config, workdir, wanted
         self.plans = {plan.row: plan for plan in suite.plan(config)}

@@ -22,7 +22,7 @@ from rich.text import Text
 from data_pipeline.files import write_whole
 from data_pipeline.schema import RELATIONS
 from drin_jax.explain.cases import Candidate, Case, two_decimals
-from drin_jax.explain.sources import Picture, Sources
+from drin_jax.explain.sources import Shown, Sources
 
 DPI = 160
 FONT = "DejaVu Sans"  # comes with matplotlib
@@ -196,7 +196,7 @@ def _mention(figure: Figure, lines: list[Text], case: Case, sources: Sources) ->
     _picture(figure.add_axes(at), picture, sources.missing or why, MENTION, "NW")
 
 
-def _picture(axes: Axes, picture: Picture, why: str, width: float, anchor: Any = "C") -> None:
+def _picture(axes: Axes, picture: Shown, why: str, width: float, anchor: Any = "C") -> None:
     """A picture, or why there is none."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -11,7 +11,7 @@ from data_pipeline.pictures.images import STATUSES, open_picture
 from data_pipeline.schema import Entity, Mention, UserError
 from drin_jax.extract.corpus import read_corpus
 
-Picture = Image.Image | None
+Shown = Image.Image | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Sources:
             return text, "", f" (mention {mention.name!r}, not found in the text)"
         return text[:start], text[start:end], text[end:]
 
-    def picture(self, item: Mention | Entity | None) -> tuple[Picture, str]:
+    def picture(self, item: Mention | Entity | None) -> tuple[Shown, str]:
         """The picture of a mention or entity, or None and why there is none."""
         if item is None:
             return None, "picture not at hand"

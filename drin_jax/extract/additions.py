@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from data_pipeline import schema
 from data_pipeline.graphs import FLAGS
 from data_pipeline.progress import Progress
-from data_pipeline.schema import Corpus, UserError
+from data_pipeline.schema import Corpus, Span, UserError
 from data_pipeline.store.extension import StoreExtension, same_mentions
 from data_pipeline.store.reader import Store
 from data_pipeline.store.split_arrays import offsets_of
@@ -20,8 +20,8 @@ from drin_jax.extract.encoder_settings import encoder_settings
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import ROWS
 from drin_jax.extract.stored import RELEASE, WEIGHTS
-from drin_jax.extract.texts import Span, mention_text
 from drin_jax.extract.texts import check as check_texts
+from drin_jax.extract.texts import mention_text
 
 TOKENS_PER_SHARD = 1 << 15
 PICTURES_PER_SHARD = 64

@@ -10,9 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline.pictures import boxes
-from data_pipeline.schema import Corpus
+from data_pipeline.schema import Corpus, Span
 from drin_jax.extract.encoder_settings import SIDES, EncoderSettings
-from drin_jax.extract.texts import Span, entity_text, mention_text
+from drin_jax.extract.texts import entity_text, mention_text
 
 ROWS = 2048  # texts of a shard, and rows copied at once
 PICTURES_PER_SHARD = 256

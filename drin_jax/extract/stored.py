@@ -48,7 +48,7 @@ def open_store(config: ConfigDict, path: Path) -> Store:
         now = {RELEASE: inventory.fingerprint(root)}
     kept = {WEIGHTS: made_from[WEIGHTS]} if WEIGHTS in made_from else {}
     expected = settings(config) | {SOURCES: now} | kept
-    method = made_from.get(METHOD)  # a release has none
+    method = str(made_from.get(METHOD))  # a release has none
     if method in RENAMED[METHOD] and expected.get(METHOD) == RENAMED[METHOD][method]:
         expected[METHOD] = method
     store = Store.open(path, made_from=expected)

@@ -2,9 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from data_pipeline.schema import Entity, Mention, UserError
+from data_pipeline.schema import Entity, Mention, Span, UserError
 
-Span = tuple[int, int] | None
 _SENTENCE = "{sentence}"
 _FIELDS = {"mention": ("mention",), "entity": ("name", "description")}
 

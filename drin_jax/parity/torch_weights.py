@@ -18,7 +18,7 @@ from data_pipeline.schema import UserError
 from drin_jax.models.graph import cosine
 from drin_jax.types import GraphBatch
 
-Arrays = Mapping[str, np.ndarray]
+TorchArrays = Mapping[str, np.ndarray]
 
 # Our modules -> their parameters, "{}" for weight and bias.
 _DRIN = {
@@ -92,7 +92,7 @@ def _names(ours: Collection[str]) -> dict[str, str]:
     )
 
 
-def _unpack(state_dict: Arrays) -> dict[str, np.ndarray]:
+def _unpack(state_dict: TorchArrays) -> dict[str, np.ndarray]:
     """`in_proj_weight` and `in_proj_bias` as one array each of query, key and value."""
     out: dict[str, np.ndarray] = {}
     for name, array in state_dict.items():
@@ -105,7 +105,7 @@ def _unpack(state_dict: Arrays) -> dict[str, np.ndarray]:
     return out
 
 
-def _pack(arrays: Arrays) -> dict[str, np.ndarray]:
+def _pack(arrays: TorchArrays) -> dict[str, np.ndarray]:
     """The inverse of `_unpack`: weights of three shapes stay apart, as PyTorch has them."""
     out = dict(arrays)
     for name in arrays:
@@ -116,7 +116,7 @@ def _pack(arrays: Arrays) -> dict[str, np.ndarray]:
     return out
 
 
-def from_torch(model: nnx.Module, state_dict: Arrays) -> None:
+def from_torch(model: nnx.Module, state_dict: TorchArrays) -> None:
     """Put the authors' parameters into `model`, strictly.
 
     Args:
@@ -174,7 +174,7 @@ def span_mean(tokens: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndar
     return total / np.maximum(chosen.sum(1, keepdims=True), 1)
 
 
-def from_release(inputs: Arrays, dataset: str) -> GraphBatch:
+def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
     """A batch of leaking graphs from arrays in the form of the authors' release.
 
     Args:
@@ -224,7 +224,7 @@ def from_release(inputs: Arrays, dataset: str) -> GraphBatch:
     )
 
 
-def _sequences(x: Arrays) -> dict[str, jax.Array]:
+def _sequences(x: TorchArrays) -> dict[str, jax.Array]:
     """Tokens and regions of the mentions; nothing where the arrays do not tell padding."""
     if "mention_text_mask" not in x:
         return {}
@@ -237,7 +237,7 @@ def _sequences(x: Arrays) -> dict[str, jax.Array]:
     }
 
 
-def _edges(x: Arrays, mention_text: np.ndarray, entity_edge: np.ndarray) -> jax.Array:
+def _edges(x: TorchArrays, mention_text: np.ndarray, entity_edge: np.ndarray) -> jax.Array:
     """The four initial edges [b, 4, r+1]."""
     b, slots = x["similarity_miet"].shape
     v = x["mention_image_feature"].shape[-1]

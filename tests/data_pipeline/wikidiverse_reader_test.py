@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.readers import files
+from data_pipeline.readers import raw_files
 from data_pipeline.readers.wikipedia import picture, title
 from data_pipeline.schema import Corpus
 from tests.data_pipeline.readers_test import read, refused
@@ -172,7 +172,7 @@ def test_files_may_lie_in_folders_and_texts_in_the_long_table(
     assert lion.image == str(tmp_path / "images" / picture(urls[1]))  # the first that is there
     assert len(corpus.entities) == 3
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(files, "LONG_FILE", 0)
+    monkeypatch.setattr(raw_files, "LONG_FILE", 0)
     assert read("wikidiverse", tmp_path) == corpus
     assert "reading wikipedia_entity2imgs.tsv: 0.0 MB\n" in capsys.readouterr().err
     assert {"lists/train_w_10cands.json", "tables/wikipedia_entity2imgs.tsv"} <= {*corpus.sources}

@@ -13,7 +13,7 @@ from configs import common
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.experiments import results, seed_runs, suites
-from drin_jax.experiments.runner import Runner, Wanted
+from drin_jax.experiments.runner import Choice, Runner
 from drin_jax.experiments.suites import RowPlan, Suite
 from drin_jax.training.session import Session
 from tests.support.commands import small_store, start, user_error
@@ -64,7 +64,7 @@ def config_over(store: Path, **more: Any) -> ConfigDict:
 def trial(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a finished suite of two seeds."""
     workdir = tmp_path_factory.mktemp("trial")
-    failed = Runner(TRIAL, config_over(store), workdir, Wanted(seeds=(0, 1))).run()
+    failed = Runner(TRIAL, config_over(store), workdir, Choice(seeds=(0, 1))).run()
     assert failed == ["wild"]
     return workdir
 
@@ -155,7 +155,7 @@ def test_a_second_start_trains_nothing_and_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(seed_runs, "train_seed", never)
-    wanted = Wanted(seeds=(0, 1), rows=("bert", "drin"))
+    wanted = Choice(seeds=(0, 1), rows=("bert", "drin"))
     before = {path: path.read_bytes() for path in copy.rglob("run.json")}
     reasons = [row.why_not for row in results.load(copy).rows]
     assert Runner(TRIAL, config_over(store), copy, wanted).run() == []
@@ -177,7 +177,7 @@ def test_more_seeds_train_only_the_new_ones(
         return train_seed(session, seed, folder, title)
 
     monkeypatch.setattr(seed_runs, "train_seed", note)
-    wanted = Wanted(seeds=range(4), rows=("bert",))
+    wanted = Choice(seeds=range(4), rows=("bert",))
     assert Runner(TRIAL, config_over(store), copy, wanted).run() == ["bert"]
     assert asked == [2, 3]
     row = results.load(copy).row("bert")
@@ -190,11 +190,11 @@ def test_more_seeds_train_only_the_new_ones(
 def test_another_suite_or_config_is_refused(copy: Path, store: Path) -> None:
     def starting(suite: Suite, **more: Any) -> str:
         config = config_over(store, **more)
-        return user_error(lambda: Runner(suite, config, copy, Wanted(seeds=(0,))))
+        return user_error(lambda: Runner(suite, config, copy, Choice(seeds=(0,))))
 
     assert "suite 'trial' -> 'table2'" in starting(suites.get("table2"))
     assert "train.epochs 6 -> 7" in starting(TRIAL, **{"train.epochs": 7})
-    wanted = Wanted(seeds=(0,), rows=("bart",))
+    wanted = Choice(seeds=(0,), rows=("bart",))
     told = user_error(lambda: Runner(TRIAL, config_over(store), copy, wanted))
     assert "no row 'bart'; its rows are bert, drin" in told
 
@@ -224,7 +224,7 @@ def test_a_killed_suite_goes_on_where_it_was(trial: Path, store: Path, tmp_path:
     _, told = process.communicate()
     assert sorted(path.name for path in row.iterdir()) == ["seed0", "training-1"], told
     assert (row / "seed0" / "run.json").is_file()  # a seed is recorded before the next begins
-    wanted = Wanted(seeds=(0, 1), rows=("bert",))
+    wanted = Choice(seeds=(0, 1), rows=("bert",))
     assert Runner(suites.get("table2"), config_over(store), tmp_path, wanted).run() == []
     assert sorted(path.name for path in row.iterdir()) == ["seed0", "seed1"]
     theirs = results.load(trial).row("bert")

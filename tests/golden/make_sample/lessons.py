@@ -55,7 +55,7 @@ class Lessons:
     crop_of: np.ndarray
 
 
-def draw(rng: np.random.Generator, n: int) -> Iterator[tuple[dict[str, str], drawing.Picture]]:
+def draw(rng: np.random.Generator, n: int) -> Iterator[tuple[dict[str, str], drawing.Drawing]]:
     """n pictures with the values of their facets."""
     for kind in rng.choice(_KINDS, n, p=_SHARES):
         told = {name: str(rng.choice(FACETS[name])) for name in ("pattern", "shape", "field")}
@@ -78,7 +78,7 @@ def draw(rng: np.random.Generator, n: int) -> Iterator[tuple[dict[str, str], dra
         yield told, drawing.draw(shows, rng)
 
 
-def collect(drawn: Sequence[tuple[dict[str, str], drawing.Picture]]) -> Lessons:
+def collect(drawn: Sequence[tuple[dict[str, str], drawing.Drawing]]) -> Lessons:
     """Pictures with their facets as arrays."""
     recipe = images.plain(drawing.SIZE)
     facets = {name: np.full(len(drawn), UNTOLD) for name in FACETS}
