@@ -88,7 +88,7 @@ def test_a_run_writes_what_it_promises(whole: Path) -> None:
         assert {len(by_ties) for by_ties in rows.values()} == {4}
     text = (whole / "report.md").read_text()
     assert "gold in graph: only where retrieved" in text
-    assert "ties pessimistic" in text
+    assert "| all | end to end | name matching | 50 |" in text
     assert list((whole / "tensorboard").iterdir())
 
 
