@@ -19,10 +19,6 @@ from data_pipeline.pictures.decoding import Decoder, Wanted
 from data_pipeline.schema import UserError
 from data_pipeline.store.split_arrays import unit
 from drin_jax.config import SPEED, deciding
-from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.detector import Detector
-from drin_jax.encoders.resnet import ResNetEncoder
-from drin_jax.encoders.text_encoder import TextEncoder
 from drin_jax.extract.encoder_settings import EncoderSettings
 from drin_jax.extract.stages import Picture, objects_table, plain_items
 
@@ -47,24 +43,32 @@ class Encoders:
         self.settings = settings
 
     @cached_property
-    def text(self) -> TextEncoder:
+    def text(self) -> Any:
+        from drin_jax.encoders.text_encoder import TextEncoder
+
         s = self.settings
         return TextEncoder(
             s.text, dtype=s.dtype, max_length=s.max_length, batch_tokens=s.batch_tokens
         )
 
     @cached_property
-    def clip(self) -> ClipEncoder:
+    def clip(self) -> Any:
+        from drin_jax.encoders.clip_encoder import ClipEncoder
+
         s = self.settings
         return ClipEncoder(s.clip, dtype=s.dtype, batch=s.batch_images)
 
     @cached_property
-    def image(self) -> ResNetEncoder:
+    def image(self) -> Any:
+        from drin_jax.encoders.resnet import ResNetEncoder
+
         s = self.settings
         return ResNetEncoder(s.image, dtype=s.dtype, batch=s.batch_images)
 
     @cached_property
-    def detector(self) -> Detector:
+    def detector(self) -> Any:
+        from drin_jax.encoders.detector import Detector
+
         return Detector(self.settings.objects, weights=self.settings.detector_weights or None)
 
     def width(self, name: str) -> int:
@@ -248,7 +252,7 @@ class Encoders:
                 yield one.crops, given[one.kept]
 
 
-def _processor(encoder: ClipEncoder | ResNetEncoder) -> images.Recipe:
+def _processor(encoder: Any) -> images.Recipe:
     return images.processor(encoder.preprocessor, str(encoder.preprocessor_file))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
 
 from data_pipeline.files import write_text
 
@@ -35,6 +34,8 @@ class MetricLog:
         write_text(path, "".join(json.dumps(fields) + "\n" for fields in kept))
         self._file = path.open("a")
         if tensorboard:
+            from tensorboardX import SummaryWriter  # seconds, where torch is installed
+
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after + 1)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
