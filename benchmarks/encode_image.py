@@ -26,7 +26,7 @@ from benchmarks.random_module import random_module
 from data_pipeline.progress import Progress
 from drin_jax.encoders.clip import Clip, ClipConfig, TextConfig
 from drin_jax.encoders.frozen import Frozen
-from drin_jax.encoders.pixels import Normalisation
+from drin_jax.encoders.picture_encoders import Normalisation
 from drin_jax.encoders.resnet import ResNet, ResNetConfig
 
 SIDE = 224

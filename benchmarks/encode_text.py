@@ -20,7 +20,7 @@ import numpy as np
 
 from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
-from drin_jax.encoders.buckets import plan
+from drin_jax.encoders.frozen import plan
 from drin_jax.encoders.text_encoder import TextEncoder
 
 PADDED = 512
@@ -82,7 +82,7 @@ def padded_run(encoder: TextEncoder, texts: list[Text]) -> Callable[[], Any]:
     def run() -> list[Any]:
         ids, jobs = encoder._windows([t for t, _ in texts], [s for _, s in texts], True)
         return [
-            encoder._frozen(POOLINGS, encoder._batch(ids, jobs[i : i + size], length, size))
+            encoder(POOLINGS, encoder._batch(ids, jobs[i : i + size], length, size))
             for i in range(0, len(jobs), size)
         ]
 
@@ -101,7 +101,7 @@ def torch_run(encoder: TextEncoder, texts: list[Text]) -> Callable[[], Any] | No
 
     def run() -> list[np.ndarray]:
         ids, jobs = encoder._windows([t for t, _ in texts], [s for _, s in texts], True)
-        lengths = np.asarray([high - low + 2 for _, low, high, _, _ in jobs])
+        lengths = np.asarray([job.length for job in jobs])
         out = []
         for rows, length, size in plan(lengths, encoder.max_length, encoder.batch_tokens):
             batch = encoder._batch(ids, [jobs[i] for i in rows], length, size)
@@ -125,7 +125,7 @@ def operations(encoder: TextEncoder, texts: list[Text]) -> tuple[float, float, f
         config[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers")
     )
     _, jobs = encoder._windows([t for t, _ in texts], [s for _, s in texts], True)
-    lengths = np.asarray([high - low + 2 for _, low, high, _, _ in jobs])
+    lengths = np.asarray([job.length for job in jobs])
     total = tokens = 0.0
     devices = jax.local_device_count()
     for _, length, size in plan(lengths, encoder.max_length, encoder.batch_tokens, devices):

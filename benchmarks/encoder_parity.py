@@ -8,6 +8,7 @@ last layer's. Each column gives the worst absolute difference and the reference'
 
 import argparse
 import fnmatch
+import functools
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -96,8 +97,7 @@ def _ours(kind: Any, config_kind: Any, module: Any, theirs: Any) -> Any:
         for name, value in torch_encoders.tensors(theirs).items()
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in module.IGNORED)
     }
-    empty = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
-    return pretrained.load(empty, tensors, module.checkpoint_names)
+    return pretrained.load(functools.partial(kind, config), tensors, module.NAMES)
 
 
 def rows(only: list[str]) -> dict[str, Callable[[], dict[str, Pair]]]:

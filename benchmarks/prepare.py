@@ -31,8 +31,7 @@ from benchmarks import torch_encoders
 from configs import common
 from data_pipeline.pictures import images
 from data_pipeline.sample import tiny_bert
-from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.encoders.picture_encoders import ClipEncoder, ResNetEncoder
 from drin_jax.encoders.text_encoder import TextEncoder
 from drin_jax.extract import preparation
 from tests.golden.make_sample import byte_pairs
@@ -172,11 +171,11 @@ def published(folder: Path, world: Path, mentions: int) -> Iterator[dict[str, fl
         for name, call in (
             (
                 "text",
-                lambda ids=ids, jobs=jobs: text._frozen(
+                lambda ids=ids, jobs=jobs: text(
                     ("cls",), text._batch(ids, jobs, PADDED, len(jobs))
                 ),
             ),
-            ("clip texts", lambda ids=padded: clip._frozen("texts", ids)),
+            ("clip texts", lambda ids=padded: clip("texts", ids)),
             ("clip pictures", lambda pixels=pixels: clip.encode_pictures(pixels)),
             ("resnet", lambda pixels=pixels: resnet.encode(pixels)),
         ):

@@ -7,7 +7,7 @@ import contextlib
 import importlib.metadata
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +17,8 @@ from jaxtyping import Float32
 
 from data_pipeline.files import sha256
 from data_pipeline.schema import UserError
-from drin_jax.encoders.pixels import check_pixels
-from drin_jax.encoders.pretrained import read_file
+from drin_jax.encoders.picture_encoders import check_pixels
+from drin_jax.encoders.pretrained import misfits, read_file
 
 # ResNet-50 with a feature pyramid, both: Ren et al. 2015, He et al. 2017.
 NAMES = {"fasterrcnn": "fasterrcnn_resnet50_fpn", "maskrcnn": "maskrcnn_resnet50_fpn"}
@@ -98,7 +98,10 @@ def load_model(name: str, path: Path, device: str | None, min_score: float) -> M
     # normalisations that add nothing to the variance. Ordinary ones leave a count of batches.
     eps = 1e-5 if any(key.endswith(_COUNTS) for key in tensors) else 0.0
     tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(_COUNTS)}
-    _check(path, name, tensors, network.state_dict())
+    if told := misfits(tensors, network.state_dict()):
+        raise UserError(
+            f"{path}: the weights do not fit {NAMES[name]} ({told}); use a matching pair"
+        )
     network.load_state_dict(tensors)
     for module in network.modules():
         if type(module).__name__ == "FrozenBatchNorm2d":
@@ -199,22 +202,6 @@ def _version(package: str) -> str:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return f"{package} {importlib.metadata.version(package)}"
     return package
-
-
-def _check(path: Path, name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """UserError that counts what is missing, unexpected or of another shape."""
-    wrong = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - wanted.keys()),
-        "wrong shape": [
-            key for key in wanted if key in found and found[key].shape != wanted[key].shape
-        ],
-    }
-    told = [f"{kind}: {len(keys)}, as {keys[0]}" for kind, keys in wrong.items() if keys]
-    if told:
-        raise UserError(
-            f"{path}: the weights do not fit {NAMES[name]} ({'; '.join(told)}); use a matching pair"
-        )
 
 
 def _vanishes(transform: Any, height: int, width: int) -> bool:

@@ -1,9 +1,12 @@
-"""A frozen module on all devices: batches of rows in, results out, a few in flight."""
+"""A frozen module on all devices: batches of rows in, results out, a few in flight; and which
+texts and which pictures share a batch."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,9 +15,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
+from drin_jax.encoders import pretrained
 
 _IN_FLIGHT = 3  # batches the device may be behind
+# Padded lengths: each costs a compilation, each gap costs padding; most sentences are short.
+LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
+_FEW_TEXTS = 32  # a call with no more may run as one batch of its own size: the linker's case
+_FEW_PICTURES = 8  # the same
 
+Key = TypeVar("Key", bound=Hashable)
 Batch = tuple[np.ndarray, Any]  # numbers of the rows; arrays of them, padded to a whole batch
 
 
@@ -36,6 +45,8 @@ class Frozen:
         devices: all local devices by default; the rows of a batch are split over them.
     """
 
+    folder: Path  # of the checkpoint, where the module is one's
+
     def __init__(
         self,
         model: nnx.Module,
@@ -56,6 +67,11 @@ class Frozen:
                 return forward(nnx.merge(graph, state), kind, rows)
 
         self._compute: Any = jax.jit(compute, static_argnums=0)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the checkpoint's config, weights, tokenizer and preprocessor files."""
+        return pretrained.fingerprint(self.folder)
 
     def __call__(self, kind: Hashable, rows: Any) -> Any:
         """Starts one batch, whose size is a multiple of the number of devices."""
@@ -102,10 +118,76 @@ class Frozen:
                 bar.advance(len(members))
         return out
 
-    def shapes(self, kind: Hashable, rows: Any) -> Any:
-        """Shapes and dtypes of the results, without computing them."""
-        return jax.eval_shape(partial(self._compute, kind), self._state, rows)
+    def nothing(self, kind: Hashable, rows: Any) -> Any:
+        """The results of no rows, without computing any; `rows` is one of them, of any content."""
+        shapes = jax.eval_shape(partial(self._compute, kind), self._state, rows)
+        return jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), np.float32), shapes)
 
     def compiled(self) -> int:
         """How many (kind, shape) have been compiled."""
         return self._compute._cache_size()
+
+
+def distinct(keys: Iterable[Key]) -> tuple[list[Key], np.ndarray]:
+    """The keys without repetition, in order of appearance, and the number [n] of each in them."""
+    number: dict[Key, int] = {}
+    rows = np.asarray([number.setdefault(key, len(number)) for key in keys], np.int64)
+    return list(number), rows
+
+
+def plan(
+    lengths: np.ndarray, limit: int, batch_tokens: int, devices: int = 1
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Batches as (rows of `lengths`, padded length, batch size), shortest texts first.
+
+    Padded lengths are those of LENGTHS below `limit`, and `limit`, the longest text there can be.
+    A batch holds `batch_tokens` padded tokens on each device, and at least one text.
+
+    A padded length has one batch size, so a whole run compiles at most once a length. What is left
+    of a length moves up to the next one where that costs less than a batch with empty rows.
+    """
+
+    def whole(size: int) -> int:
+        return -(-size // devices) * devices
+
+    buckets = [length for length in LENGTHS if length < limit]
+    buckets += [*range(LENGTHS[-1] + 256, limit, 256), limit]
+    sizes = {length: max(1, batch_tokens // length) * devices for length in buckets}
+    order = np.argsort(lengths, kind="stable")
+    if 0 < len(order) <= _FEW_TEXTS:
+        length = buckets[np.searchsorted(buckets, lengths[order[-1]])]
+        size = whole(1 << (len(order) - 1).bit_length())
+        if size <= sizes[length]:
+            yield order, length, size
+            return
+    used = np.searchsorted(buckets, lengths[order])
+    left = order[:0]
+    present = sorted(set(used.tolist()))
+    for this, after in itertools.zip_longest(present, present[1:]):
+        rows = np.concatenate([left, order[used == this]])
+        length = buckets[this]
+        size = sizes[length]
+        full = len(rows) // size * size
+        for at in range(0, full, size):
+            yield rows[at : at + size], length, size
+        left = rows[full:]
+        moved = after is not None and len(left) * buckets[after] < size * length
+        if len(left) and not moved:
+            yield left, length, size
+            left = order[:0]
+
+
+def picture_batches(pixels: np.ndarray, size: int, devices: int) -> Iterator[Batch]:
+    """Batches of `size` pictures a device, the last one filled up with black ones.
+
+    All batches of all calls have one size, so that nothing is compiled twice. Only a call with a
+    handful of pictures runs as one smaller batch (1, 2, 4 or 8 a device).
+    """
+    whole = size * devices
+    if 0 < len(pixels) <= _FEW_PICTURES:
+        whole = min(whole, -(-(1 << (len(pixels) - 1).bit_length()) // devices) * devices)
+    for start in range(0, len(pixels), whole):
+        part = pixels[start : start + whole]
+        rows = np.zeros((whole, *pixels.shape[1:]), np.uint8)
+        rows[: len(part)] = part
+        yield np.arange(start, start + len(part)), rows

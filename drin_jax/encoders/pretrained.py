@@ -34,6 +34,10 @@ _HASHED = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt"),
 )
+_LEAVES = {  # of our modules -> of PyTorch's
+    **dict.fromkeys(("kernel", "embedding", "scale"), "weight"),
+    **{"bias": "bias", "mean": "running_mean", "var": "running_var"},
+}
 _SAFE = 2, 6  # in torch before, weights_only=True could be led to run code (CVE-2025-32434)
 
 
@@ -50,14 +54,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_config(folder: Path, model_type: str) -> dict[str, Any]:
-    """`config.json` of a checkpoint; UserError where it is another kind of model."""
-    config = read_json(folder / "config.json")
+def read_config(folder: Path, model_type: str) -> tuple[dict[str, Any], Path]:
+    """`config.json` of a checkpoint and its path; UserError where it is another kind of model."""
+    path = folder / "config.json"
+    config = read_json(path)
     if (found := config.get("model_type")) != model_type:
-        raise UserError(
-            f"{folder / 'config.json'}: model_type is {found!r}; this encoder needs {model_type!r}"
-        )
-    return config
+        raise UserError(f"{path}: model_type is {found!r}; this encoder needs {model_type!r}")
+    return config, path
 
 
 def from_fields(
@@ -72,7 +75,8 @@ def from_fields(
         more: fields that are taken as they are.
 
     Raises:
-        UserError: a value of another type, or an int below 1.
+        UserError: a value of another type, an int below 1, an activation that is not one of ours,
+            heads that do not divide the width.
     """
     given = dict(more)
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
@@ -91,29 +95,22 @@ def from_fields(
         if not good:
             raise UserError(f"{where}: {field.name} is {value!r}; download the file again")
         given[field.name] = value
-    return kind(**given)
-
-
-def _positive(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def check_activation(name: str, where: str | Path) -> None:
-    """UserError where the activation is not one of ours."""
-    if name not in ACTIVATIONS:
+    if (name := given.get("hidden_act", "relu")) not in ACTIVATIONS:
         raise UserError(
             f"{where}: hidden_act {name!r} is not supported; "
             f"pass a checkpoint with one of {', '.join(ACTIVATIONS)}"
         )
-
-
-def check_heads(width: int, heads: int, where: str | Path) -> None:
-    """UserError where the heads do not divide the width."""
+    width, heads = given.get("hidden_size", 1), given.get("num_attention_heads", 1)
     if width % heads:
         raise UserError(
             f"{where}: hidden_size {width} is not a multiple of "
             f"num_attention_heads {heads}; the file is damaged"
         )
+    return kind(**given)
+
+
+def _positive(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def fingerprint(folder: Path) -> str:
@@ -229,75 +226,85 @@ def read_file(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> dic
 
 
 def load(
-    module: Module,
+    build: Callable[..., Module],
     tensors: Mapping[str, np.ndarray],
-    rename: Callable[[str], str | tuple[str, ...]],
+    names: Mapping[str, str],
     *,
     where: str | Path = "checkpoint",
 ) -> Module:
-    """Fills `module` (built under `nnx.eval_shape`) with a PyTorch checkpoint's tensors.
+    """The module `build(rngs=...)` filled with a PyTorch checkpoint's tensors.
 
     Linear kernels are transposed and convolution kernels go from OIHW to HWIO. Every value is cast
     once to the dtype its parameter was declared with.
 
     Args:
-        rename: our dotted path of a parameter -> the checkpoint's name, or names, whose tensors
-            follow each other along our last axis (a fused projection).
+        names: as `checkpoint_names` takes them.
         where: names the checkpoint in errors.
 
     Raises:
         UserError: listing what is missing, unexpected or of another shape, in the checkpoint's
             names and layout.
     """
-    graph, state = nnx.split(module)
-    wrong: dict[str, list[str]] = {"missing": [], "unexpected": [], "wrong shape": []}
-    used: set[str] = set()
-    leaves = []
+    graph, state = nnx.split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
     paths, structure = jax.tree_util.tree_flatten_with_path(state)
-    for path, wanted in paths:
-        ours = dotted(path)
-        names = rename(ours)
-        names = (names,) if isinstance(names, str) else names
-        used.update(names)
-        absent = [name for name in names if name not in tensors]
-        wrong["missing"] += absent
-        if absent:
-            continue
-        arrays = [_our_layout(ours, tensors[name]) for name in names]
-        shape = (*wanted.shape[:-1], wanted.shape[-1] // len(names)) if wanted.shape else ()
-        bad = [name for name, array in zip(names, arrays, strict=True) if array.shape != shape]
-        for name in bad:
-            needed = _their_shape(ours, shape)
-            wrong["wrong shape"].append(f"{name} {tensors[name].shape}, not {needed}")
-        if not bad:
-            joined = np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
-            leaves.append(jnp.asarray(joined.astype(wanted.dtype)))
-    wrong["unexpected"] = sorted(set(tensors) - used)
-    if any(wrong.values()):
-        told = "; ".join(f"{kind}: {_few(names)}" for kind, names in wrong.items() if names)
+    parameters = [(dotted(path), leaf) for path, leaf in paths]
+    sources = [checkpoint_names(names, path) for path, _ in parameters]
+    wanted: dict[str, jax.ShapeDtypeStruct] = {}
+    for (path, leaf), theirs in zip(parameters, sources, strict=True):
+        shape = (*leaf.shape[:-1], leaf.shape[-1] // len(theirs))
+        if path.endswith("kernel"):
+            shape = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
+        wanted |= dict.fromkeys(theirs, jax.ShapeDtypeStruct(shape, leaf.dtype))
+    if told := misfits(tensors, wanted):
         raise UserError(
             f"{where}: the weights do not fit config.json ({told}); use a matching pair"
         )
+    leaves = []
+    for (path, leaf), theirs in zip(parameters, sources, strict=True):
+        arrays = [tensors[name] for name in theirs]
+        if path.endswith("kernel"):
+            arrays = [x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T for x in arrays]
+        joined = np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
+        leaves.append(jnp.asarray(joined.astype(leaf.dtype)))
     return nnx.merge(graph, jax.tree_util.tree_unflatten(structure, leaves))
 
 
-def _few(names: Sequence[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def checkpoint_names(names: Mapping[str, str], path: str) -> list[str]:
+    """The tensors of a Hugging Face checkpoint that follow each other along the last axis of our
+    parameter `path`.
+
+    Args:
+        names: our module, or parameter -> theirs. "*" stands for a number, and {0}, {1} for the
+            first and second of them; "a.b|c" is a.b and a.c, fused in our one.
+    """
+    parts = path.split(".")
+    numbers = [part for part in parts if part.isdigit()]
+    ours = ".".join("*" if part.isdigit() else part for part in parts)
+    module, _, leaf = ours.rpartition(".")
+    theirs, kind = (names[ours], "") if ours in names else (names[module], f".{_LEAVES[leaf]}")
+    above, _, fused = theirs.format(*numbers).rpartition(".")
+    return [f"{above}.{one}{kind}".lstrip(".") for one in fused.split("|")]
+
+
+def misfits(found: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 6) -> str:
+    """Which arrays are missing, unexpected or of another shape; "" where none is."""
+    wrong = {
+        "missing": [name for name in wanted if name not in found],
+        "unexpected": sorted(found.keys() - wanted.keys()),
+        "wrong shape": [
+            f"{name} {tuple(found[name].shape)}, not {tuple(array.shape)}"
+            for name, array in wanted.items()
+            if name in found and found[name].shape != array.shape
+        ],
+    }
+    return "; ".join(
+        f"{kind}: {', '.join(some[:most])}" + f" and {len(some) - most} more" * (len(some) > most)
+        for kind, some in wrong.items()
+        if some
+    )
 
 
 def dotted(path: tuple[Any, ...]) -> str:
+    """A parameter's path in a module, "layers.0.qkv.kernel"."""
     keys = (getattr(key, "key", getattr(key, "name", None)) for key in path)
     return ".".join(str(key) for key in keys if key not in (None, "value"))
-
-
-def _our_layout(path: str, array: np.ndarray) -> np.ndarray:
-    if path.endswith("kernel"):
-        return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-    return array
-
-
-def _their_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if path.endswith("kernel"):
-        return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
-    return shape

@@ -1,32 +1,28 @@
-"""ResNet (He et al., 2016) in Flax NNX, with the weights of a Hugging Face checkpoint, and the
-encoder of pictures that it is."""
+"""ResNet (He et al., 2016) in Flax NNX, with the weights of a Hugging Face checkpoint."""
 
 import dataclasses
-from collections.abc import Hashable, Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
 from data_pipeline.schema import UserError
-from drin_jax.encoders import hf, pretrained
-from drin_jax.encoders.frozen import Frozen, check_arguments
+from drin_jax.encoders import pretrained
 from drin_jax.encoders.layers import ACTIVATIONS
-from drin_jax.encoders.pixels import (
-    FILES,
-    PROCESSOR,
-    Normalisation,
-    check_pixels,
-    picture_batches,
-    read_preprocessor,
-)
 
 # Tensors of a checkpoint that are no part of the encoder: the head, and a counter of training.
 IGNORED = ("classifier.*", "*.num_batches_tracked")
+NAMES = {  # as `pretrained.load` takes them
+    "stem": "embedder.embedder.convolution",
+    "stem.norm": "embedder.embedder.normalization",
+    "stages.*.*.layers.*": "encoder.stages.{0}.layers.{1}.layer.{2}.convolution",
+    "stages.*.*.layers.*.norm": "encoder.stages.{0}.layers.{1}.layer.{2}.normalization",
+    "stages.*.*.shortcut": "encoder.stages.{0}.layers.{1}.shortcut.convolution",
+    "stages.*.*.shortcut.norm": "encoder.stages.{0}.layers.{1}.shortcut.normalization",
+}
 _REDUCTION = 4  # a bottleneck's inner layers are this many times narrower than its output
 
 
@@ -47,9 +43,8 @@ class ResNetConfig:
     @classmethod
     def from_folder(cls, folder: Path) -> "ResNetConfig":
         """Reads `config.json`; UserError where it is not a ResNet this module computes."""
-        where = folder / "config.json"
-        config = pretrained.from_fields(cls, pretrained.read_config(folder, "resnet"), where)
-        pretrained.check_activation(config.hidden_act, where)
+        values, where = pretrained.read_config(folder, "resnet")
+        config = pretrained.from_fields(cls, values, where)
         if config.layer_type not in ("basic", "bottleneck"):
             raise UserError(
                 f"{where}: layer_type {config.layer_type!r} is not supported; "
@@ -196,23 +191,6 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return x
 
 
-def checkpoint_names(path: str) -> str:
-    """The tensor of a Hugging Face checkpoint that is our parameter `path`."""
-    *parents, leaf = path.split(".")
-    part = {
-        "kernel": "convolution.weight",
-        "scale": "normalization.weight",
-        "bias": "normalization.bias",
-        "mean": "normalization.running_mean",
-        "var": "normalization.running_var",
-    }[leaf]
-    if parents[0] == "stem":
-        return f"embedder.embedder.{part}"
-    _, stage, block, inner, *layer = [name for name in parents if name != "norm"]
-    where = ".".join(["layer", *layer] if inner == "layers" else [inner])
-    return f"encoder.stages.{stage}.layers.{block}.{where}.{part}"
-
-
 def load_resnet(folder: Path, dtype: str = "float32") -> ResNet:
     """The model of a checkpoint folder (`config.json`, weights), frozen weights in `dtype`.
 
@@ -220,63 +198,5 @@ def load_resnet(folder: Path, dtype: str = "float32") -> ResNet:
     """
     config = ResNetConfig.from_folder(folder)
     tensors = pretrained.read(folder, prefix="resnet.", ignore=IGNORED)
-    model = nnx.eval_shape(lambda: ResNet(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
-    return pretrained.load(model, tensors, checkpoint_names, where=folder)
-
-
-class ResNetEncoder:
-    """A ResNet checkpoint as a function from pictures to vectors.
-
-    Arguments and errors are those of `ClipEncoder`.
-    """
-
-    def __init__(
-        self,
-        name_or_folder: str | Path,
-        *,
-        batch: int = 32,
-        dtype: str = "float32",
-        devices: Sequence[jax.Device] | None = None,
-    ):
-        check_arguments(dtype, batch)
-        self.folder = hf.resolve(name_or_folder, FILES, (PROCESSOR,))
-        self.preprocessor, self.preprocessor_file = read_preprocessor(self.folder)
-        self._normalise = Normalisation.of(self.preprocessor, self.preprocessor_file)
-        model = load_resnet(self.folder, dtype)
-        if model.config.num_channels != 3:
-            raise UserError(
-                f"{self.folder / 'config.json'}: num_channels is {model.config.num_channels}; "
-                "pass a checkpoint for colour pictures"
-            )
-        self.width = model.config.hidden_sizes[-1]
-        self.batch = batch
-        self._frozen = Frozen(model, dtype, self._forward, devices)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the checkpoint's config, weights and preprocessor files."""
-        return pretrained.fingerprint(self.folder)
-
-    def encode(self, pixels: np.ndarray, regions: bool = False) -> dict[str, np.ndarray]:
-        """Vectors float32 of uint8 pixels [n, h, w, 3].
-
-        Returns:
-            "pooled" [n, v], the mean over the last feature map (MATH [4], [5]), and with `regions`
-            the map itself, "regions" [n, g, v], row by row (g = 49 of pictures of 224 x 224).
-
-        Raises:
-            UserError: pixels of another type or shape.
-        """
-        check_pixels(pixels)
-        if not len(pixels):
-            one = np.zeros((1, *pixels.shape[1:]), np.uint8)
-            shapes = self._frozen.shapes(regions, one)
-            return {name: np.zeros((0, *x.shape[1:]), x.dtype) for name, x in shapes.items()}
-        batches = picture_batches(pixels, self.batch, len(self._frozen.devices))
-        return self._frozen.gather(regions, batches, len(pixels))
-
-    def _forward(
-        self, model: ResNet, regions: Hashable, pixels: UInt8[Array, "b h w 3"]
-    ) -> dict[str, Float[Array, "b ..."]]:
-        grid, pooled = model(self._normalise(pixels))
-        return {"pooled": pooled, "regions": grid} if regions else {"pooled": pooled}
+    build = partial(ResNet, config, dtype=jnp.dtype(dtype))
+    return pretrained.load(build, tensors, NAMES, where=folder)

@@ -1,9 +1,8 @@
 """Texts to vectors: a frozen BERT over unique texts in length buckets, pooled on the device."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +10,31 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from data_pipeline.schema import Span, UserError
-from drin_jax.encoders import hf, pretrained
+from drin_jax.encoders import hf
 from drin_jax.encoders.bert import Bert, load_bert
-from drin_jax.encoders.buckets import plan
-from drin_jax.encoders.frozen import Batch, Frozen, check_arguments
+from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, distinct, plan
 
 POOLINGS = ("span", "cls", "mean", "inner", "pooler")
 FILES = ("config.json", "tokenizer.json|vocab.txt", "tokenizer_config.json")
 OPTIONAL = ("special_tokens_map.json", "added_tokens.json", "vocab.txt")
 
-Window = tuple[int, int, int, int, int]  # text, first and last+1 token kept, token span in them
+
+class Window(NamedTuple):
+    """What is encoded of a text: its tokens `low` to `high` between CLS and SEP, of which `first`
+    to `last` (CLS is 0) are the mention's; CLS where it has none."""
+
+    text: int
+    low: int
+    high: int
+    first: int
+    last: int
+
+    @property
+    def length(self) -> int:
+        return self.high - self.low + 2
 
 
-class TextEncoder:
+class TextEncoder(Frozen):
     """A BERT checkpoint as a function from texts to vectors.
 
     Rows depend on their own text and span only: batch mates, order and sharding of a call change a
@@ -62,13 +73,12 @@ class TextEncoder:
         self.has_pooler = model.pooler is not None
         self.max_length = min(max_length, model.config.max_position_embeddings)
         self.batch_tokens = batch_tokens
-        self._tokenizer = _tokenizer(self.folder, model.config.vocab_size)
-        self._frozen = Frozen(model, dtype, _forward, devices)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the checkpoint's config, weights and tokenizer files."""
-        return pretrained.fingerprint(self.folder)
+        self._tokenizer = hf.load_tokenizer(self.folder, model.config.vocab_size)
+        if self._tokenizer.cls_token_id is None or self._tokenizer.sep_token_id is None:
+            raise UserError(
+                f"{self.folder}: its tokenizer has no CLS or no SEP; pass a BERT checkpoint"
+            )
+        super().__init__(model, dtype, _forward, devices)
 
     def encode(
         self,
@@ -97,15 +107,17 @@ class TextEncoder:
         Raises:
             UserError: an unknown pooling, "pooler" without one, a span outside its text.
         """
-        self._check(texts, spans, poolings)
+        for name in poolings:
+            if name not in POOLINGS:
+                raise UserError(f"pooling {name!r} is unknown; use one of {', '.join(POOLINGS)}")
+        if "pooler" in poolings and not self.has_pooler:
+            raise UserError(f"{self.folder}: has no pooler weights; use another pooling")
         kinds = tuple(name for name in POOLINGS if name in poolings)
         ids, windows = self._windows(texts, spans, keep_span="span" in kinds)
-        unique: dict[Window, int] = {}
-        rows = np.asarray([unique.setdefault(w, len(unique)) for w in windows], np.int64)
+        unique, rows = distinct(windows)
         if not kinds or not unique:
             return {kind: np.zeros((len(texts), self.width), np.float32) for kind in kinds}
-        batches = self._batches(ids, list(unique))
-        vectors = self._frozen.gather(kinds, batches, len(unique), progress, "texts")
+        vectors = self.gather(kinds, self._batches(ids, unique), len(unique), progress, "texts")
         return {kind: vectors[kind][rows] for kind in kinds}
 
     def token_counts(
@@ -113,9 +125,9 @@ class TextEncoder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """What `encode_tokens` will give: tokens of each text [N], CLS and SEP included, and the
         mention's first and last+1 of them [N, 2]; CLS where the span covers no token."""
-        _, windows = self._token_windows(texts, spans, limit)
-        counts = np.array([high - low + 2 for _, low, high, _, _ in windows], np.int64)
-        ends = [(first + 1, last + 1) if last else (0, 1) for *_, first, last in windows]
+        _, windows = self._windows(texts, spans, limit=limit)
+        counts = np.array([window.length for window in windows], np.int64)
+        ends = [(window.first, window.last) for window in windows]
         return counts, np.array(ends, np.int32).reshape(-1, 2)
 
     def encode_tokens(self, texts: Sequence[str], spans: Sequence[Span], limit: int) -> np.ndarray:
@@ -125,54 +137,36 @@ class TextEncoder:
             spans: of the mention in each text, as in `encode`.
             limit: tokens, CLS and SEP included; a longer text is cut around the mention.
         """
-        ids, windows = self._token_windows(texts, spans, limit)
-        lengths = np.asarray([high - low + 2 for _, low, high, _, _ in windows], np.int64)
-        begins = np.cumsum(lengths) - lengths
-        out = np.zeros((int(lengths.sum()), self.width), np.float32)
-        for members, hidden in self._frozen.run("tokens", self._batches(ids, windows)):
+        ids, windows = self._windows(texts, spans, limit=limit)
+        ends = np.cumsum([window.length for window in windows], dtype=np.int64)
+        out = np.zeros((int(ends[-1]) if windows else 0, self.width), np.float32)
+        for members, hidden in self.run("tokens", self._batches(ids, windows)):
             for row, i in zip(hidden, members, strict=True):
-                out[begins[i] : begins[i] + lengths[i]] = row[: lengths[i]]
+                length = windows[i].length
+                out[ends[i] - length : ends[i]] = row[:length]
         return out
-
-    def _token_windows(
-        self, texts: Sequence[str], spans: Sequence[Span], limit: int
-    ) -> tuple[list[np.ndarray], list[Window]]:
-        self._check(texts, spans, ())
-        return self._windows(texts, spans, keep_span=True, limit=limit)
-
-    def _check(
-        self, texts: Sequence[str], spans: Sequence[Span] | None, poolings: Sequence[str]
-    ) -> None:
-        for name in poolings:
-            if name not in POOLINGS:
-                raise UserError(f"pooling {name!r} is unknown; use one of {', '.join(POOLINGS)}")
-        if "pooler" in poolings and not self.has_pooler:
-            raise UserError(f"{self.folder}: has no pooler weights; use another pooling")
-        if spans is None:
-            return
-        if len(spans) != len(texts):
-            raise UserError(f"{len(texts)} texts came with {len(spans)} spans; give one a text")
-        for i, (text, span) in enumerate(zip(texts, spans, strict=True)):
-            if span and not 0 <= span[0] < span[1] <= len(text):
-                raise UserError(
-                    f"text {i} ({text[:40]!r}): span {span} is empty or outside its "
-                    f"{len(text)} characters; correct its start and end"
-                )
 
     def _windows(
         self,
         texts: Sequence[str],
         spans: Sequence[Span] | None,
-        keep_span: bool,
+        keep_span: bool = True,
         limit: int | None = None,
     ) -> tuple[list[np.ndarray], list[Window]]:
         """Token ids of each unique text, and the window of each text of the call."""
-        number: dict[str, int] = {}
-        which = [number.setdefault(text, len(number)) for text in texts]
-        if not which:
+        if spans is not None and len(spans) != len(texts):
+            raise UserError(f"{len(texts)} texts came with {len(spans)} spans; give one a text")
+        for i, (text, span) in enumerate(zip(texts, spans or (), strict=False)):
+            if span and not 0 <= span[0] < span[1] <= len(text):
+                raise UserError(
+                    f"text {i} ({text[:40]!r}): span {span} is empty or outside its "
+                    f"{len(text)} characters; correct its start and end"
+                )
+        unique, which = distinct(texts)
+        if not unique:
             return [], []
         tokens = self._tokenizer(
-            [hf.whole_characters(text) for text in number],
+            [hf.whole_characters(text) for text in unique],
             add_special_tokens=False,
             return_offsets_mapping=spans is not None,
             return_attention_mask=False,
@@ -182,34 +176,35 @@ class TextEncoder:
         ids = [np.asarray(one, np.int32) for one in tokens["input_ids"]]
         budget = min(self.max_length, limit or self.max_length) - 2
         windows: list[Window] = []
-        for k, span in zip(which, spans or [None] * len(which), strict=True):
+        for k, span in zip(which.tolist(), spans or [None] * len(texts), strict=True):
             first = last = 0
             if span:
                 first, last = token_span(tokens["offset_mapping"][k], span)
             low = max(min((first + last - budget) // 2, first, len(ids[k]) - budget), 0)
             high = min(low + budget, len(ids[k]))
-            first, last = (first - low, min(last, high) - low) if keep_span and last else (0, 0)
-            windows.append((k, low, high, first, last))
+            own = (first - low + 1, min(last, high) - low + 1) if keep_span and last else (0, 1)
+            windows.append(Window(k, low, high, *own))
         return ids, windows
 
-    def _batches(self, ids: list[np.ndarray], jobs: list[Window]) -> Iterator[Batch]:
-        lengths = np.asarray([high - low + 2 for _, low, high, _, _ in jobs], np.int64)
-        devices = len(self._frozen.devices)
-        for members, length, size in plan(lengths, self.max_length, self.batch_tokens, devices):
-            yield members, self._batch(ids, [jobs[i] for i in members], length, size)
+    def _batches(self, ids: list[np.ndarray], windows: list[Window]) -> Iterator[Batch]:
+        lengths = np.asarray([window.length for window in windows], np.int64)
+        for members, length, size in plan(
+            lengths, self.max_length, self.batch_tokens, len(self.devices)
+        ):
+            yield members, self._batch(ids, [windows[i] for i in members], length, size)
 
     def _batch(
-        self, ids: list[np.ndarray], jobs: list[Window], length: int, size: int
+        self, ids: list[np.ndarray], windows: list[Window], length: int, size: int
     ) -> tuple[np.ndarray, ...]:
         """Token ids [size, length], and [size] lengths and span ends, counted with CLS."""
         tokens = np.zeros((size, length), np.int32)
         counts = np.ones((3, size), np.int32)  # rows without a text are a lone CLS
         tokens[:, 0] = self._tokenizer.cls_token_id
-        for row, (k, low, high, first, last) in enumerate(jobs):
-            n = high - low
-            tokens[row, 1 : n + 1] = ids[k][low:high]
-            tokens[row, n + 1] = self._tokenizer.sep_token_id
-            counts[:, row] = (n + 2, first + 1, last + 1) if last else (n + 2, 0, 1)
+        for row, window in enumerate(windows):
+            n = window.length
+            tokens[row, 1 : n - 1] = ids[window.text][window.low : window.high]
+            tokens[row, n - 1] = self._tokenizer.sep_token_id
+            counts[:, row] = n, window.first, window.last
         return tokens, *counts
 
 
@@ -246,10 +241,3 @@ def _forward(
         "pooler": lambda: jnp.asarray(pooled, jnp.float32),
     }
     return {kind: make[kind]() for kind in kinds}
-
-
-def _tokenizer(folder: Path, vocab_size: int) -> Any:
-    tokenizer = hf.load_tokenizer(folder, vocab_size)
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
-        raise UserError(f"{folder}: its tokenizer has no CLS or no SEP; pass a BERT checkpoint")
-    return tokenizer

@@ -53,14 +53,14 @@ class Encoders:
 
     @cached_property
     def clip(self) -> Any:
-        from drin_jax.encoders.clip_encoder import ClipEncoder
+        from drin_jax.encoders.picture_encoders import ClipEncoder
 
         s = self.settings
         return ClipEncoder(s.clip, dtype=s.dtype, batch=s.batch_images)
 
     @cached_property
     def image(self) -> Any:
-        from drin_jax.encoders.resnet import ResNetEncoder
+        from drin_jax.encoders.picture_encoders import ResNetEncoder
 
         s = self.settings
         return ResNetEncoder(s.image, dtype=s.dtype, batch=s.batch_images)

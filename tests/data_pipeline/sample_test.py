@@ -19,8 +19,7 @@ from data_pipeline.sample import tiny_bert, world
 from data_pipeline.sample.drawing import draw
 from data_pipeline.sample.people import KINDS, make_entities, make_mentions
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
-from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.encoders.picture_encoders import ClipEncoder, ResNetEncoder
 
 SMALL: dict[str, Any] = {"names": 24, "sizes": (150, 60, 120)}
 

@@ -20,9 +20,8 @@ from data_pipeline.sample import lexicon as words
 from data_pipeline.sample import tiny_bert, world
 from data_pipeline.schema import UserError
 from drin_jax.encoders.clip import load_clip
-from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.hf import load_tokenizer
-from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.encoders.picture_encoders import ClipEncoder, ResNetEncoder
 from tests.golden.make_sample import byte_pairs, training
 from tests.golden.make_sample import lessons as lesson_maker
 from tests.golden.make_sample.lessons import CONCEPTS, FACETS, UNTOLD, Captions, Lessons

@@ -16,8 +16,8 @@ from tests.support.picture_checkpoints import END, golden, weights, write_checkp
 from tests.support.tolerance import assert_close
 
 SMALL = ClipConfig(
-    TextConfig(30, 16, 24, 1, 2, 12, eos_token_id=29),
-    VisionConfig(16, 24, 1, 2, 3, 12, 4),
+    TextConfig(16, 24, 1, 2, vocab_size=30, max_position_embeddings=12, eos_token_id=29),
+    VisionConfig(16, 24, 1, 2, image_size=12, patch_size=4),
     projection_dim=8,
 )
 NO_TORCH = "PyTorch is the reference; test_golden_* hold the encoder to it without"

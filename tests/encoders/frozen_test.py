@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.encoders.picture_encoders import ClipEncoder, ResNetEncoder
 from drin_jax.encoders.text_encoder import TextEncoder
 from tests.encoders.text_encoder_test import write_encoder
 from tests.support.paths import ROOT

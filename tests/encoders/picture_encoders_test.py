@@ -10,9 +10,9 @@ from flax import nnx
 
 from data_pipeline.schema import UserError
 from drin_jax.encoders.clip import load_clip
-from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.pixels import Normalisation, picture_batches
-from drin_jax.encoders.resnet import ResNetEncoder, load_resnet
+from drin_jax.encoders.frozen import picture_batches
+from drin_jax.encoders.picture_encoders import ClipEncoder, Normalisation, ResNetEncoder
+from drin_jax.encoders.resnet import load_resnet
 from tests.support.picture_checkpoints import (
     CLIP_PREPROCESSOR,
     END,
@@ -133,17 +133,17 @@ def test_batches_have_one_size_and_few_pictures_one_batch():
 def test_a_vector_does_not_depend_on_its_batch_and_nothing_compiles_twice(clip, resnet):
     pixels = draw(70, 18)
     whole = clip.encode_pictures(pixels)
-    compiled = clip._frozen.compiled()
+    compiled = clip.compiled()
     assert_close(clip.encode_pictures(pixels[30:49]), whole[30:49])
-    assert clip._frozen.compiled() == compiled
+    assert clip.compiled() == compiled
     assert_close(clip.encode_pictures(pixels[69:]), whole[69:])
     pixels = draw(70, 23)
     whole = resnet.encode(pixels, regions=True)
-    compiled = resnet._frozen.compiled()
+    compiled = resnet.compiled()
     part = resnet.encode(pixels[50:], regions=True)
     for name, values in part.items():
         assert_close(values, whole[name][50:])
-    assert resnet._frozen.compiled() == compiled
+    assert resnet.compiled() == compiled
 
 
 def test_what_the_caller_gets_wrong(clip, resnet):

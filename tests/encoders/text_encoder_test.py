@@ -11,7 +11,7 @@ import pytest
 from data_pipeline.schema import UserError
 from drin_jax.encoders import text_encoder
 from drin_jax.encoders.bert import load_bert
-from drin_jax.encoders.buckets import LENGTHS, plan
+from drin_jax.encoders.frozen import LENGTHS, plan
 from drin_jax.encoders.text_encoder import POOLINGS, TextEncoder, token_span
 from tests.encoders.bert_test import golden_weights, minilm, write_checkpoint
 from tests.support.tolerance import assert_close
@@ -161,9 +161,9 @@ def test_equal_texts_run_once_and_compile_once(encoder, monkeypatch):
     again = encoder.encode(texts, spans, ["cls"])["cls"]
     assert_close(again, out["cls"])
     assert len(ran) == 2  # no span is asked for, so its place makes no difference
-    compiled = encoder._frozen.compiled()
+    compiled = encoder.compiled()
     encoder.encode(["in York"] * 3 + ["by york", "new york"], [(0, 2)] * 5, ["cls", "span"])
-    assert encoder._frozen.compiled() == compiled
+    assert encoder.compiled() == compiled
 
 
 def test_a_vector_does_not_depend_on_its_company(encoder):

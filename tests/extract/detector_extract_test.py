@@ -9,7 +9,7 @@ from PIL import Image
 from data_pipeline.pictures import images
 from data_pipeline.sample import tiny_bert
 from drin_jax.encoders.detector import Detector
-from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.encoders.picture_encoders import ResNetEncoder
 from drin_jax.extract import preparation
 from drin_jax.extract.edges import edges
 from tests.encoders.detector_test import stand_in, weights

@@ -11,8 +11,7 @@ from PIL import Image
 from data_pipeline.pictures import images
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax.encoders.clip_encoder import ClipEncoder
-from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.encoders.picture_encoders import ClipEncoder, ResNetEncoder
 from drin_jax.extract import preparation
 from drin_jax.extract.edges import edges
 from tests.support import commands, picture_world, tiny_encoders

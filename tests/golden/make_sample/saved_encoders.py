@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +28,24 @@ def save_clip(model: clip.Clip, folder: Path) -> None:
     }
     # transformers wants a temperature; the published one, since no embedding depends on it.
     temperature = {"logit_scale": np.array(np.log(100.0), np.float32)}
-    _save(folder, fields, _tensors(model, clip.checkpoint_names) | temperature)
+    _save(folder, fields, _tensors(model, clip.NAMES) | temperature)
 
 
 def save_resnet(model: resnet.ResNet, folder: Path) -> None:
     """A ResNetModel folder."""
-    tensors = _tensors(model, resnet.checkpoint_names)
+    tensors = _tensors(model, resnet.NAMES)
     norms = [name.removesuffix("running_var") for name in tensors if name.endswith("running_var")]
     counters = {f"{norm}num_batches_tracked": np.array(0) for norm in norms}
     head = {"model_type": "resnet", "architectures": ["ResNetModel"]}
     _save(folder, head | dataclasses.asdict(model.config), tensors | counters)
 
 
-def _tensors(
-    module: nnx.Module, rename: Callable[[str], str | tuple[str, ...]]
-) -> dict[str, np.ndarray]:
+def _tensors(module: nnx.Module, table: Mapping[str, str]) -> dict[str, np.ndarray]:
     """The opposite of `pretrained.load`: values under a checkpoint's names and layouts."""
     tensors: dict[str, np.ndarray] = {}
     for path, value in jax.tree_util.tree_flatten_with_path(nnx.state(module))[0]:
         ours = pretrained.dotted(path)
-        names = rename(ours)
-        names = (names,) if isinstance(names, str) else names
+        names = pretrained.checkpoint_names(table, ours)
         for name, part in zip(names, np.split(np.asarray(value), len(names), -1), strict=True):
             if ours.endswith("kernel"):
                 part = part.transpose(3, 2, 0, 1) if part.ndim == 4 else part.T
