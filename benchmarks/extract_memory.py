@@ -26,7 +26,7 @@ import numpy as np
 from configs import common
 from data_pipeline.pictures import images
 from data_pipeline.progress import Progress
-from drin_jax.extract import preparation
+from drin_jax.extract import preparation, stages
 from drin_jax.extract.encoding import Arrays, Encoders
 
 TEXT, PICTURE, CLIP = 768, 2048, 512
@@ -57,7 +57,7 @@ class RandomEncoders(Encoders):
             elif kind == "clip_texts":
                 yield {"clip_text": rng.random((n, CLIP), np.float32)}
             else:
-                names = [k for k in self.settings.poolings if kind.startswith(k.split("_")[0])]
+                names = [k for k in self.poolings if kind.startswith(k.split("_")[0])]
                 yield {name: rng.random((n, TEXT), np.float32) for name in names}
 
 
@@ -123,7 +123,7 @@ def measure(entities: int, mentions: int, folder: Path) -> dict[str, Any]:
     config.retrieval.method = "given"
     config.retrieval.r = 10
     config.encoders.image, config.encoders.clip = "random", "random"
-    preparation.Encoders = RandomEncoders  # type: ignore[misc]
+    stages.Encoders = RandomEncoders  # type: ignore[misc]
     watch = Watch()
     watch.start()
     begin = time.perf_counter()

@@ -23,17 +23,14 @@ import numpy as np
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils import shared
+from ml_collections import ConfigDict
 
 from data_pipeline.schema import UserError
 from drin_jax import command
-from drin_jax.config import check
-from drin_jax.extract import texts
 from drin_jax.extract.__main__ import SHARDS
-from drin_jax.extract.corpus import read_corpus
-from drin_jax.extract.encoder_settings import EncoderSettings, encoder_settings
-from drin_jax.extract.encoding import Encoders
+from drin_jax.extract.encoding import Encoders, items_from_plain, plain_items
 from drin_jax.extract.features import STAMP, shard_file
-from drin_jax.extract.stages import Stage, Stages, items_from_plain, plain_items
+from drin_jax.extract.stages import Stages
 
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -41,13 +38,13 @@ IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 class EncodeShard(apache_beam.DoFn):
     """Job file -> shard file: reads a job, runs the encoders, writes the shard whole."""
 
-    def __init__(self, settings: EncoderSettings, place: str):
-        self.settings, self.place = settings, place
+    def __init__(self, config: ConfigDict, place: str):
+        self.config, self.place = config, place
         self._shared = shared.Shared()  # one copy of the weights a process, however many threads
 
     def setup(self) -> None:
-        settings = self.settings
-        self.encoders = self._shared.acquire(lambda: Encoders(settings))
+        config = self.config
+        self.encoders = self._shared.acquire(lambda: Encoders(config))
 
     def process(self, job: str) -> Iterator[str]:
         with FileSystems.open(job) as file:
@@ -64,27 +61,25 @@ class EncodeShard(apache_beam.DoFn):
         yield target
 
 
-def write_jobs(stages: list[Stage], place: str) -> list[str]:
+def write_jobs(stages: Stages, place: str) -> list[str]:
     """Writes a job file for each shard that is not made yet; returns their paths."""
     with contextlib.suppress(OSError):  # it is there
         FileSystems.mkdirs(place)
     jobs = []
-    for stage in stages:
+    for stage in stages.all():
         for shard in range(stage.shards):
             name = shard_file(stage.kind, shard)
             if FileSystems.exists(FileSystems.join(place, name)):
                 continue
             job = FileSystems.join(place, name.replace(".npz", ".json"))
-            rows = plain_items(stage.items(shard))
+            rows = plain_items(stage.items(stage.shard(shard)))
             with FileSystems.create(job) as file:
                 file.write(json.dumps({"kind": stage.kind, "shard": shard, "items": rows}).encode())
             jobs.append(job)
     return jobs
 
 
-def run(
-    stages: list[Stage], settings: EncoderSettings, place: str, beam_flags: list[str] | None = None
-) -> int:
+def run(stages: Stages, place: str, beam_flags: list[str]) -> int:
     """Makes every shard that is missing in `place`; returns how many that were."""
     jobs = write_jobs(stages, place)
     if jobs:
@@ -94,7 +89,7 @@ def run(
                 pipeline
                 | "jobs" >> apache_beam.Create(jobs)
                 | "spread" >> apache_beam.Reshuffle()
-                | "encode" >> apache_beam.ParDo(EncodeShard(settings, place))
+                | "encode" >> apache_beam.ParDo(EncodeShard(stages.config, place))
             )
     return len(jobs)
 
@@ -105,12 +100,7 @@ def main() -> None:
     place = SHARDS.value
     if not place:
         raise UserError("--shards is missing; name the place for jobs and shards")
-    check(config)
-    texts.check(config.text)
-    corpus = read_corpus(config)  # first: a data set may bring its own encoders
-    settings = encoder_settings(config)
-    stages = Stages(config, corpus, settings, Encoders(settings).width)
-    made = run(stages.all(), settings, place, BEAM_FLAGS)
+    made = run(Stages(config), place, BEAM_FLAGS)
     print(f"{made} shards made in {place}")
     print(f"next: python -m drin_jax.extract --config=… --workdir=… --shards={place}")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from data_pipeline.files import write_text
 from data_pipeline.pictures import images, precomputed
@@ -15,8 +14,8 @@ from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from data_pipeline.store.shard_table import ShardTable
 from data_pipeline.store.writer import StoreWriter
-from drin_jax.extract.encoding import Arrays, Encoders
-from drin_jax.extract.stages import ROWS, Stage, Stages, objects_table
+from drin_jax.extract.encoding import Arrays, objects_table
+from drin_jax.extract.stages import ROWS, Stage, Stages
 
 LISTED = 20  # masked pictures named in the store's report; all of them in masked_pictures.tsv
 STAMP = "made_from"  # key of `Encoders.stamp` in a shard made elsewhere
@@ -28,15 +27,15 @@ def shard_file(stage: str, shard: int) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tables:
-    """The tables of a store in the making.
+class Features:
+    """The feature tables of a store in the making.
 
     Attributes:
         elsewhere: folder of shards made elsewhere (`shard_file`); those that are there are taken.
     """
 
+    stages: Stages
     writer: StoreWriter
-    encoders: Encoders
     elsewhere: Path | None = None
 
     def fill(self, stage: Stage, scratch: bool = False) -> dict[str, ShardTable]:
@@ -48,23 +47,23 @@ class Tables:
         }
         missing = sorted({shard for table in tables.values() for shard in table.missing()})
         todo = [shard for shard in missing if not self._taken(stage, tables, shard)]
-        left = sum(len(range(stage.count)[s * stage.rows : (s + 1) * stage.rows]) for s in todo)
-        bar = Progress(stage.title, stage.count, stage.count - left, stage.unit)
+        left = sum(len(stage.shard(number)) for number in todo)
+        title, unit = stage.kind.replace("_", " "), stage.kind.split("_")[-1]
+        bar = Progress(f"encoding {title}", stage.count, stage.count - left, unit)
         with bar if stage.count else contextlib.nullcontext():
-            encoded = self.encoders.encode(stage.kind, map(stage.items, todo), left)
+            shards = (stage.items(stage.shard(number)) for number in todo)
+            encoded = self.stages.encoders.encode(stage.kind, shards, left)
             for shard, arrays in zip(todo, encoded, strict=True):
                 for name, table in tables.items():
                     table.write(shard, arrays[name])
-                bar.advance(len(arrays[next(iter(tables))]))
+                bar.advance(len(stage.shard(shard)))
         for table in tables.values():
             table.finish()
         return tables
 
     def _taken(self, stage: Stage, tables: dict[str, ShardTable], shard: int) -> bool:
-        if self.elsewhere is None:
-            return False
-        path = self.elsewhere / shard_file(stage.kind, shard)
-        if not path.exists():
+        path = (self.elsewhere or Path()) / shard_file(stage.kind, shard)
+        if self.elsewhere is None or not path.exists():
             return False
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -72,7 +71,7 @@ class Tables:
                 stamp = str(file[STAMP])
         except Exception:  # whatever a cut file makes NumPy raise
             raise UserError(f"{path}: not a whole shard; delete it, or make it again") from None
-        if stamp != self.encoders.stamp(stage.kind, stage.items(shard)):
+        if stamp != self.stages.encoders.stamp(stage.kind, stage.items(stage.shard(shard))):
             raise UserError(
                 f"{path}: was made from other data, settings or weights; name another --shards "
                 "folder"
@@ -81,11 +80,13 @@ class Tables:
             table.write(shard, arrays[name])
         return True
 
-    def gather(self, name: str, source: np.ndarray | None, rows: np.ndarray, width: int) -> None:
-        """Writes table `name` [n, width]: `source`'s rows, zeros where `rows` [n] is below 0.
+    def gather(self, name: str, source: np.ndarray | None, rows: np.ndarray) -> None:
+        """Writes table `name` [n, width]: `source`'s rows, zeros where `rows` [n] is below 0; of
+        width 0 without a source.
 
         In pieces, so that tables larger than memory pass through; finished pieces are kept.
         """
+        width = 0 if source is None else source.shape[1]
         table = self.writer.shards(name, (len(rows), width), "float32", ROWS)
         for shard in table.missing():
             own = rows[shard * ROWS : (shard + 1) * ROWS]
@@ -95,98 +96,92 @@ class Tables:
             table.write(shard, piece)
         table.finish()
 
+    def write(self, workdir: Path) -> dict[str, Any]:
+        """Writes every feature table of both sides; what the store's report says of them."""
+        for side, fields in (("entity", ("name", "description")), ("mention", ("text",))):
+            items = self.stages.sides[side]
+            told = [any(getattr(i, field).strip() for field in fields) for i in items]
+            self.writer.write(f"{side}_has_text", np.array(told, bool))
+        for stage in self.stages.texts():
+            self.fill(stage)
+        report = self._told("text")
+        if self.stages.config.encoders.pictures:
+            return report | self._write_precomputed()
+        return report | self._write_clip_texts() | self._write_pictures(workdir)
 
-def write(stages: Stages, tables: Tables, workdir: Path) -> dict[str, Any]:
-    """Writes every feature table of both sides; returns what the store's report says of them."""
-    for side, fields in (("entity", ("name", "description")), ("mention", ("text",))):
-        told = [any(getattr(i, f).strip() for f in fields) for i in stages.sides[side]]
-        tables.writer.write(f"{side}_has_text", np.array(told, bool))
-    for stage in stages.texts():
-        tables.fill(stage)
-    report = {"text_encoder": _told(stages.config, tables, "text")}
-    if stages.config.encoders.pictures:
-        return report | _write_precomputed(stages, tables)
-    return report | _write_clip_texts(stages, tables) | _write_pictures(stages, tables, workdir)
+    def _told(self, name: str) -> dict[str, Any]:
+        encoder = getattr(self.stages.encoders, name)
+        facts = {"fingerprint": encoder.fingerprint, "width": encoder.width}
+        return {f"{name}_encoder": {"name": self.stages.config.encoders[name]} | facts}
 
-
-def _told(config: ConfigDict, tables: Tables, name: str) -> dict[str, Any]:
-    encoder = getattr(tables.encoders, name)
-    return {
-        "name": config.encoders[name],
-        "fingerprint": encoder.fingerprint,
-        "width": encoder.width,
-    }
-
-
-def _write_clip_texts(stages: Stages, tables: Tables) -> dict[str, Any]:
-    if not stages.config.encoders.clip:
-        for side, items in stages.sides.items():
-            tables.writer.write(f"{side}_clip_text", np.zeros((len(items), 0), np.float32))
-        return {}
-    stage, rows = stages.clip_texts()
-    vectors = tables.fill(stage, scratch=True)["clip_text"].array()
-    for side, own in rows.items():
-        tables.gather(f"{side}_clip_text", vectors, own, vectors.shape[1])
-    return {"clip_encoder": _told(stages.config, tables, "clip")}
-
-
-def _write_pictures(stages: Stages, tables: Tables, workdir: Path) -> dict[str, Any]:
-    names, writer = ("image", "clip_image", "objects"), tables.writer
-    if not stages.config.encoders.image:
-        unseen = sum(mention.image is not None for mention in stages.corpus.mentions)
-        for side, items in stages.sides.items():
-            writer.write(f"{side}_has_image", np.zeros(len(items), bool))
+    def _write_empty(self, *names: str) -> None:
+        for side, items in self.stages.sides.items():
             for name in names:
-                writer.write(f"{side}_{name}", np.zeros((len(items), 0), np.float32))
-        return {"picture_counts": {"mention pictures without features (masked)": unseen}}
-    stage, rows = stages.pictures()
-    found = {name: table.array() for name, table in tables.fill(stage, scratch=True).items()}
-    status = np.asarray(found["status"])
-    unread = np.flatnonzero(status >= images.READ).tolist()
-    masked = [(stage.item(i).path, images.STATUSES[status[i]]) for i in unread]
-    # Every picture that no encoder saw, and why.
-    listing = workdir / "masked_pictures.tsv"
-    if masked:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_text(listing, "".join(f"{file}\t{why}\n" for file, why in masked))
-    else:
-        listing.unlink(missing_ok=True)
-    if len(masked) == stage.count:
-        raise UserError(
-            f"{stages.config.data.root}: not one of its {stage.count} pictures can be read; the "
-            f"first is {masked[0][0]} ({masked[0][1]})"
-        )
-    keep = stages.settings.keep
-    for side, own in rows.items():
-        read = np.where(own >= 0, status[np.maximum(own, 0)] < images.READ, False)
-        writer.write(f"{side}_has_image", read)
-        own = np.where(read, own, -1)
-        for name in names:
-            table = found.get(objects_table(keep[side]) if name == "objects" else name)
-            tables.gather(f"{side}_{name}", table, own, 0 if table is None else table.shape[1])
-    numbers = np.bincount(status, minlength=len(images.STATUSES)).tolist()
-    named = zip(images.STATUSES, numbers, strict=True)
-    return {
-        "picture_counts": {f"pictures {text}": n for text, n in named if n},
-        "image_encoder": _told(stages.config, tables, "image"),
-        "masked_pictures": {Path(path).name: why for path, why in masked[:LISTED]},
-    }
+                self.writer.write(f"{side}_{name}", np.zeros((len(items), 0), np.float32))
 
+    def _write_clip_texts(self) -> dict[str, Any]:
+        if not self.stages.config.encoders.clip:
+            self._write_empty("clip_text")
+            return {}
+        stage, rows = self.stages.clip_texts()
+        vectors = self.fill(stage, scratch=True)["clip_text"].array()
+        for side, own in rows.items():
+            self.gather(f"{side}_clip_text", vectors, own)
+        return self._told("clip")
 
-def _write_precomputed(stages: Stages, tables: Tables) -> dict[str, Any]:
-    name = stages.config.encoders.pictures
-    local = Path(stages.config.data.root) / name
-    ready = precomputed.load(local if local.exists() else Path(name))
-    for side, items in stages.sides.items():
-        rows = ready.image_rows([item.image for item in items])
-        field = "text" if side == "mention" else "description"
-        texts = ready.text_rows([getattr(item, field) for item in items])
-        tables.writer.write(f"{side}_has_image", rows >= 0)
-        for table, source, own in (
-            ("image", ready.pooled, rows),
-            ("clip_image", ready.unit_clip_image, rows),
-            ("objects", ready.objects_mean, rows),
-            ("clip_text", ready.unit_clip_text, texts),
-        ):
-            tables.gather(f"{side}_{table}", source, own, source.shape[1])
-    return {"pictures": name}
+    def _write_pictures(self, workdir: Path) -> dict[str, Any]:
+        stages, writer, names = self.stages, self.writer, ("image", "clip_image", "objects")
+        if not stages.config.encoders.image:
+            for side, items in stages.sides.items():
+                writer.write(f"{side}_has_image", np.zeros(len(items), bool))
+            self._write_empty(*names)
+            unseen = sum(mention.image is not None for mention in stages.corpus.mentions)
+            return {"picture_counts": {"mention pictures without features (masked)": unseen}}
+        stage, rows = stages.pictures()
+        filled = self.fill(stage, scratch=True)
+        found: dict[str, Any] = {name: table.array() for name, table in filled.items()}
+        status = np.asarray(found["status"])
+        unread = np.flatnonzero(status >= images.READ).tolist()
+        masked = [
+            (stage.items(range(i, i + 1))[0].path, images.STATUSES[status[i]]) for i in unread
+        ]
+        # Every picture that no encoder saw, and why.
+        listing = workdir / "masked_pictures.tsv"
+        if masked:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_text(listing, "".join(f"{file}\t{why}\n" for file, why in masked))
+        else:
+            listing.unlink(missing_ok=True)
+        if len(masked) == stage.count:
+            raise UserError(
+                f"{stages.config.data.root}: not one of its {stage.count} pictures can be read; "
+                f"the first is {masked[0][0]} ({masked[0][1]})"
+            )
+        for side, own in rows.items():
+            read = np.where(own >= 0, status[np.maximum(own, 0)] < images.READ, False)
+            writer.write(f"{side}_has_image", read)
+            found["objects"] = found.get(objects_table(stages.encoders.keep[side]))
+            for name in names:
+                self.gather(f"{side}_{name}", found.get(name), np.where(read, own, -1))
+        numbers = np.bincount(status, minlength=len(images.STATUSES)).tolist()
+        named = zip(images.STATUSES, numbers, strict=True)
+        return self._told("image") | {
+            "picture_counts": {f"pictures {text}": n for text, n in named if n},
+            "masked_pictures": {Path(path).name: why for path, why in masked[:LISTED]},
+        }
+
+    def _write_precomputed(self) -> dict[str, Any]:
+        config = self.stages.config
+        name = config.encoders.pictures
+        local = Path(config.data.root) / name
+        ready = precomputed.load(local if local.exists() else Path(name))
+        for side, items in self.stages.sides.items():
+            rows = ready.image_rows([item.image for item in items])
+            field = "text" if side == "mention" else "description"
+            texts = ready.text_rows([getattr(item, field) for item in items])
+            self.writer.write(f"{side}_has_image", rows >= 0)
+            self.gather(f"{side}_image", ready.pooled, rows)
+            self.gather(f"{side}_clip_image", ready.unit_clip_image, rows)
+            self.gather(f"{side}_objects", ready.objects_mean, rows)
+            self.gather(f"{side}_clip_text", ready.unit_clip_text, texts)
+        return {"pictures": name}

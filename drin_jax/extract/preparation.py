@@ -1,6 +1,6 @@
 """From a config to its feature store: what is there is opened, what is missing is made."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +8,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline import schema
+from data_pipeline.graphs import FLAGS
 from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store import split_arrays
+from data_pipeline.store.extension import StoreExtension, same_mentions
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
-from drin_jax.config import check, flat
-from drin_jax.extract import additions, candidates, encoder_settings, features, texts
-from drin_jax.extract.corpus import fetch, read_corpus
-from drin_jax.extract.edges import edges
-from drin_jax.extract.encoding import Encoders
+from drin_jax.config import flat
+from drin_jax.extract import pairs
+from drin_jax.extract.corpus import fetch
+from drin_jax.extract.features import Features
 from drin_jax.extract.stages import Stages
 from drin_jax.extract.stored import (
     METHOD,
@@ -27,6 +28,8 @@ from drin_jax.extract.stored import (
     settings,
     store_path,
 )
+
+_ENCODER = {"tokens": "text", "regions": "image"}
 
 
 def prepare(
@@ -47,22 +50,18 @@ def prepare(
     elif config.data.reader == RELEASE:
         store = _import(config, path)
     else:
-        # What contradicts itself is told before anything is downloaded or encoded.
-        check(config)
-        texts.check(config.text)
-        corpus = read_corpus(config)
-        _check_corpus(config, corpus)
-        encoders = Encoders(encoder_settings.encoder_settings(config))
-        stages = Stages(config, corpus, encoders.settings, encoders.width)
-        made_from = {SOURCES: dict(stages.sources), WEIGHTS: encoders.weights()}
-        writer = StoreWriter(path, settings(config) | made_from)
-        store = _extract(stages, features.Tables(writer, encoders, shards), workdir)
+        stages = Stages(config)
+        _check_corpus(config, stages.corpus)
+        weights = stages.encoders.weights("text", "clip", "image", "detector")
+        made_from = settings(config) | {SOURCES: dict(stages.sources), WEIGHTS: weights}
+        features = Features(stages, StoreWriter(path, made_from), shards)
+        store = _extract(features, workdir)
     asked = {need for need in ("tokens", "regions") if config.encoders[need]}
     # A store without pictures has no regions, and the systems know that.
     asked |= {need for need in needs if need != "regions" or store.sizes["image_width"]}
-    additions.check_limit(config, store, asked)
+    _check_limit(config, store, asked)
     if lacking := store.lacks([need for need in schema.NEEDS if need in asked]):
-        return additions.add(config, store, lacking)
+        return _add(config, store, lacking)
     return store
 
 
@@ -92,8 +91,8 @@ def _import(config: ConfigDict, path: Path) -> Store:
     return Store.open(path)
 
 
-def _extract(stages: Stages, tables: features.Tables, workdir: Path) -> Store:
-    config, corpus, writer = stages.config, stages.corpus, tables.writer
+def _extract(features: Features, workdir: Path) -> Store:
+    config, corpus, writer = features.stages.config, features.stages.corpus, features.writer
     mentions = corpus.mentions
     rows = {entity.id: i for i, entity in enumerate(corpus.entities)}
     report: dict[str, Any] = {"counts": dict(corpus.counts)}
@@ -103,10 +102,10 @@ def _extract(stages: Stages, tables: features.Tables, workdir: Path) -> Store:
     writer.write_strings("mention_surface", [m.name for m in mentions])
     late = flat(config)[METHOD] == "vectors"
     if not late:  # minutes at most, and its mistakes are better told early
-        found = candidates.retrieve(config, workdir, corpus, writer)
-    report |= features.write(stages, tables, workdir)
+        found = pairs.retrieve(config, workdir, corpus, writer)
+    report |= features.write(workdir)
     if late:
-        found = candidates.retrieve(config, workdir, corpus, writer)
+        found = pairs.retrieve(config, workdir, corpus, writer)
     retrieved, scores, counts = found
     report["counts"] |= counts | report.pop("picture_counts", {})
     groups = split_arrays.group_names(mentions)
@@ -121,12 +120,82 @@ def _extract(stages: Stages, tables: features.Tables, workdir: Path) -> Store:
             "groups": split_arrays.group_bits(own, groups, known),
         }
         golds = arrays["gold_entity"][:, None]
-        arrays["edges"] = edges(writer.array, chosen, retrieved[chosen])
-        arrays["gold_edges"] = edges(writer.array, chosen, golds)[:, :, 0]
+        arrays["edges"] = pairs.edges(writer.array, chosen, retrieved[chosen])
+        arrays["gold_edges"] = pairs.edges(writer.array, chosen, golds)[:, :, 0]
         for name, array in arrays.items():
             writer.write(f"{split}_{name}", array)
     writer.finish(name=corpus.name, groups=groups, report=report)
     return Store.open(writer.path)
+
+
+def _check_limit(config: ConfigDict, store: Store, needs: Collection[str]) -> None:
+    """UserError where encoders.max_tokens is out of range or not what the store's tokens have."""
+    limit = config.encoders.max_tokens
+    if "tokens" not in needs:
+        return
+    if not 3 <= limit <= schema.MAX_TOKENS:
+        raise UserError(f"encoders.max_tokens is {limit}; it must be 3 to {schema.MAX_TOKENS}")
+    made = store.report.get("tokens", {}).get("limit", limit)
+    if made != limit:
+        raise UserError(
+            f"{store.path}: its mentions have at most {made} tokens, and encoders.max_tokens is "
+            f"{limit}; use the same, or another --workdir or data.store"
+        )
+
+
+def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
+    """The store with the arrays of `needs` ("tokens", "regions") added; resumable.
+
+    Raises:
+        UserError: one line where raw files or encoders are gone or changed.
+    """
+    release = config.data.reader == RELEASE
+    try:
+        if release:
+            from data_pipeline.release import inventory, sequences
+
+            made_from: dict[str, Any] = {RELEASE: inventory.fingerprint(Path(config.data.root))}
+        else:
+            stages = Stages(config)
+            weights = {_ENCODER[need]: _fingerprint(stages, store, need) for need in needs}
+            limit = config.encoders.max_tokens
+            made_from = {"needs": list(needs), "weights": weights, "tokens": limit}
+    except UserError as error:
+        flags = " ".join(FLAGS[need] for need in needs)
+        raise UserError(
+            f"{store.path}: holds no {' and no '.join(needs)} of the mentions; "
+            f"python -m drin_jax.extract with {flags} adds them from the raw files, but: {error}"
+        ) from None
+    if release:
+        extension = StoreExtension(store, made_from)
+        sequences.write(Path(config.data.root), store, extension, needs)
+        return extension.add({})
+    same_mentions(store, [mention.id for mention in stages.corpus.mentions])
+    extension = StoreExtension(store, made_from)
+    features, report = Features(stages, extension), {}
+    if "tokens" in needs:
+        stage, offsets, spans = stages.tokens()
+        extension.write("mention_token_offsets", offsets)
+        extension.write("mention_span", spans)
+        features.fill(stage)
+        longest = int(np.diff(offsets).max())
+        report["tokens"] = {"limit": limit, "tokens": stage.count, "longest": longest}
+    if "regions" in needs:
+        stage, rows = stages.regions(store)
+        extension.write("mention_region_row", rows)
+        features.fill(stage)
+        report["regions"] = {"pictures": stage.count}
+    return extension.add(report)
+
+
+def _fingerprint(stages: Stages, store: Store, need: str) -> str:
+    name = _ENCODER[need]
+    found = stages.encoders.weights(name).get(name)
+    if found is None:
+        raise UserError(f"encoders.{name} is not set")
+    if store.made_from.get(WEIGHTS, {}).get(name, found) != found:
+        raise UserError(f"encoders.{name} is another checkpoint than the one it was made with")
+    return found
 
 
 def describe(store: Store) -> str:

@@ -1,8 +1,7 @@
 """What the encoders have to see of a corpus: everything unique, in stages of shards."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,121 +9,81 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline.pictures import boxes
-from data_pipeline.schema import Corpus, Span
-from drin_jax.extract.encoder_settings import SIDES, EncoderSettings
-from drin_jax.extract.texts import entity_text, mention_text
+from data_pipeline.schema import PADDING, Span, UserError
+from data_pipeline.store.reader import Store
+from data_pipeline.store.split_arrays import offsets_of
+from drin_jax.config import check
+from drin_jax.extract.corpus import check_templates, entity_text, mention_text, read_corpus
+from drin_jax.extract.encoding import SIDES, Encoders, Picture, objects_table
 
 ROWS = 2048  # texts of a shard, and rows copied at once
+TOKENS_PER_SHARD = 1 << 15
 PICTURES_PER_SHARD = 256
 DETECTED_PER_SHARD = 32  # a detector sees whole pictures, which are held one shard ahead
+REGIONS_PER_SHARD = 64  # pictures
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
-    """One unique picture. `boxes` [k, 4] and `scores` [k] where they were found elsewhere; `keep`
-    is how many of them any side of the graph looks at."""
-
-    path: str
-    keep: int
-    boxes: np.ndarray | None = None
-    scores: np.ndarray | None = None
-
-    def plain(self) -> list[Any]:
-        """As JSON has it; `Picture.from_plain` is the way back."""
-        boxes = None if self.boxes is None else self.boxes.tolist()
-        scores = None if self.scores is None else self.scores.tolist()
-        return [self.path, self.keep, boxes, scores]
-
-    @classmethod
-    def from_plain(cls, row: Sequence[Any]) -> "Picture":
-        path, keep, boxes, scores = row
-        if boxes is None:
-            return cls(path, keep)
-        found = np.array(boxes, np.float32).reshape(-1, 4)
-        return cls(path, keep, found, np.array(scores, np.float32))
-
-
-def plain_items(items: Sequence[Any]) -> list[Any]:
-    """A shard's items as JSON has them."""
-    return [item.plain() if isinstance(item, Picture) else item for item in items]
-
-
-def items_from_plain(kind: str, rows: Sequence[Any]) -> list[Any]:
-    """The way back."""
-    if kind == "pictures":
-        return [Picture.from_plain(row) for row in rows]
-    if kind == "clip_texts":
-        return list(rows)
-    return [(text, tuple(span) if span else None) for text, span in rows]
-
-
-def objects_table(keep: int) -> str:
-    """Name of the table of means over this many objects."""
-    return f"objects_{keep}"
+Tables = dict[str, tuple[tuple[int, ...], str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One pass of the encoders over `count` items.
+    """One pass of the encoders, over `count` rows of its tables.
 
     Attributes:
         kind: of `Encoders.encode`.
-        item: number -> item, made when it is needed: a million texts are not held at once.
-        rows: items of a shard.
+        rows: of a shard.
+        items: the items of some rows, made when they are needed: a million texts are not held at
+            once.
         tables: name -> shape of a row and dtype.
     """
 
     kind: str
-    title: str
-    unit: str
     count: int
-    item: Callable[[int], Any]
     rows: int
-    tables: Mapping[str, tuple[tuple[int, ...], str]]
+    items: Callable[[range], list[Any]]
+    tables: Tables
 
     @property
     def shards(self) -> int:
         return -(-self.count // self.rows)
 
-    def items(self, shard: int) -> list[Any]:
-        """The items of one shard."""
-        begin = shard * self.rows
-        return [self.item(i) for i in range(begin, min(begin + self.rows, self.count))]
+    def shard(self, number: int) -> range:
+        """The rows of one shard."""
+        return range(self.count)[number * self.rows : (number + 1) * self.rows]
 
 
 class Stages:
-    """The stages of a corpus.
-
-    Args:
-        width: encoder ("text", "clip", "image") -> that of its vectors.
+    """The stages of a config's corpus, which is read. What contradicts itself is told before
+    anything is downloaded or encoded.
 
     Attributes:
         sides: the items of each side.
         sources: file -> SHA-256 of every file that was read, boxes too.
     """
 
-    def __init__(
-        self,
-        config: ConfigDict,
-        corpus: Corpus,
-        settings: EncoderSettings,
-        width: Callable[[str], int],
-    ):
-        self.config, self.corpus, self.settings, self.width = config, corpus, settings, width
-        self.sources = dict(corpus.sources)
+    def __init__(self, config: ConfigDict):
+        check(config)
+        check_templates(config.text)
+        self.config, self.corpus = config, read_corpus(config)
+        self.encoders = Encoders(config)
+        self.sources = dict(self.corpus.sources)
         self.sides: dict[str, Sequence[Any]] = {
-            "entity": corpus.entities,
-            "mention": corpus.mentions,
+            "entity": self.corpus.entities,
+            "mention": self.corpus.mentions,
         }
         self._boxes = {}
-        if settings.objects and not settings.detects:
-            self._boxes = boxes.load(Path(config.data.root) / settings.objects, self.sources)
+        if config.encoders.objects and not self.encoders.detects:
+            self._boxes = boxes.load(Path(config.data.root) / config.encoders.objects, self.sources)
 
     def _text(self, row: int, side: str, prefix: str = "") -> tuple[str, Span]:
         template, item = self.config.text[f"{prefix}{side}"], self.sides[side][row]
         if side == "mention":
             return mention_text(template, item)
         return entity_text(template, item), None
+
+    def _vectors(self, encoder: str, *tables: str) -> Tables:
+        width = int(getattr(self.encoders, encoder).width)
+        return dict.fromkeys(tables, ((width,), "float32"))
 
     def all(self) -> list[Stage]:
         """Everything that an encoder has to see."""
@@ -137,61 +96,47 @@ class Stages:
 
     def texts(self) -> list[Stage]:
         """BERT over both sides."""
-        width = self.width("text")
-        return [
-            Stage(
-                kind=f"{side}_texts",
-                title=f"encoding {side} texts",
-                unit="texts",
-                count=len(items),
-                item=functools.partial(self._text, side=side),
-                rows=ROWS,
-                tables={
-                    table: ((width,), "float32")
-                    for table in self.settings.poolings
-                    if table.startswith(side)
-                },
+
+        def of(side: str) -> Stage:
+            tables = [table for table in self.encoders.poolings if table.startswith(side)]
+            return Stage(
+                f"{side}_texts",
+                len(self.sides[side]),
+                ROWS,
+                lambda rows: [self._text(i, side) for i in rows],
+                self._vectors("text", *tables),
             )
-            for side, items in self.sides.items()
-        ]
+
+        return [of(side) for side in self.sides]
 
     def clip_texts(self) -> tuple[Stage, dict[str, np.ndarray]]:
         """CLIP over the unique texts of both sides, and each side's rows in them (-1: blank)."""
         texts, rows = self._unique(
             lambda row, side: self._text(row, side, "clip_")[0].strip() or None
         )
-        stage = Stage(
-            kind="clip_texts",
-            title="encoding texts with CLIP",
-            unit="texts",
-            count=len(texts),
-            item=texts.__getitem__,
-            rows=ROWS,
-            tables={"clip_text": ((self.width("clip"),), "float32")},
-        )
-        return stage, rows
+        tables = self._vectors("clip", "clip_text")
+        return Stage(
+            "clip_texts", len(texts), ROWS, lambda some: [texts[i] for i in some], tables
+        ), rows
 
     def _unique(
         self, key: Callable[[int, str], str | None]
     ) -> tuple[list[str], dict[str, np.ndarray]]:
         """The distinct keys of both sides in order of appearance, and the number [n] of each of a
         side's items, -1: None."""
-        number: dict[str, int] = {}
-        rows = {}
-        for side, items in self.sides.items():
-            keys = [key(row, side) for row in range(len(items))]
-            numbers = [-1 if k is None else number.setdefault(k, len(number)) for k in keys]
-            rows[side] = np.array(numbers, np.int64)
-        return list(number), rows
+        keys = (key(row, side) for side, some in self.sides.items() for row in range(len(some)))
+        found, numbers = _numbered(keys)
+        parts = np.split(numbers, np.cumsum([len(some) for some in self.sides.values()])[:-1])
+        return found, dict(zip(self.sides, parts, strict=True))
 
     def pictures(self) -> tuple[Stage, dict[str, np.ndarray]]:
         """The unique pictures of both sides, and each side's rows in them (-1: none)."""
         paths, own = self._unique(lambda row, side: self.sides[side][row].image)
-        settings = self.settings
+        encoders = self.encoders
         keep = np.zeros(len(paths), np.int64)
         for side in SIDES:
             seen = own[side][own[side] >= 0]
-            keep[seen] = np.maximum(keep[seen], settings.keep[side])
+            keep[seen] = np.maximum(keep[seen], encoders.keep[side])
 
         def picture(row: int) -> Picture:
             found, scores = self._boxes.get(paths[row], (None, None))
@@ -199,19 +144,68 @@ class Stages:
                 found, scores = found[: keep[row]], scores[: keep[row]]
             return Picture(paths[row], int(keep[row]), found, scores)
 
-        width = ((self.width("image"),), "float32")
-        tables = {"status": ((), "uint8"), "image": width}
-        if settings.clip:
-            tables["clip_image"] = ((self.width("clip"),), "float32")
-        if settings.objects:
-            tables |= {objects_table(keep): width for keep in settings.keep.values()}
-        stage = Stage(
-            kind="pictures",
-            title="encoding pictures",
-            unit="pictures",
-            count=len(paths),
-            item=picture,
-            rows=DETECTED_PER_SHARD if settings.detects else PICTURES_PER_SHARD,
-            tables=tables,
-        )
+        tables = self._vectors("image", "image") | {"status": ((), "uint8")}
+        if encoders.names["clip"]:
+            tables |= self._vectors("clip", "clip_image")
+        if self.config.encoders.objects:
+            tables |= self._vectors("image", *map(objects_table, encoders.keep.values()))
+        size = DETECTED_PER_SHARD if encoders.detects else PICTURES_PER_SHARD
+        stage = Stage("pictures", len(paths), size, lambda rows: [*map(picture, rows)], tables)
         return stage, own
+
+    def tokens(self) -> tuple[Stage, np.ndarray, np.ndarray]:
+        """BERT over the mentions once more for the vectors of all tokens, `mention_token_offsets`,
+        and `mention_span`."""
+        encoder, limit = self.encoders.text, self.config.encoders.max_tokens
+        found = []
+        every = range(len(self.corpus.mentions))
+        for begin in range(0, len(every), ROWS):
+            own = [self._text(i, "mention") for i in every[begin : begin + ROWS]]
+            texts, spans = zip(*own, strict=True)
+            found.append(encoder.token_counts(texts, spans, limit))
+        counts, ends = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        offsets = offsets_of(counts)
+
+        def items(rows: range) -> list[Any]:
+            """The mentions that the rows belong to; those at the ends are shared with others."""
+            first = int(np.searchsorted(offsets, rows.start, "right")) - 1
+            last = int(np.searchsorted(offsets, rows.stop, "left"))
+            inside = np.clip(offsets[first : last + 1], rows.start, rows.stop)
+            return [
+                (*self._text(i, "mention"), int(low - offsets[i]), int(high - offsets[i]))
+                for i, low, high in zip(range(first, last), inside, inside[1:], strict=False)
+            ]
+
+        tables = self._vectors("text", "mention_tokens")
+        stage = Stage("mention_tokens", int(offsets[-1]), TOKENS_PER_SHARD, items, tables)
+        return stage, offsets, ends
+
+    def regions(self, store: Store) -> tuple[Stage, np.ndarray]:
+        """The image encoder once more for the regions of every unique mention picture that the
+        store's own pass could read, and `mention_region_row`."""
+        has = np.asarray(store.array("mention_has_image"))
+        images = [mention.image for mention in self.corpus.mentions]
+        if gone := [i for i in np.flatnonzero(has) if images[i] is None]:
+            raise UserError(
+                f"{store.path}: the picture of mention {gone[0]} is gone from the raw files"
+            )
+        pairs = zip(images, has, strict=True)
+        paths, rows = _numbered(image if seen else None for image, seen in pairs)
+        side = self.encoders.plan.looks["image"].height
+        none = np.zeros((0, side, side, 3), np.uint8)
+        shape = self.encoders.image.encode(none, regions=True)["regions"].shape[1:]
+        stage = Stage(
+            "mention_regions",
+            len(paths),
+            REGIONS_PER_SHARD,
+            lambda some: [Picture(paths[i]) for i in some],
+            {"mention_regions": (shape, "float32")},
+        )
+        return stage, rows.astype(np.int32)
+
+
+def _numbered(keys: Iterable[str | None]) -> tuple[list[str], np.ndarray]:
+    """The distinct keys in order of appearance, and the number of each, PADDING for None."""
+    number: dict[str, int] = {}
+    rows = [PADDING if key is None else number.setdefault(key, len(number)) for key in keys]
+    return list(number), np.array(rows, np.int64)

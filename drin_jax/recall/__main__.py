@@ -22,7 +22,7 @@ from data_pipeline import files
 from data_pipeline.retrieval.recall import table
 from data_pipeline.schema import Corpus, UserError
 from drin_jax import command
-from drin_jax.extract.candidates import untrained
+from drin_jax.extract.pairs import untrained
 
 METHODS = ("names", "statistics", "given")
 DEEPEST = 100  # recall is told at this depth too, whatever eval.ks are

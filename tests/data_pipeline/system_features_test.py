@@ -13,7 +13,7 @@ from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.arrays import read_header
 from data_pipeline.store.reader import Store
 from data_pipeline.store.shard_table import ShardTable
-from drin_jax.extract import additions, preparation
+from drin_jax.extract import preparation, stages
 from drin_jax.extract.encoding import Encoders
 from tests.data_pipeline.store_writer_test import kills
 from tests.extract.prepare_release_test import config as release_config
@@ -108,8 +108,8 @@ def test_added_to_a_store_after_a_kill(
     and the token vectors are those that the vertices were pooled from."""
     config, workdir = world
     before = Store.open(workdir / "store")
-    monkeypatch.setattr(additions, "TOKENS_PER_SHARD", 128)
-    monkeypatch.setattr(additions, "PICTURES_PER_SHARD", 8)
+    monkeypatch.setattr(stages, "TOKENS_PER_SHARD", 128)
+    monkeypatch.setattr(stages, "REGIONS_PER_SHARD", 8)
     config = config.copy_and_resolve_references()
     config.encoders.tokens = config.encoders.regions = True
     real, budget = ShardTable.write, [5]
@@ -154,7 +154,7 @@ def test_added_to_a_store_after_a_kill(
     def never(*_: object) -> None:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(Encoders, "regions", never)
+    monkeypatch.setattr(Encoders, "encode", never)
     assert preparation.prepare(config, workdir, needs=schema.NEEDS).specs == store.specs
 
 

@@ -14,7 +14,7 @@ from drin_jax.encoders import detector
 from drin_jax.encoders.detector import NAMES, Detector
 from drin_jax.encoders.picture_encoders import ResNetEncoder
 from drin_jax.extract import preparation
-from drin_jax.extract.edges import edges
+from drin_jax.extract.pairs import edges
 from tests.encoders.detector_test import one_line
 from tests.support import picture_world, tiny_encoders
 

@@ -11,7 +11,7 @@ from data_pipeline.sample import tiny_bert
 from drin_jax.encoders.detector import Detector
 from drin_jax.encoders.picture_encoders import ResNetEncoder
 from drin_jax.extract import preparation
-from drin_jax.extract.edges import edges
+from drin_jax.extract.pairs import edges
 from tests.encoders.detector_test import stand_in, weights
 from tests.support import picture_world
 from tests.support.picture_checkpoints import write_checkpoint

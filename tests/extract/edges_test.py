@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from drin_jax.extract import edges as module
-from drin_jax.extract.edges import edges
+from drin_jax.extract import pairs as module
+from drin_jax.extract.pairs import edges
 from tests.support.tolerance import assert_close
 
 

@@ -13,7 +13,7 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.encoders.picture_encoders import ClipEncoder, ResNetEncoder
 from drin_jax.extract import preparation
-from drin_jax.extract.edges import edges
+from drin_jax.extract.pairs import edges
 from tests.support import commands, picture_world, tiny_encoders
 from tests.support.odd_pictures import write_all
 from tests.support.tolerance import assert_close

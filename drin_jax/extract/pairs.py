@@ -1,6 +1,7 @@
-"""Stage one by the config: candidates of every mention."""
+"""Mentions and their candidates: retrieved by the config (stage one), and the graphs' initial edges
+between them, R_tt [6], R_tv [7], R_vt [8], R_vv [11]."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 from data_pipeline.retrieval import names
 from data_pipeline.retrieval.statistics import Weights, by_statistics
 from data_pipeline.schema import Corpus
+from data_pipeline.store import split_arrays
 from data_pipeline.store.writer import StoreWriter
 from drin_jax.config import flat
 
@@ -16,6 +18,14 @@ from drin_jax.config import flat
 VECTORS = {
     "text": ("mention_text_edge", "entity_text_edge"),
     "clip": ("mention_clip_text", "entity_clip_text"),
+}
+PAIRS = 1 << 14  # mention-candidate pairs at once: 270 MB of the widest tables
+
+# Table of the mention, table of the entity; rows are of unit length, or means of such for vv.
+ENDS = {
+    1: ("mention_clip_text", "entity_clip_image"),
+    2: ("mention_clip_image", "entity_clip_text"),
+    3: ("mention_objects", "entity_objects"),
 }
 
 
@@ -54,3 +64,30 @@ def untrained(
         return *by_statistics(corpus, r, weights=weights, **pools, **shared), {}
     entities, mentions = ([one.name for one in some] for some in (corpus.entities, corpus.mentions))
     return *names.by_name(entities, mentions, r, **shared), {}
+
+
+def edges(
+    table: Callable[[str], np.ndarray], mentions: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """Initial edges [n, 4, r] in the order of `schema.RELATIONS`; 0 where an end is missing.
+
+    Every text and picture was encoded once; here it is one batched product a relation.
+
+    Args:
+        table: the store's array of a name.
+        mentions: [n] rows of the mention tables.
+        candidates: [n, r] rows of the entity tables; below 0 for none.
+    """
+    n, r = candidates.shape
+    out = np.zeros((n, 4, r), np.float32)
+    step = max(1, PAIRS // max(r, 1))
+    for begin in range(0, n, step):
+        rows = slice(begin, begin + step)
+        own, others = mentions[rows], np.maximum(candidates[rows], 0)
+        left, right = table("mention_text_edge"), table("entity_text_edge")
+        out[rows, 0] = split_arrays.cosine(left[own][:, None], right[others])
+        for relation, (mine, theirs) in ENDS.items():
+            left, right = table(mine), table(theirs)
+            if left.shape[1] and right.shape[1]:
+                out[rows, relation] = (right[others] @ left[own][:, :, None])[..., 0]
+    return np.where((candidates >= 0)[:, None], out, 0)
