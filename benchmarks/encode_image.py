@@ -41,11 +41,11 @@ def ours(name: str, dtype: str) -> Frozen:
     kind = jnp.dtype(dtype)
     if name == "ResNet-50":
         resnet = random_module(lambda: ResNet(ResNetConfig(), dtype=kind, rngs=nnx.Rngs(0)))
-        return Frozen(resnet, dtype, lambda model, _, x: model(normalise(x))[1], None)
+        return Frozen(resnet, dtype, lambda model, _, x: model(normalise(x))[1])
     # The text tower takes no part here: the smallest there is.
     config = ClipConfig(text=TextConfig(vocab_size=2, num_hidden_layers=1))
     clip = random_module(lambda: Clip(config, dtype=kind, rngs=nnx.Rngs(0)))
-    return Frozen(clip, dtype, lambda model, _, x: model.encode_pixels(normalise(x)), None)
+    return Frozen(clip, dtype, lambda model, _, x: model.encode_pixels(normalise(x)))
 
 
 def theirs(name: str, pixels: np.ndarray, threads: int) -> dict[str, Callable[[], Any]]:

@@ -40,28 +40,20 @@ class Detector:
         weights: file of a state dict for this architecture, `.pth` or `.safetensors`. None takes
             torchvision's COCO_V1, downloaded once into torch's hub folder.
         device: a torch device; by default a GPU where there is one.
-        min_score: torchvision's `box_score_thresh`: what is less sure is no object.
 
     Raises:
         UserError: unknown name, torch or torchvision missing or not made for each other, weights
             that are missing, damaged or of another architecture, no network.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        weights: str | Path | None = None,
-        device: str | None = None,
-        min_score: float = 0.05,
-    ):
+    def __init__(self, name: str, *, weights: str | Path | None = None, device: str | None = None):
         if name not in NAMES:
             raise UserError(f"detector {name!r}: known are {', '.join(NAMES)}")
         path = published(name) if weights is None else Path(weights).expanduser()
         if not path.is_file():
             raise UserError(f"{path}: no such file of weights; mend encoders.detector_weights")
         self.fingerprint = sha256(path)  # of the file's bytes, wherever it came from
-        self._model = load_model(name, path, device, min_score)
+        self._model = load_model(name, path, device)
 
     def find(self, some: Sequence[np.ndarray], k: int) -> list[Found]:
         """The `k` most confident objects of each picture (uint8 RGB [h, w, 3]), best first.
@@ -89,10 +81,10 @@ class Detector:
         return found
 
 
-def load_model(name: str, path: Path, device: str | None, min_score: float) -> Model:
+def load_model(name: str, path: Path, device: str | None) -> Model:
     """The network of a file of weights; a test puts a stand-in here."""
     torch, vision = _libraries(name)
-    network = architecture(vision, name, min_score)
+    network = architecture(vision, name)
     tensors = {key: torch.tensor(value) for key, value in read_file(path).items()}
     # torchvision's published weights, and what is trained on from them, come from frozen
     # normalisations that add nothing to the variance. Ordinary ones leave a count of batches.
@@ -134,7 +126,7 @@ def load_model(name: str, path: Path, device: str | None, min_score: float) -> M
     return run
 
 
-def architecture(vision: ModuleType, name: str, min_score: float) -> Any:
+def architecture(vision: ModuleType, name: str) -> Any:
     """torchvision's network without weights, its normalisations frozen; a test puts another here.
 
     That is what torchvision builds for its own weights; for none it builds trainable ones.
@@ -142,7 +134,7 @@ def architecture(vision: ModuleType, name: str, min_score: float) -> Any:
     detection = vision.models.detection
     build = {"fasterrcnn": detection.FasterRCNN, "maskrcnn": detection.MaskRCNN}[name]
     backbone = detection.backbone_utils.resnet_fpn_backbone(backbone_name="resnet50", weights=None)
-    return build(backbone, num_classes=CLASSES, box_score_thresh=min_score)
+    return build(backbone, num_classes=CLASSES)
 
 
 def published(name: str) -> Path:

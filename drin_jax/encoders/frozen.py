@@ -3,7 +3,7 @@ texts and which pictures share a batch."""
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from drin_jax.encoders import pretrained
 
@@ -42,19 +41,14 @@ class Frozen:
         dtype: "float32" for true float32 products, else the device's default ones.
         forward: a pytree of arrays whose first axis is that of `rows`, itself an array or a pytree
             of them; compiled once for each `kind` and each shape of `rows`.
-        devices: all local devices by default; the rows of a batch are split over them.
+
+    The rows of a batch are split over all local devices.
     """
 
     folder: Path  # of the checkpoint, where the module is one's
 
-    def __init__(
-        self,
-        model: nnx.Module,
-        dtype: str,
-        forward: Callable[[Any, Any, Any], Any],
-        devices: Sequence[jax.Device] | None,
-    ):
-        self.devices = list(devices or jax.local_devices())
+    def __init__(self, model: nnx.Module, dtype: str, forward: Callable[[Any, Any, Any], Any]):
+        self.devices = jax.local_devices()
         mesh = Mesh(np.asarray(self.devices), ("data",))
         self._rows = NamedSharding(mesh, PartitionSpec("data"))
         graph, state = nnx.split(model)
@@ -92,30 +86,15 @@ class Frozen:
         while waiting:
             yield collect()
 
-    def gather(
-        self,
-        kind: Hashable,
-        batches: Iterable[Batch],
-        count: int,
-        progress: str | None = None,
-        unit: str = "rows",
-    ) -> Any:
-        """The results of rows 0 to `count` in their order, [count, ...] float32 on the host.
-
-        Args:
-            batches: at least one; together they hold each row once.
-            progress: title of a progress bar; None for none.
-        """
+    def gather(self, kind: Hashable, batches: Iterable[Batch], count: int) -> Any:
+        """The results of rows 0 to `count` in their order, [count, ...] float32 on the host;
+        `batches`, at least one, together hold each row once."""
         out: Any = None
-        with Progress(progress or "", count, unit=unit, loud=progress is not None) as bar:
-            for members, values in self.run(kind, batches):
-                if out is None:
-                    out = jax.tree.map(
-                        lambda x: np.zeros((count, *x.shape[1:]), np.float32), values
-                    )
-                for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(values), strict=True):
-                    whole[members] = part
-                bar.advance(len(members))
+        for members, values in self.run(kind, batches):
+            if out is None:
+                out = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), np.float32), values)
+            for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(values), strict=True):
+                whole[members] = part
         return out
 
     def nothing(self, kind: Hashable, rows: Any) -> Any:

@@ -3,29 +3,28 @@
 No code of a checkpoint is run.
 """
 
-import fnmatch
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+from huggingface_hub.utils import filter_repo_objects
 
 from data_pipeline import hub
 from data_pipeline.schema import UserError
-from drin_jax.encoders.pretrained import weight_files, weight_paths
+from drin_jax.encoders.pretrained import BESIDE_WEIGHTS, weight_files, weight_paths
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can hold it, UTF-8 cannot
 
 
-def resolve(name: str | Path, files: Sequence[str], optional: Sequence[str] = ()) -> Path:
+def resolve(name: str | Path, files: Sequence[str]) -> Path:
     """The local folder of checkpoint `name`: a folder as it is, else a hub id.
 
     What an earlier download left in the hub's cache is used without asking the network.
 
     Args:
         files: names that must be there beside the weights; "a|b" is satisfied by either.
-        optional: names to download where the hub has them.
 
     Raises:
         UserError: no such folder, an id the hub does not know, no network, a file missing or
@@ -38,30 +37,23 @@ def resolve(name: str | Path, files: Sequence[str], optional: Sequence[str] = ()
     if path.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         what = "is a file, not a folder" if path.exists() else "does not exist"
         raise UserError(f"encoder {name}: {what}; pass a checkpoint folder or a Hugging Face id")
-    wanted = [part for entry in files for part in entry.split("|")] + list(optional)
     try:
-        found = huggingface_hub.snapshot_download(
-            str(name), allow_patterns=wanted, local_files_only=True
-        )
-        _require(Path(found), files)
-        return Path(found)
-    except (OSError, ValueError, UserError):  # not in the cache, or not whole
-        folder = _download(str(name), wanted)
+        folder = Path(huggingface_hub.snapshot_download(str(name), local_files_only=True))
         _require(folder, files)
-        return folder
+    except (OSError, ValueError, UserError):  # not in the cache, or not whole
+        folder = _download(str(name))
+        _require(folder, files)
+    return folder
 
 
-def _download(name: str, wanted: Sequence[str]) -> Path:
+def _download(name: str) -> Path:
     told = f"encoder {name}"
     with hub.explained(told, "download it elsewhere and pass its folder"):
-        _, files = hub.listed(name, "model")
-        patterns = [*wanted, *weight_files(files, told)]
-        chosen = {
-            path: size
-            for path, size in files.items()
-            if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
-        }
-        return hub.download(told, name, "model", None, chosen, patterns=patterns)
+        _, there = hub.listed(name, "model")
+        patterns = [*BESIDE_WEIGHTS, *weight_files(there, told)]
+        chosen = filter_repo_objects(there, allow_patterns=patterns)
+        files = {path: there[path] for path in chosen}
+        return hub.download(told, name, "model", None, files, patterns=patterns)
 
 
 def _require(folder: Path, files: Sequence[str]) -> None:

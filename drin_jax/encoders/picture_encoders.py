@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
@@ -32,7 +31,6 @@ class PictureEncoder(Frozen):
         name_or_folder: a Hugging Face id or a folder with its files.
         batch: pictures of a batch on one device; a batch of texts has as many of full length.
         dtype: "float32" (true float32 products, on accelerators too) or "bfloat16".
-        devices: what the rows of a batch are split over; by default all local ones.
 
     Attributes:
         width: of the vectors.
@@ -43,23 +41,15 @@ class PictureEncoder(Frozen):
     """
 
     FILES: tuple[str, ...] = ("config.json", f"{PREPROCESSOR}|{PROCESSOR}")
-    OPTIONAL: tuple[str, ...] = (PROCESSOR,)
     width: int
 
-    def __init__(
-        self,
-        name_or_folder: str | Path,
-        *,
-        batch: int = 32,
-        dtype: str = "float32",
-        devices: Sequence[jax.Device] | None = None,
-    ):
+    def __init__(self, name_or_folder: str | Path, *, batch: int = 32, dtype: str = "float32"):
         check_arguments(dtype, batch)
-        self.folder = hf.resolve(name_or_folder, self.FILES, self.OPTIONAL)
+        self.folder = hf.resolve(name_or_folder, self.FILES)
         self.preprocessor, self.preprocessor_file = read_preprocessor(self.folder)
         self._normalise = Normalisation.of(self.preprocessor, self.preprocessor_file)
         self.batch = batch
-        super().__init__(self._load(dtype), dtype, self._forward, devices)
+        super().__init__(self._load(dtype), dtype, self._forward)
 
     @abstractmethod
     def _load(self, dtype: str) -> Any:
@@ -116,10 +106,6 @@ class ClipEncoder(PictureEncoder):
     """
 
     FILES = (*PictureEncoder.FILES, "tokenizer.json|vocab.json")
-    OPTIONAL = (
-        *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-        *("vocab.json", "merges.txt", PROCESSOR),
-    )
 
     def _load(self, dtype: str) -> Clip:
         model = load_clip(self.folder, dtype)
@@ -139,22 +125,16 @@ class ClipEncoder(PictureEncoder):
             )
         return model
 
-    def encode_texts(
-        self, texts: Sequence[str], progress: str | None = None
-    ) -> Float[np.ndarray, "n c"]:
+    def encode_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n c"]:
         """Embeddings [n, c] float32. Equal texts are computed once.
 
         A text of more than `max_length` tokens, start and end included, keeps its head and its end
         token.
-
-        Args:
-            progress: title of a progress bar; None for none.
         """
         unique, rows = distinct(texts)
         if not unique:
             return np.zeros((0, self.width), np.float32)
-        batches = self._text_batches(unique)
-        return self.gather("texts", batches, len(unique), progress, "texts")[rows]
+        return self.gather("texts", self._text_batches(unique), len(unique))[rows]
 
     def encode_pictures(self, pixels: np.ndarray) -> Float[np.ndarray, "n c"]:
         """Embeddings [n, c] float32 of uint8 pixels [n, image_size, image_size, 3].

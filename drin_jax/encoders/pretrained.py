@@ -29,7 +29,7 @@ Module = TypeVar("Module", bound=nnx.Module)
 # Weights, best first: one file, or the shards that an index lists.
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 _SHARDS = {SAFETENSORS: "model-*.safetensors", PICKLED: "pytorch_model-*.bin"}
-_HASHED = (
+BESIDE_WEIGHTS = (  # what a checkpoint is read from, where it is there
     *("config.json", "preprocessor_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt"),
@@ -116,7 +116,7 @@ def _positive(value: Any) -> bool:
 def fingerprint(folder: Path) -> str:
     """SHA-256 over names and bytes of a checkpoint's config, weights and tokenizer files."""
     digest = hashlib.sha256()
-    names = {path.name for pattern in _HASHED for path in folder.glob(pattern)}
+    names = {path.name for pattern in BESIDE_WEIGHTS for path in folder.glob(pattern)}
     for single, shards in _SHARDS.items():
         some = (single, f"{single}.index.json", shards)
         if weights := {path.name for pattern in some for path in folder.glob(pattern)}:

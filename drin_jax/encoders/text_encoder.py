@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -16,7 +15,6 @@ from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, distinct, p
 
 POOLINGS = ("span", "cls", "mean", "inner", "pooler")
 FILES = ("config.json", "tokenizer.json|vocab.txt", "tokenizer_config.json")
-OPTIONAL = ("special_tokens_map.json", "added_tokens.json", "vocab.txt")
 
 
 class Window(NamedTuple):
@@ -46,7 +44,6 @@ class TextEncoder(Frozen):
         dtype: "float32" (true float32 products, on accelerators too) or "bfloat16".
         max_length: tokens, CLS and SEP included; the model's own limit holds where it is lower.
         batch_tokens: padded tokens of a batch on one device.
-        devices: all local devices by default; batches are split over them.
 
     Raises:
         UserError: no such checkpoint, another kind of model, a damaged or unfitting file.
@@ -59,7 +56,6 @@ class TextEncoder(Frozen):
         dtype: str = "float32",
         max_length: int = 512,
         batch_tokens: int = 4096,
-        devices: Sequence[jax.Device] | None = None,
     ):
         check_arguments(dtype, 1)
         if max_length < 3 or batch_tokens < 1:
@@ -67,7 +63,7 @@ class TextEncoder(Frozen):
                 f"encoders.max_length is {max_length} and batch_tokens {batch_tokens}; "
                 "use at least 3 and 1"
             )
-        self.folder = hf.resolve(name_or_folder, FILES, OPTIONAL)
+        self.folder = hf.resolve(name_or_folder, FILES)
         model = load_bert(self.folder, dtype)
         self.width = model.config.hidden_size
         self.has_pooler = model.pooler is not None
@@ -78,15 +74,10 @@ class TextEncoder(Frozen):
             raise UserError(
                 f"{self.folder}: its tokenizer has no CLS or no SEP; pass a BERT checkpoint"
             )
-        super().__init__(model, dtype, _forward, devices)
+        super().__init__(model, dtype, _forward)
 
     def encode(
-        self,
-        texts: Sequence[str],
-        spans: Sequence[Span] | None,
-        poolings: Sequence[str],
-        *,
-        progress: str | None = None,
+        self, texts: Sequence[str], spans: Sequence[Span] | None, poolings: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """Vectors [N, t] float32 of N texts, one array a pooling.
 
@@ -102,7 +93,6 @@ class TextEncoder(Frozen):
 
         Args:
             spans: of the mention in each text, in characters, end exclusive; or None.
-            progress: title of a progress bar; None for none.
 
         Raises:
             UserError: an unknown pooling, "pooler" without one, a span outside its text.
@@ -117,7 +107,7 @@ class TextEncoder(Frozen):
         unique, rows = distinct(windows)
         if not kinds or not unique:
             return {kind: np.zeros((len(texts), self.width), np.float32) for kind in kinds}
-        vectors = self.gather(kinds, self._batches(ids, unique), len(unique), progress, "texts")
+        vectors = self.gather(kinds, self._batches(ids, unique), len(unique))
         return {kind: vectors[kind][rows] for kind in kinds}
 
     def token_counts(

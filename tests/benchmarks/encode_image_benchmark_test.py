@@ -17,7 +17,7 @@ from drin_jax.encoders.resnet import ConvNorm
 
 def small(name: str, dtype: str) -> Frozen:
     layer = random_module(lambda: ConvNorm(3, 8, 3, 2, jnp.float32, nnx.Rngs(0)))
-    return Frozen(layer, dtype, lambda model, _, x: model(x.astype(jnp.float32)), None)
+    return Frozen(layer, dtype, lambda model, _, x: model(x.astype(jnp.float32)))
 
 
 def test_operations_of_a_convolution():

@@ -77,11 +77,10 @@ def test_no_pooling_is_nothing(folders):
     assert TextEncoder(folders["text"]).encode(["a"], None, []) == {}
 
 
-def test_half_a_character_is_no_crash(folders, capsys):
+def test_half_a_character_is_no_crash(folders):
     texts = ["a \ud83d b", "a \ufffd b"]
-    one, two = ClipEncoder(folders["clip"]).encode_texts(texts, progress="texts")
+    one, two = ClipEncoder(folders["clip"]).encode_texts(texts)
     assert_close(one, two)
-    assert "texts: 2/2 texts" in capsys.readouterr().err
     one, two = TextEncoder(folders["text"]).encode(texts, None, ["mean"])["mean"]
     assert_close(one, two)
 
