@@ -58,15 +58,13 @@ def fetch(source: str, root: str | Path) -> None:
     if left and {key: left[key] for key in asked} != asked:
         was = f"{SCHEME}{left['repository']}" + f"@{left['revision']}" * bool(left["revision"])
         raise UserError(f"{source}: {root} holds {was}; give another data.root")
-    if left and left["complete"] and _whole(root, left["files"]):
-        return
+    if left and left["complete"]:
+        here = {one: root / one for one in left["files"] if (root / one).is_file()}
+        if left["files"] == {one: path.stat().st_size for one, path in here.items()}:
+            return
     with explained(source, "download it elsewhere and set data.root to its folder"):
         root.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = FileLock(root / _LOCK, timeout=0).acquire()
-        except Timeout:
-            raise UserError(f"{source}: another process is downloading it; wait") from None
-        with lock:
+        with FileLock(root / _LOCK, timeout=0):
             commit, files = listed(name, "dataset", revision)
             for one in files:
                 first, *_ = parts = one.split("/")
@@ -74,14 +72,14 @@ def fetch(source: str, root: str | Path) -> None:
                     raise UserError(f"{source}: holds a file {one!r}, which is refused")
             for one in _damaged(name, "dataset", commit, root):
                 if not left:  # not ours
-                    told = f"{source}: {root / one} is there already and differs; move it away"
-                    raise UserError(told)
+                    told = f"{root / one} is there already and differs; move it away"
+                    raise UserError(f"{source}: {told}")
                 (root / one).unlink()
             for stale in root.glob(".cache/huggingface/download/**/*.incomplete"):
                 stale.unlink()
             marker = asked | {"commit": commit, "files": files}
             write_json(root / MARKER, marker | {"complete": False})
-            download(source, name, "dataset", commit, files, root)
+            download(source, name, "dataset", files, revision=commit, local_dir=root)
             write_json(root / MARKER, marker | {"complete": True})
 
 
@@ -93,19 +91,12 @@ def listed(name: str, kind: str, revision: str | None = None) -> tuple[str, dict
     return str(info.sha), {file.path: file.size for file in tree if isinstance(file, RepoFile)}
 
 
-def download(
-    source: str,
-    name: str,
-    kind: str,
-    revision: str | None,
-    files: Mapping[str, int],
-    folder: Path | None = None,
-    patterns: list[str] | None = None,
-) -> Path:
-    """Brings files (path -> size) of a repository into `folder`, or into the client's cache.
+def download(source: str, name: str, kind: str, files: Mapping[str, int], **options: Any) -> Path:
+    """Brings files (path -> size) of a repository into the client's cache, or into a folder.
 
     Args:
-        patterns: as the client's `allow_patterns`; those that `files` were chosen by.
+        options: of the client's `snapshot_download`; its `allow_patterns` are those that `files`
+            were chosen by.
 
     Returns:
         where they are, each with the hash that the hub names.
@@ -120,25 +111,17 @@ def download(
         class Bar(tqdm):
             """What the client tells of its bytes; of its other bars nothing is shown."""
 
-            def __init__(self, *args: Any, **options: Any) -> None:
+            def __init__(self, *args: Any, name: str = "", **options: Any) -> None:
                 self._counts = options.get("unit") == "B" and "bytes" not in options["desc"]
-                options.pop("name", None)
                 super().__init__(*args, **options | {"disable": True})
 
             def update(self, n: float | None = 1) -> None:
                 if self._counts:
                     bar.advance(int(n or 0))
 
-        found = huggingface_hub.snapshot_download(
-            name,
-            repo_type=kind,
-            revision=revision,
-            local_dir=folder,
-            allow_patterns=patterns,
-            tqdm_class=Bar,
-        )
-    at = Path(found)
-    damaged = _damaged(name, kind, revision if folder else at.name, folder)
+        found = huggingface_hub.snapshot_download(name, repo_type=kind, tqdm_class=Bar, **options)
+    at, folder = Path(found), options.get("local_dir")
+    damaged = _damaged(name, kind, options["revision"] if folder else at.name, folder)
     for path in damaged:
         (at / path).resolve().unlink(missing_ok=True)  # in the cache it is a link
         (at / path).unlink(missing_ok=True)
@@ -173,6 +156,8 @@ def explained(source: str, mend: str) -> Iterator[None]:
 def _reason(error: Exception, mend: str) -> str:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
+    if isinstance(error, Timeout):
+        return "another process is downloading it; wait"
     if isinstance(error, errors.GatedRepoError):
         return "gated on the hub; log in (`hf auth login`)"
     if isinstance(error, errors.RevisionNotFoundError):
@@ -193,16 +178,8 @@ def _reason(error: Exception, mend: str) -> str:
 
 
 def _read_marker(root: Path) -> dict[str, Any] | None:
-    try:
-        marker = json.loads((root / MARKER).read_text("utf-8"))
-        wanted = {"repository", "complete", "revision", "commit", "files"}
-        return marker if wanted <= set(marker) else None
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _whole(root: Path, files: dict[str, int]) -> bool:
-    return all(
-        (root / path).is_file() and (root / path).stat().st_size == size
-        for path, size in files.items()
-    )
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        marker: dict[str, Any] = json.loads((root / MARKER).read_text("utf-8"))
+        if {"repository", "complete", "revision", "commit", "files"} <= set(marker):
+            return marker
+    return None

@@ -38,7 +38,10 @@ def resolve(name: str | Path, files: Sequence[str]) -> Path:
         what = "is a file, not a folder" if path.exists() else "does not exist"
         raise UserError(f"encoder {name}: {what}; pass a checkpoint folder or a Hugging Face id")
     try:
-        folder = Path(huggingface_hub.snapshot_download(str(name), local_files_only=True))
+        found = huggingface_hub.snapshot_download(
+            str(name), allow_patterns=[*BESIDE_WEIGHTS], local_files_only=True
+        )
+        folder = Path(found)
         _require(folder, files)
     except (OSError, ValueError, UserError):  # not in the cache, or not whole
         folder = _download(str(name))
@@ -53,7 +56,7 @@ def _download(name: str) -> Path:
         patterns = [*BESIDE_WEIGHTS, *weight_files(there, told)]
         chosen = filter_repo_objects(there, allow_patterns=patterns)
         files = {path: there[path] for path in chosen}
-        return hub.download(told, name, "model", None, files, patterns=patterns)
+        return hub.download(told, name, "model", files, allow_patterns=patterns)
 
 
 def _require(folder: Path, files: Sequence[str]) -> None:
