@@ -7,7 +7,7 @@ import contextlib
 import importlib.metadata
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -150,29 +150,21 @@ def published(name: str) -> Path:
     if not path.is_file():
         if not (live := sys.stderr.isatty()):
             print(f"downloading {url} to {path}", file=sys.stderr, flush=True)
+        patience = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(_SECONDS)  # torch.hub's download has no time limit of its own
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _patience():
-                torch.hub.download_url_to_file(url, str(path), prefix, progress=live)
+            torch.hub.download_url_to_file(url, str(path), prefix, progress=live)
         except Exception as error:  # URLError, OSError, RuntimeError of a wrong sum, and others
             raise UserError(
                 f"detector {name}: {url} cannot be downloaded ({type(error).__name__}); download "
                 "it elsewhere and set encoders.detector_weights to the file"
             ) from None
+        finally:
+            socket.setdefaulttimeout(patience)
     if not sha256(path).startswith(prefix):
         raise UserError(f"{path}: damaged (its SHA-256 does not begin with {prefix}); delete it")
     return path
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """A time limit for torch.hub's download, which has none of its own."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _libraries(name: str) -> tuple[ModuleType, ModuleType]:

@@ -198,9 +198,15 @@ class Normalisation:
             UserError: mean or deviation missing, or no three numbers.
         """
         factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
-        mean, std = [0.0] * 3, [1.0] * 3
+        used: dict[str, Any] = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
         if settings.get("do_normalize", True):
-            mean, std = (_channels(settings, name, where) for name in ("image_mean", "image_std"))
+            used = {name: settings.get(name) for name in used}
+            for name, values in used.items():
+                kinds = [type(x) for x in values] if isinstance(values, list) else []
+                if len(kinds) != 3 or not {int, float}.issuperset(kinds):
+                    told = f"{name} is {values!r}, not three numbers"
+                    raise UserError(f"{where}: {told}; download it again")
+        mean, std = used.values()
         if type(factor) not in (int, float) or 0 in std:
             raise UserError(f"{where}: rescale_factor or image_std is no scale; download it again")
         return cls(
@@ -211,17 +217,6 @@ class Normalisation:
     def __call__(self, pixels: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Float32 of what the files hold."""
         return pixels.astype(jnp.float32) * jnp.asarray(self.scale) + jnp.asarray(self.shift)
-
-
-def _channels(settings: Mapping[str, Any], name: str, where: Path) -> list[float]:
-    values = settings.get(name)
-    if (
-        not isinstance(values, list)
-        or len(values) != 3
-        or any(type(value) not in (int, float) for value in values)
-    ):
-        raise UserError(f"{where}: {name} is {values!r}, not three numbers; download it again")
-    return values
 
 
 def check_pixels(pixels: np.ndarray, side: int | None = None) -> None:

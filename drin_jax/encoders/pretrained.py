@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from data_pipeline.files import sha256
 from data_pipeline.schema import UserError
@@ -176,18 +177,14 @@ def read(folder: Path, *, prefix: str = "", ignore: Sequence[str] = ()) -> dict[
     Raises:
         UserError: a file is missing, cut or of another kind; PyTorch's files without torch.
     """
-
-    def wanted(name: str) -> bool:
-        name = name.removeprefix(prefix)
-        return not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
-
     tensors: dict[str, np.ndarray] = {}
     for path in weight_paths(folder):
-        tensors |= {name.removeprefix(prefix): x for name, x in read_file(path, wanted).items()}
-    return tensors
+        tensors |= {name.removeprefix(prefix): x for name, x in read_file(path).items()}
+    ignored = [name for pattern in ignore for name in fnmatch.filter(tensors, pattern)]
+    return {name: x for name, x in tensors.items() if name not in ignored}
 
 
-def read_file(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, np.ndarray]:
+def read_file(path: Path) -> dict[str, np.ndarray]:
     """The tensors of one file by name, of a PyTorch state dict where it is no safetensors; no code
     of it is run.
 
@@ -196,8 +193,7 @@ def read_file(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> dic
     """
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, framework="np") as file:
-                return {name: file.get_tensor(name) for name in filter(wanted, file.keys())}
+            return load_file(path)
         except (SafetensorError, OSError) as error:
             raise UserError(
                 f"{path}: not a whole file of weights ({error}); download it again"
@@ -218,10 +214,9 @@ def read_file(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> dic
     plain = isinstance(tensors, Mapping)
     if not plain or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise UserError(f"{path}: holds no state dict; write torch.save(model.state_dict(), ...)")
-    chosen = {name: tensors[name] for name in filter(wanted, tensors)}
     return {  # NumPy has no bfloat16
         name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        for name, tensor in chosen.items()
+        for name, tensor in tensors.items()
     }
 
 

@@ -79,29 +79,23 @@ def write_jobs(stages: Stages, place: str) -> list[str]:
     return jobs
 
 
-def run(stages: Stages, place: str, beam_flags: list[str]) -> int:
-    """Makes every shard that is missing in `place`; returns how many that were."""
-    jobs = write_jobs(stages, place)
-    if jobs:
-        given = beam_flags or [f"--runner={IN_PROCESS}"]
-        with apache_beam.Pipeline(options=PipelineOptions(given)) as pipeline:
-            (
-                pipeline
-                | "jobs" >> apache_beam.Create(jobs)
-                | "spread" >> apache_beam.Reshuffle()
-                | "encode" >> apache_beam.ParDo(EncodeShard(stages.config, place))
-            )
-    return len(jobs)
-
-
 def main() -> None:
     """Run the pipeline that the flags describe."""
     config, _ = command.config_and_workdir()
     place = SHARDS.value
     if not place:
         raise UserError("--shards is missing; name the place for jobs and shards")
-    made = run(Stages(config), place, BEAM_FLAGS)
-    print(f"{made} shards made in {place}")
+    jobs = write_jobs(Stages(config), place)
+    if jobs:
+        options = PipelineOptions(BEAM_FLAGS or [f"--runner={IN_PROCESS}"])
+        with apache_beam.Pipeline(options=options) as pipeline:
+            (
+                pipeline
+                | "jobs" >> apache_beam.Create(jobs)
+                | "spread" >> apache_beam.Reshuffle()
+                | "encode" >> apache_beam.ParDo(EncodeShard(config, place))
+            )
+    print(f"{len(jobs)} shards made in {place}")
     print(f"next: python -m drin_jax.extract --config=… --workdir=… --shards={place}")
 
 
