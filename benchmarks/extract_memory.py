@@ -26,7 +26,7 @@ import numpy as np
 from configs import common
 from data_pipeline.pictures import images
 from data_pipeline.progress import Progress
-from drin_jax.extract import preparation, stages
+from drin_jax.extract import preparation
 from drin_jax.extract.encoding import Arrays, Encoders
 
 TEXT, PICTURE, CLIP = 768, 2048, 512
@@ -123,7 +123,7 @@ def measure(entities: int, mentions: int, folder: Path) -> dict[str, Any]:
     config.retrieval.method = "given"
     config.retrieval.r = 10
     config.encoders.image, config.encoders.clip = "random", "random"
-    stages.Encoders = RandomEncoders  # type: ignore[misc]
+    preparation.Encoders = RandomEncoders  # type: ignore[misc]
     watch = Watch()
     watch.start()
     begin = time.perf_counter()

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from data_pipeline.files import sha256
 from data_pipeline.schema import UserError
-from drin_jax.encoders.picture_encoders import check_pixels
+from drin_jax.encoders.frozen import check_pixels
 from drin_jax.encoders.pretrained import misfits, read_file
 
 # ResNet-50 with a feature pyramid, both: Ren et al. 2015, He et al. 2017.

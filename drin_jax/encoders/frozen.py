@@ -156,6 +156,19 @@ def plan(
             left = order[:0]
 
 
+def check_pixels(pixels: np.ndarray, side: int | None = None) -> None:
+    """UserError where `pixels` are no uint8 [n, height, width, 3], or not `side` high and wide."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
+        raise UserError(
+            f"pixels are {pixels.dtype} {pixels.shape}; pass uint8 [n, height, width, 3]"
+        )
+    if side and pixels.shape[1:3] != (side, side):
+        raise UserError(
+            f"pictures are {pixels.shape[1]} x {pixels.shape[2]} pixels, the encoder takes "
+            f"{side} x {side}; make the preprocessor's crop_size fit config.json's image_size"
+        )
+
+
 def picture_batches(pixels: np.ndarray, size: int, devices: int) -> Iterator[Batch]:
     """Batches of `size` pictures a device, the last one filled up with black ones.
 

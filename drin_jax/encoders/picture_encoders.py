@@ -17,7 +17,15 @@ from jaxtyping import Array, Float, UInt8
 from data_pipeline.schema import UserError
 from drin_jax.encoders import hf, pretrained
 from drin_jax.encoders.clip import LEGACY_EOS, Clip, load_clip
-from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, distinct, picture_batches, plan
+from drin_jax.encoders.frozen import (
+    Batch,
+    Frozen,
+    check_arguments,
+    check_pixels,
+    distinct,
+    picture_batches,
+    plan,
+)
 from drin_jax.encoders.resnet import ResNet, load_resnet
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -217,16 +225,3 @@ class Normalisation:
     def __call__(self, pixels: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Float32 of what the files hold."""
         return pixels.astype(jnp.float32) * jnp.asarray(self.scale) + jnp.asarray(self.shift)
-
-
-def check_pixels(pixels: np.ndarray, side: int | None = None) -> None:
-    """UserError where `pixels` are no uint8 [n, height, width, 3], or not `side` high and wide."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
-        raise UserError(
-            f"pixels are {pixels.dtype} {pixels.shape}; pass uint8 [n, height, width, 3]"
-        )
-    if side and pixels.shape[1:3] != (side, side):
-        raise UserError(
-            f"pictures are {pixels.shape[1]} x {pixels.shape[2]} pixels, the encoder takes "
-            f"{side} x {side}; make the preprocessor's crop_size fit config.json's image_size"
-        )

@@ -28,8 +28,10 @@ from ml_collections import ConfigDict
 from data_pipeline.schema import UserError
 from drin_jax import command
 from drin_jax.extract.__main__ import SHARDS
-from drin_jax.extract.encoding import Encoders, items_from_plain, plain_items
+from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.features import STAMP, shard_file
+from drin_jax.extract.items import items_from_plain, plain_items
+from drin_jax.extract.preparation import plan
 from drin_jax.extract.stages import Stages
 
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -85,7 +87,7 @@ def main() -> None:
     place = SHARDS.value
     if not place:
         raise UserError("--shards is missing; name the place for jobs and shards")
-    jobs = write_jobs(Stages(config), place)
+    jobs = write_jobs(plan(config), place)
     if jobs:
         options = PipelineOptions(BEAM_FLAGS or [f"--runner={IN_PROCESS}"])
         with apache_beam.Pipeline(options=options) as pipeline:

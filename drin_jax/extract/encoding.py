@@ -21,55 +21,11 @@ from data_pipeline.pictures.decoding import Decoded, Decoder, Wanted
 from data_pipeline.schema import UserError
 from data_pipeline.store.split_arrays import unit
 from drin_jax.config import STORE, deciding, flat
+from drin_jax.extract.items import SIDES, Picture, objects_table, plain_items
 
 Arrays = dict[str, np.ndarray]
-SIDES = ("mention", "entity")
 DETECTORS = ("fasterrcnn", "maskrcnn")
 GROUP, DETECTED = 128, 8  # pictures encoded at once; the same where a detector sees them whole
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
-    """One unique picture. `boxes` [k, 4] and `scores` [k] where they were found elsewhere; `keep`
-    is how many of them any side of the graph looks at."""
-
-    path: str
-    keep: int = 0
-    boxes: np.ndarray | None = None
-    scores: np.ndarray | None = None
-
-    def plain(self) -> list[Any]:
-        """As JSON has it; `Picture.from_plain` is the way back."""
-        boxes = None if self.boxes is None else self.boxes.tolist()
-        scores = None if self.scores is None else self.scores.tolist()
-        return [self.path, self.keep, boxes, scores]
-
-    @classmethod
-    def from_plain(cls, row: Sequence[Any]) -> "Picture":
-        path, keep, boxes, scores = row
-        if boxes is None:
-            return cls(path, keep)
-        found = np.array(boxes, np.float32).reshape(-1, 4)
-        return cls(path, keep, found, np.array(scores, np.float32))
-
-
-def plain_items(items: Sequence[Any]) -> list[Any]:
-    """A shard's items as JSON has them."""
-    return [item.plain() if isinstance(item, Picture) else item for item in items]
-
-
-def items_from_plain(kind: str, rows: Sequence[Any]) -> list[Any]:
-    """The way back."""
-    if kind == "pictures":
-        return [Picture.from_plain(row) for row in rows]
-    if kind == "clip_texts":
-        return list(rows)
-    return [(text, tuple(span) if span else None) for text, span in rows]
-
-
-def objects_table(keep: int) -> str:
-    """Name of the table of means over this many objects."""
-    return f"objects_{keep}"
 
 
 class Encoders:

@@ -14,7 +14,7 @@ from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from data_pipeline.store.shard_table import ShardTable
 from data_pipeline.store.writer import StoreWriter
-from drin_jax.extract.encoding import Arrays, objects_table
+from drin_jax.extract.items import objects_table
 from drin_jax.extract.stages import ROWS, Stage, Stages
 
 LISTED = 20  # masked pictures named in the store's report; all of them in masked_pictures.tsv
@@ -67,7 +67,7 @@ class Features:
             return False
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays: Arrays = {name: file[name] for name in tables}
+                arrays = {name: file[name] for name in tables}
                 stamp = str(file[STAMP])
         except Exception:  # whatever a cut file makes NumPy raise
             raise UserError(f"{path}: not a whole shard; delete it, or make it again") from None

@@ -14,10 +14,12 @@ from data_pipeline.store import split_arrays
 from data_pipeline.store.extension import StoreExtension, same_mentions
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
-from drin_jax.config import flat
+from drin_jax.config import check, flat
 from drin_jax.extract import pairs
-from drin_jax.extract.corpus import fetch
+from drin_jax.extract.corpus import fetch, read_corpus
+from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.features import Features
+from drin_jax.extract.items import check_templates
 from drin_jax.extract.stages import Stages
 from drin_jax.extract.stored import (
     METHOD,
@@ -50,7 +52,7 @@ def prepare(
     elif config.data.reader == RELEASE:
         store = _import(config, path)
     else:
-        stages = Stages(config)
+        stages = plan(config)
         _check_corpus(config, stages.corpus)
         weights = stages.encoders.weights("text", "clip", "image", "detector")
         made_from = settings(config) | {SOURCES: dict(stages.sources), WEIGHTS: weights}
@@ -63,6 +65,15 @@ def prepare(
     if lacking := store.lacks([need for need in schema.NEEDS if need in asked]):
         return _add(config, store, lacking)
     return store
+
+
+def plan(config: ConfigDict) -> Stages:
+    """What encoders have to see for this config, whose corpus is read. What contradicts itself is
+    told before anything is downloaded or encoded. UserError."""
+    check(config)
+    check_templates(config.text)
+    corpus = read_corpus(config)  # first: a data set may bring its own encoders
+    return Stages(config, corpus, Encoders(config))
 
 
 def _check_corpus(config: ConfigDict, corpus: Corpus) -> None:
@@ -156,7 +167,7 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
 
             made_from: dict[str, Any] = {RELEASE: inventory.fingerprint(Path(config.data.root))}
         else:
-            stages = Stages(config)
+            stages = plan(config)
             weights = {_ENCODER[need]: _fingerprint(stages, store, need) for need in needs}
             limit = config.encoders.max_tokens
             made_from = {"needs": list(needs), "weights": weights, "tokens": limit}

@@ -9,12 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline.pictures import boxes
-from data_pipeline.schema import PADDING, Span, UserError
+from data_pipeline.schema import PADDING, Corpus, Span, UserError
 from data_pipeline.store.reader import Store
 from data_pipeline.store.split_arrays import offsets_of
-from drin_jax.config import check
-from drin_jax.extract.corpus import check_templates, entity_text, mention_text, read_corpus
-from drin_jax.extract.encoding import SIDES, Encoders, Picture, objects_table
+from drin_jax.extract.items import SIDES, Picture, entity_text, mention_text, objects_table
 
 ROWS = 2048  # texts of a shard, and rows copied at once
 TOKENS_PER_SHARD = 1 << 15
@@ -53,26 +51,25 @@ class Stage:
 
 
 class Stages:
-    """The stages of a config's corpus, which is read. What contradicts itself is told before
-    anything is downloaded or encoded.
+    """The stages of a corpus.
+
+    Args:
+        encoders: the config's, `drin_jax.extract.encoding.Encoders`.
 
     Attributes:
         sides: the items of each side.
         sources: file -> SHA-256 of every file that was read, boxes too.
     """
 
-    def __init__(self, config: ConfigDict):
-        check(config)
-        check_templates(config.text)
-        self.config, self.corpus = config, read_corpus(config)
-        self.encoders = Encoders(config)
-        self.sources = dict(self.corpus.sources)
+    def __init__(self, config: ConfigDict, corpus: Corpus, encoders: Any):
+        self.config, self.corpus, self.encoders = config, corpus, encoders
+        self.sources = dict(corpus.sources)
         self.sides: dict[str, Sequence[Any]] = {
-            "entity": self.corpus.entities,
-            "mention": self.corpus.mentions,
+            "entity": corpus.entities,
+            "mention": corpus.mentions,
         }
         self._boxes = {}
-        if config.encoders.objects and not self.encoders.detects:
+        if config.encoders.objects and not encoders.detects:
             self._boxes = boxes.load(Path(config.data.root) / config.encoders.objects, self.sources)
 
     def _text(self, row: int, side: str, prefix: str = "") -> tuple[str, Span]:

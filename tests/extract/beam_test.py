@@ -8,7 +8,6 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.extract import preparation
 from drin_jax.extract.features import shard_file
-from drin_jax.extract.stages import Stages
 from tests.support import commands, picture_world
 from tests.support.tolerance import assert_close
 
@@ -37,7 +36,7 @@ def test_shards_made_by_beam_give_the_store_of_one_machine(world: Path, tmp_path
     assert names == {shard_file(kind, 0) for kind in kinds}
     from drin_jax.extract.beam import write_jobs
 
-    assert write_jobs(Stages(config), str(tmp_path / "shards")) == []
+    assert write_jobs(preparation.plan(config), str(tmp_path / "shards")) == []
     taken = preparation.prepare(config, tmp_path / "work", tmp_path / "shards")
     here = preparation.prepare(config, tmp_path / "here")
     for name in here.specs:
