@@ -117,6 +117,11 @@ class Encoders:
         looks = {"image": images.plain(own.height) if image.preprocess == "paper" else own}
         if self.names["clip"]:
             looks["clip"] = _processor(self.clip)
+            if (side := looks["clip"].height) != self.clip.image_size:
+                raise UserError(
+                    f"{self.clip.preprocessor_file}: makes pictures of {side} pixels, but "
+                    f"config.json's image_size is {self.clip.image_size}; use a matching pair"
+                )
         return decoding.Plan(
             looks,
             crop=images.plain(own.height) if self.config.encoders.objects else None,
