@@ -32,8 +32,7 @@ def resolve(name: str | Path, files: Sequence[str]) -> Path:
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        _require(path, files)
-        return path
+        return _whole(path, files)
     if path.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         what = "is a file, not a folder" if path.exists() else "does not exist"
         raise UserError(f"encoder {name}: {what}; pass a checkpoint folder or a Hugging Face id")
@@ -41,12 +40,9 @@ def resolve(name: str | Path, files: Sequence[str]) -> Path:
         found = huggingface_hub.snapshot_download(
             str(name), allow_patterns=[*BESIDE_WEIGHTS], local_files_only=True
         )
-        folder = Path(found)
-        _require(folder, files)
+        return _whole(Path(found), files)
     except (OSError, ValueError, UserError):  # not in the cache, or not whole
-        folder = _download(str(name))
-        _require(folder, files)
-    return folder
+        return _whole(_download(str(name)), files)
 
 
 def _download(name: str) -> Path:
@@ -59,13 +55,14 @@ def _download(name: str) -> Path:
         return hub.download(told, name, "model", files, allow_patterns=patterns)
 
 
-def _require(folder: Path, files: Sequence[str]) -> None:
+def _whole(folder: Path, files: Sequence[str]) -> Path:
     for entry in files:
         if not any((folder / part).is_file() for part in entry.split("|")):
             raise UserError(f"{folder}: has no {entry.replace('|', ' or ')}; complete the folder")
     for path in weight_paths(folder):
         if not path.is_file():
             raise UserError(f"{path}: missing; complete the folder")
+    return folder
 
 
 def load_tokenizer(folder: Path, vocab_size: int) -> Any:
