@@ -28,10 +28,7 @@ def load(path: Path, sources: dict[str, str]) -> dict[str, Boxes]:
         UserError: no such file; or, with file and line, what is wrong in it.
     """
     found: dict[str, Boxes] = {}
-    for where, row in raw_files.json_lines(path, sources):
-        for key in ("image", "boxes", "scores"):
-            if key not in row:
-                raise UserError(f'{where}: key "{key}" is missing')
+    for where, row in raw_files.json_lines(path, sources, ("image", "boxes", "scores")):
         name = raw_files.text(row["image"], '"image"', where, empty=False)
         picture = os.path.normpath(path.parent / name)
         if picture in found:

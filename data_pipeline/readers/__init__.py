@@ -61,11 +61,13 @@ def read(
     for part in SPLITS:
         counts[part] = sum(mention.split == part for mention in mentions)
     counts["clean_test"] = sum(m.split == "test" and m.clean for m in mentions)
-    declared = {mention.image for mention in corpus.mentions}
-    declared |= {entity.image for entity in corpus.entities}
-    there = raw_files.present(image for image in declared if image is not None)
-    counts["missing_mention_images"] = _missing(corpus.mentions, there)
-    counts["missing_entity_images"] = _missing(corpus.entities, there)
+    declared = {
+        kind: [item.image for item in items if item.image is not None]
+        for kind, items in (("mention", corpus.mentions), ("entity", corpus.entities))
+    }
+    there = raw_files.present({*declared["mention"], *declared["entity"]})
+    for kind, images in declared.items():
+        counts[f"missing_{kind}_images"] = sum(image not in there for image in images)
     return dataclasses.replace(
         corpus,
         mentions=_present_only(mentions, there),
@@ -122,10 +124,6 @@ def _counts(corpus: Corpus) -> dict[str, int]:
         "nil": sum(mention.gold is None for mention in mentions),
         "gold_outside_kb": sum(m.gold is not None and m.gold not in known for m in mentions),
     }
-
-
-def _missing(items: Sequence[Mention] | Sequence[Entity], there: set[str]) -> int:
-    return sum(item.image is not None and item.image not in there for item in items)
 
 
 def _present_only(items: Sequence[Item], there: set[str]) -> list[Item]:

@@ -12,13 +12,11 @@ WikiDiverse's do.
 """
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.readers import raw_files
-from data_pipeline.readers.mentions import located, rows, sample_id
-from data_pipeline.readers.wikipedia import MENTION_PICTURES, title
+from data_pipeline.readers import raw_files, raw_rows
+from data_pipeline.readers.wikidiverse import MENTION_PICTURES, title
 from data_pipeline.schema import Corpus, Entity, Mention, UserError
 
 FIELDS = {"key", "mention", "sentence", "candidates", "gold", "mention_image"}
@@ -33,44 +31,38 @@ def read(root: Path, name: str) -> Corpus:
     """
     sources: dict[str, str] = {}
     texts: dict[str, set[str]] = {}
-    mentions: dict[str, Mention] = {}
     folder = raw_files.folder(root, *MENTION_PICTURES)
-    for path in _lists(root):
+    mentions: list[tuple[str, Mention]] = []
+    paths = sorted(root.glob("*candidates*.json"))
+    if not paths:
+        raise raw_files.MissingFile(f"{root} holds no *candidates*.json")
+    for path in paths:
         split = _split(path)
-        for where, row in rows(raw_files.load_json(path, sources), path, FIELDS):
+        for where, _, row in raw_rows.rows(path, sources, list, FIELDS):
             key = raw_files.text(row["key"], '"key"', where, empty=False)
             text = raw_files.text(row["sentence"], '"sentence"', where)
             surface = raw_files.text(row["mention"], '"mention"', where, empty=False)
             gold = title(raw_files.text(row["gold"] or "", '"gold"', where)) or None
             picture = raw_files.text(row["mention_image"] or "", '"mention_image"', where)
-            mention = located(
+            mention = raw_rows.located(
                 text,
                 surface,
                 id=f"{split}-{key}",
                 split=split,
-                sample=sample_id(text, picture),
+                sample=raw_rows.sample_id(text, picture),
                 gold=gold,
                 image=str(folder / picture) if picture else None,
                 candidates=_candidates(row, where, texts),
             )
-            if mention.id in mentions:
-                raise UserError(f"{where}: key {key!r} is given twice in the {split} split")
-            mentions[mention.id] = mention
+            mentions.append((where, mention))
             if gold is not None:
                 texts.setdefault(gold, set())
     entities = [
         Entity(one, one, max(found, key=lambda text: (len(text), text), default=""))
         for one, found in sorted(texts.items())
     ]
-    counts = Counter(entities_of_several_descriptions=sum(len(t) > 1 for t in texts.values()))
-    return Corpus(name, entities, list(mentions.values()), dict(counts), sources)
-
-
-def _lists(root: Path) -> list[Path]:
-    found = sorted(root.glob("*candidates*.json"))
-    if not found:
-        raise raw_files.MissingFile(f"{root} holds no *candidates*.json")
-    return found
+    counts = {"entities_of_several_descriptions": sum(len(t) > 1 for t in texts.values())}
+    return Corpus(name, entities, raw_rows.unique(mentions), counts, sources)
 
 
 def _split(path: Path) -> str:

@@ -9,10 +9,10 @@
 
 in the folder or in folders of it. Mention pictures lie in `wikinewsImgs/` (or wikidiverse_images/,
 images/, mention_image/), entity pictures in `entity_images/`, `wikipediaImgs/`, `images/` or with
-the mentions'; `wikipedia.picture` says how they are called.
+the mentions'; `picture` says how they are called.
 
 The knowledge base holds each title that has a brief, is a candidate, or is a gold; its entities'
-ids and names are their titles in one spelling (`wikipedia.title`). A gold that no candidate and no
+ids and names are their titles in one spelling (`title`). A gold that no candidate and no
 brief spells so, but one does in other case, is that one. Golds that nothing else names are counted:
 no candidate list can hold them.
 
@@ -21,14 +21,15 @@ mentions' `kind` is their type (Person, Organization, …): the topic tells more
 what is to be linked. The two contexts are the sentence's words again and are not read.
 """
 
+import hashlib
+import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
-from data_pipeline.readers import raw_files
-from data_pipeline.readers.entities import first_there
-from data_pipeline.readers.mentions import locate, sample_id
-from data_pipeline.readers.wikipedia import ENTITY_PICTURES, MENTION_PICTURES, picture, title
+from data_pipeline.readers import raw_files, raw_rows
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 MENTIONS = "{}_w_10cands.json"
@@ -37,6 +38,14 @@ TEXTS = "wikipedia_entity2desc_filtered.tsv"
 PICTURES = "wikipedia_entity2imgs.tsv"
 SEPARATOR = "@@@@"
 FIELDS = 11
+# Where WikiDiverse's pictures lie, the mentions' and the entities'; the first folder that is there.
+MENTION_PICTURES = ("wikinewsImgs", "wikidiverse_images", "images", "mention_image")
+ENTITY_PICTURES = ("entity_images", "wikipediaImgs", "images", *MENTION_PICTURES)
+
+# The extensions that its published recipe for picture names knows; of others the name stays whole.
+_EXTENSIONS = (".jpg", ".JPG", ".png", ".PNG", ".svg", ".SVG", ".jpeg", ".JPEG")
+_TITLE_ARGUMENT = re.compile(r"[?&]title=([^&#]+)")
+_QUERY = re.compile(r"\?\w+=.*$", re.DOTALL)
 
 
 class RawRow(NamedTuple):
@@ -82,7 +91,7 @@ def read(root: Path, name: str) -> Corpus:
                 start=start,
                 end=end,
                 split=row.split,
-                sample=sample_id(row.cells[0], address),
+                sample=raw_rows.sample_id(row.cells[0], address),
                 gold=gold,
                 image=str(folder / picture(address)) if address else None,
                 candidates=row.candidates,
@@ -98,7 +107,8 @@ def read(root: Path, name: str) -> Corpus:
 
 
 def _rows(root: Path, split: str, sources: dict[str, str]) -> list[RawRow]:
-    path = _found(root, MENTIONS.format(split))
+    name = MENTIONS.format(split)
+    path = raw_files.find(root, name) or root / name
     loaded = raw_files.load_json(path, sources)
     if not isinstance(loaded, list) or not loaded:
         raise UserError(f"{path}: expected a JSON list with at least one row; fetch it again")
@@ -135,7 +145,7 @@ def _span(row: RawRow, counts: Counter[str]) -> tuple[int | None, int | None]:
     if whole and 0 <= start < end and text[start:end].casefold() == surface.casefold():
         return start, end
     counts["offsets_not_matching"] += 1
-    return locate(text, surface)
+    return raw_rows.locate(text, surface)
 
 
 def _briefs(root: Path, sources: dict[str, str]) -> dict[str, str]:
@@ -184,11 +194,45 @@ def _pictures(root: Path, titles: set[str], sources: dict[str, str]) -> dict[str
                 for address in addresses.split("[AND]")
                 if address.strip()
             )
-    return first_there(shown)
+    return raw_rows.first_there(shown)
 
 
-def _found(root: Path, name: str) -> Path:
-    path = raw_files.find(root, name)
-    if path is None:
-        raise raw_files.MissingFile(f"{root / name} is missing")
-    return path
+def title(address: str) -> str:
+    """The title that an address or a title as in a URL names, in one spelling; "" if none.
+
+    Takes what follows "/wiki/" (slashes belong to titles: "AC/DC"), or a "title" argument, or the
+    last part; so a prefix that does not belong there ("nhttps://…") does no harm. Drops fragment
+    and query, decodes percent signs (twice encoded too), turns underscores to spaces, and writes
+    the first letter large, as Wikipedia does.
+    """
+    address = address.strip()
+    argument = _TITLE_ARGUMENT.search(address) if "title=" in address else None
+    if argument:
+        named = argument[1]
+    elif "/wiki/" in address:
+        named = address.split("/wiki/", 1)[1].rstrip("/")
+    elif "://" in address:
+        named = address.rstrip("/").rsplit("/", 1)[-1]
+    else:
+        named = address
+    named = named.split("#", 1)[0]
+    named = _QUERY.sub("", named) if "?" in named else named
+    for _ in range(3):
+        named = unquote(named) if "%" in named else named
+    if not named.isascii():
+        named = unicodedata.normalize("NFC", named)
+    named = named.split("#", 1)[0]
+    named = " ".join(named.replace("_", " ").split())
+    return named[:1].upper() + named[1:]
+
+
+def picture(address: str) -> str:
+    """The file of a picture's address: MD5 of its last part, and the extension; svg became png.
+
+    As WikiDiverse's page gives it; where the extension is none of its eight (gif), the whole last
+    part follows the MD5.
+    """
+    last = address.strip().split("/")[-1]
+    cut = max(last.rfind(extension) for extension in _EXTENSIONS)
+    name = hashlib.md5(last.encode(), usedforsecurity=False).hexdigest() + last[max(cut, 0) :]
+    return name.replace(".svg", ".png").replace(".SVG", ".png")

@@ -11,7 +11,7 @@ For a mention m and an entity e,
   votes, so a training mention never votes for itself and its graph is made as one of test. Where
   nobody votes, P is 0 and names and words decide.
 * words: BM25 over the unique words of sentence and of the entity's name and description, 0 to 1
-  (`retrieval_words`).
+  (`retrieval.words`).
 
 Only the pool of a mention is scored: the best by name, the best by words, and those voted for.
 """

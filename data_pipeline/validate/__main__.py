@@ -48,7 +48,7 @@ def flags() -> Flags:
 
 
 def validate(form: str, root: str | Path, *, name: str = "", images: int = 200) -> Result:
-    """What `validation.examine` finds in the data set; for "release" its problems as errors.
+    """What `examination.examine` finds in the data set; for "release" its problems as errors.
 
     Raises:
         UserError: it cannot be read at all.
