@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline import schema
-from data_pipeline.release import inventory, vertices
+from data_pipeline.release import inventory
 from data_pipeline.release.inventory import Release
 from data_pipeline.store.arrays import watch
 from data_pipeline.store.reader import Store
@@ -21,7 +21,7 @@ def write(root: str | Path, store: Store, extension: StoreWriter, needs: Collect
 
     Padding behind a text is left out; a span that the release lost is CLS.
     """
-    release, _ = inventory.inspect(*inventory.find(root))
+    release, _ = inventory.inspect(root)
     if "tokens" in needs:
         _tokens(release, extension)
     if "regions" in needs:
@@ -45,19 +45,14 @@ def _tokens(release: Release, extension: StoreWriter) -> None:
     extension.write("mention_span", span.astype(np.int32))
     table = extension.shards("mention_tokens", (int(offsets[-1]), sizes["t"]), "float32", ROWS * 64)
     names = [f"mention-text-feature_{split}" for split in schema.SPLITS]
-    firsts = vertices.begins(release)
-    mapped = {split: release.mapped(f"mention-text-feature_{split}") for split in schema.SPLITS}
-
-    def rows(mention: int) -> np.ndarray:
-        split = max((s for s in schema.SPLITS if firsts[s] <= mention), key=firsts.__getitem__)
-        return np.asarray(mapped[split][mention - firsts[split], : kept[mention]], np.float32)
-
+    mentions = [row for name in names for row in release.mapped(name)]
     with watch("reading the mentions' tokens", release.nbytes(*names)) as advance:
         for shard in table.missing():
             low, high = shard * ROWS * 64, min((shard + 1) * ROWS * 64, int(offsets[-1]))
             first = int(np.searchsorted(offsets, low, "right")) - 1
             last = int(np.searchsorted(offsets, high, "left"))
-            joined = np.concatenate([rows(mention) for mention in range(first, last)])
+            parts = [mentions[i][: kept[i]] for i in range(first, last)]
+            joined = np.concatenate(parts).astype(np.float32, copy=False)
             begin = low - int(offsets[first])
             table.write(shard, joined[begin : begin + high - low])
             advance(joined.nbytes)
@@ -72,18 +67,12 @@ def _regions(release: Release, store: Store, extension: StoreWriter) -> None:
     names = [f"mention-image-feature_{split}" for split in schema.SPLITS]
     shape = release.headers[names[0]].shape[1:]
     table = extension.shards("mention_regions", (int(has.sum()), *shape), "float32", ROWS)
-    firsts = vertices.begins(release)
-    where = [
-        (split, row)
-        for split in schema.SPLITS
-        for row in range(release.sizes[f"N_{split}"])
-        if has[firsts[split] + row]
-    ]
+    mentions = [row for name in names for row in release.mapped(name)]
+    shown = np.flatnonzero(has)
     with watch("reading the mentions' regions", release.nbytes(*names)) as advance:
         for shard in table.missing():
-            own = where[shard * ROWS : (shard + 1) * ROWS]
-            mapped = [release.mapped(f"mention-image-feature_{split}")[row] for split, row in own]
-            joined = np.stack(mapped).astype(np.float32)
+            own = shown[shard * ROWS : (shard + 1) * ROWS]
+            joined = np.stack([mentions[i] for i in own]).astype(np.float32, copy=False)
             table.write(shard, joined)
             advance(joined.nbytes)
     table.finish()

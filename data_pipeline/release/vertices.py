@@ -19,17 +19,18 @@ def _fill(
     release: Release,
     side: str,
     rows: int,
-    widths: dict[str, str],
     read_bytes: int,
     make: Callable[[int, int], Tables],
 ) -> None:
-    """Writes tables of `rows` rows shard by shard, and empty ones of CLIP vectors.
+    """Writes the tables of a side, of `rows` rows, shard by shard, and empty ones of CLIP vectors.
 
     Args:
         side: "entity" or "mention".
-        widths: name of a table -> symbol of its width.
         make: gives the tables' rows from a row up to another.
     """
+    widths = {f"{side}_text": "t", f"{side}_image": "v", f"{side}_objects": "o"}
+    if side == "entity" and release.dataset == WIKIMEL:
+        widths["entity_text_edge"] = "t"
     tables = {
         name: writer.shards(name, (rows, release.sizes[symbol]), "float32", ROWS_PER_SHARD)
         for name, symbol in widths.items()
@@ -55,42 +56,36 @@ def _fill(
         writer.write(f"{side}_clip_{kind}", np.zeros((rows, 0), np.float32))
 
 
-def write_entities(writer: StoreWriter, release: Release, entities: Entities) -> None:
-    """Text, picture and objects of every entity; empty tables of CLIP vectors."""
-    widths = {"entity_text": "t", "entity_image": "v", "entity_objects": "o"}
-    if release.dataset == WIKIMEL:
-        widths["entity_text_edge"] = "t"
-    todo = entities.read_bytes()
-    _fill(writer, release, "entity", len(entities), widths, todo, entities.tables)
+def write(writer: StoreWriter, release: Release, entities: Entities) -> dict[str, np.ndarray]:
+    """Writes text, picture and objects of every entity and mention, and which of them there are.
 
-
-def begins(release: Release) -> dict[str, int]:
-    """Row of the mention table where each split begins: they follow each other."""
-    first, at = {}, 0
-    for split in SPLITS:
-        first[split] = at
-        at += release.sizes[f"N_{split}"]
-    return first
-
-
-def write_mentions(writer: StoreWriter, release: Release) -> None:
-    """Text, picture and objects of every mention; empty tables of CLIP vectors."""
-    sizes = release.sizes
-    n = sum(sizes[f"N_{split}"] for split in SPLITS)
-    widths = {"mention_text": "t", "mention_image": "v", "mention_objects": "o"}
+    Returns:
+        the flags by name: whether a text's or a picture's vertex is not zero.
+    """
+    _fill(writer, release, "entity", len(entities.ids), entities.read_bytes, entities.tables)
     step = max(1, CHUNK // release.headers["mention-image-feature_train"].row_bytes)
-    firsts = begins(release)
+    counts = {split: release.sizes[f"N_{split}"] for split in SPLITS}
 
-    def make(begin: int, end: int) -> Tables:
+    def mentions(begin: int, end: int) -> Tables:
         parts = []
-        for split, first in firsts.items():
-            high = min(end - first, sizes[f"N_{split}"])
+        for split, first in release.begins.items():
+            high = min(end - first, counts[split])
             for at in range(max(begin - first, 0), high, step):
                 parts.append(_reduced(release, split, at, min(at + step, high)))
         return joined(parts)
 
     names = [f"mention-{kind}-feature_{split}" for kind in ("image", "object") for split in SPLITS]
-    _fill(writer, release, "mention", n, widths, release.nbytes(*names), make)
+    _fill(writer, release, "mention", sum(counts.values()), release.nbytes(*names), mentions)
+    flags = {}
+    for side in ("entity", "mention"):
+        for kind in ("text", "image"):
+            table = writer.array(f"{side}_{kind}")
+            steps = range(0, len(table), ROWS_PER_SHARD)
+            shards = [table[at : at + ROWS_PER_SHARD].any(1) for at in steps]
+            flags[f"{side}_has_{kind}"] = np.concatenate(shards)
+    for name, array in flags.items():
+        writer.write(name, array)
+    return flags
 
 
 def _reduced(release: Release, split: str, begin: int, end: int) -> Tables:
@@ -105,17 +100,3 @@ def _reduced(release: Release, split: str, begin: int, end: int) -> Tables:
             rows("mention-object-feature"), rows("mention-object-score")
         ),
     }
-
-
-def write_flags(writer: StoreWriter) -> dict[str, np.ndarray]:
-    """Writes and returns which texts and pictures there are: those whose vertex is not zero."""
-    flags = {}
-    for side in ("entity", "mention"):
-        for kind in ("text", "image"):
-            table = writer.array(f"{side}_{kind}")
-            steps = range(0, len(table), ROWS_PER_SHARD)
-            shards = [table[at : at + ROWS_PER_SHARD].any(1) for at in steps]
-            flags[f"{side}_has_{kind}"] = np.concatenate(shards)
-    for name, array in flags.items():
-        writer.write(name, array)
-    return flags
