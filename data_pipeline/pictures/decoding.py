@@ -4,6 +4,7 @@ The processes import this module and Pillow only. One that dies on a picture (a 
 memory) takes nothing with it: that picture is masked, the others are decoded again.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -12,7 +13,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def _decode_all(plan: Plan, some: Sequence[Wanted]) -> list[Decoded]:
     return [decode(plan, wanted) for wanted in some]
 
 
-class Decoder:
+class Decoder(contextlib.AbstractContextManager):
     """Decodes lists of pictures; a context manager that ends its processes.
 
     Args:
@@ -130,48 +130,33 @@ class Decoder:
         try:
             return self._pool.submit(_decode_all, self._plan, chunk)
         except BrokenProcessPool:  # an earlier picture's doing
-            self._restart()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = self._new_pool()
             return self._pool.submit(_decode_all, self._plan, chunk)
-
-    def _restart(self) -> None:
-        assert self._pool is not None
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = self._new_pool()
 
     def _collect(
         self, chunk: Sequence[Wanted], future: "Future[list[Decoded]] | None"
     ) -> list[Decoded]:
-        """The pictures of one chunk; each by itself where their process died."""
+        """The pictures of one chunk; where their process died each in a process of its own, that
+        only the picture at work can end."""
         if future is None:
             return _decode_all(self._plan, chunk)
         try:
             return future.result()
         except (BrokenProcessPool, MemoryError):
-            return self._one_by_one(chunk)
+            return [self._alone(wanted) for wanted in chunk]
 
-    def _one_by_one(self, chunk: Sequence[Wanted]) -> list[Decoded]:
-        """Decodes a chunk again, in a process of its own that only the picture at work can end."""
-        out = []
-        pool = None
-        for wanted in chunk:
-            pool = pool or ProcessPoolExecutor(1, mp_context=SPAWN)
+    def _alone(self, wanted: Wanted) -> Decoded:
+        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
             try:
-                out.append(pool.submit(partial(decode, self._plan), wanted).result())
+                return pool.submit(decode, self._plan, wanted).result()
             except (BrokenProcessPool, MemoryError):
-                out.append(Decoded(DAMAGED, {}))
-                pool.shutdown()
-                pool = None
-        if pool:
-            pool.shutdown()
-        return out
+                return Decoded(DAMAGED, {})
 
     def close(self) -> None:
         """Ends the processes."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> "Decoder":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -25,9 +25,12 @@ import numpy as np
 from data_pipeline.schema import UserError
 from data_pipeline.store.split_arrays import unit
 
-# name -> number of axes
-ARRAYS = {"pooled": 2, "objects": 3, "object_score": 2, "clip_image": 2, "clip_text": 2}
-KEYS = ("path", "text")
+# Name -> its axes: sizes of one symbol are the same everywhere.
+KEYS = {"path": "P", "text": "T"}
+ARRAYS = {
+    **{"pooled": "P v", "objects": "P k v'", "object_score": "P k"},
+    **{"clip_image": "P c", "clip_text": "T c"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,25 +86,32 @@ def load(path: str | Path) -> Precomputed:
         raise UserError(f"{path} is missing; encoders.pictures names the .npz file") from None
     except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"{path}: not a whole .npz file of plain arrays ({error})") from None
-    for name in (*KEYS, *ARRAYS):
+    known: dict[str, tuple[int, str]] = {}
+    for name, axes in (KEYS | ARRAYS).items():
         if name not in arrays:
             raise UserError(
                 f"{path}: array {name!r} is missing; see data_pipeline/pictures/precomputed.py"
             )
-    strings = {name: _strings(arrays[name], name, path) for name in KEYS}
-    numbers = {name: _numbers(arrays[name], name, path) for name in ARRAYS}
-    for name, array in numbers.items():
-        key = "text" if name == "clip_text" else "path"
-        if len(array) != len(strings[key]):
+        array, symbols = arrays[name], axes.split()
+        kind, what = ("U", "str") if name in KEYS else ("f", "floats")
+        if array.ndim != len(symbols) or array.dtype.kind != kind:
+            wanted = "one axis" if len(symbols) == 1 else f"{len(symbols)} axes"
             raise UserError(
-                f"{path}: array {name!r} has {len(array)} rows, but {key!r} has {len(strings[key])}"
+                f"{path}: array {name!r} must be {wanted} of {what}, not {list(array.shape)} "
+                f"{array.dtype}"
             )
-    if numbers["objects"].shape[1] != numbers["object_score"].shape[1]:
-        raise UserError(
-            f"{path}: arrays 'objects' and 'object_score' differ in their number of objects"
-        )
-    if numbers["clip_image"].shape[1] != numbers["clip_text"].shape[1]:
-        raise UserError(f"{path}: arrays 'clip_image' and 'clip_text' differ in width")
+        for symbol, size in zip(symbols, array.shape, strict=True):
+            right, source = known.setdefault(symbol, (size, name))
+            if size != right:
+                raise UserError(
+                    f"{path}: array {name!r} has {symbol} = {size}, but {source!r} has {right}"
+                )
+    strings = {name: arrays[name].tolist() for name in KEYS}
+    numbers = {name: np.ascontiguousarray(arrays[name], np.float32) for name in ARRAYS}
+    for name, array in numbers.items():
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
+        if len(bad):
+            raise UserError(f"{path}: array {name!r} is not finite in row {bad[0]}")
     if (numbers["object_score"] < 0).any():
         raise UserError(f"{path}: array 'object_score' has values below 0")
     strings["path"] = [os.path.normpath(path.parent / one) for one in strings["path"]]
@@ -110,28 +120,6 @@ def load(path: str | Path) -> Precomputed:
             twice = next(value for value in values if values.count(value) > 1)
             raise UserError(f"{path}: array {name!r} holds {twice!r} twice")
     return Precomputed(path=strings["path"], text=strings["text"], **numbers)
-
-
-def _strings(array: np.ndarray, name: str, path: Path) -> list[str]:
-    if array.ndim != 1 or array.dtype.kind != "U":
-        raise UserError(f"{path}: array {name!r} must be one axis of str, not {_form(array)}")
-    return array.tolist()
-
-
-def _numbers(array: np.ndarray, name: str, path: Path) -> np.ndarray:
-    if array.ndim != ARRAYS[name] or array.dtype.kind != "f":
-        raise UserError(
-            f"{path}: array {name!r} must be {ARRAYS[name]} axes of floats, not {_form(array)}"
-        )
-    array = np.ascontiguousarray(array, np.float32)
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
-    if len(bad):
-        raise UserError(f"{path}: array {name!r} is not finite in row {bad[0]}")
-    return array
-
-
-def _form(array: np.ndarray) -> str:
-    return f"{list(array.shape)} {array.dtype}"
 
 
 def _rows(table: Sequence[str], keys: Sequence[str | None]) -> np.ndarray:

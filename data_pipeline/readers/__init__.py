@@ -6,16 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_pipeline import splits
-from data_pipeline.readers import (
-    described_candidates,
-    jsonl,
-    kgmel,
-    mimic,
-    raw_files,
-    richpedia,
-    wikidiverse,
-    wikimel,
-)
+from data_pipeline.readers import jsonl, kgmel, mimic, raw_files, richpedia, wikidiverse, wikimel
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 Item = TypeVar("Item", Mention, Entity)
@@ -30,7 +21,7 @@ READERS: dict[str, Callable[[Path, str], Corpus]] = {
     "richpedia": richpedia.read,
     "mimic": mimic.read,
     "kgmel": kgmel.read,
-    "candidates": described_candidates.read,
+    "candidates": wikidiverse.read_described,
 }
 
 

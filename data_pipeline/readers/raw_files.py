@@ -125,13 +125,7 @@ def text(value: Any, what: str, where: str, *, empty: bool = True) -> str:
 
 def find(root: Path, name: str) -> Path | None:
     """The file called `name` in `root`, or else in one of its folders; None if there is none."""
-    if (root / name).is_file():
-        return root / name
-    try:
-        folders = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
-    except OSError:
-        return None
-    found = (Path(folder) / name for folder in folders)
+    found = (root / name, *sorted(root.glob(f"*/{name}")))
     return next((path for path in found if path.is_file()), None)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from data_pipeline import schema, splits
 from data_pipeline.release import inventory, upstream_features, vertices
-from data_pipeline.release.entity_rows import CHUNK, Entities, find_entities
 from data_pipeline.release.inventory import WIKIMEL, Release
+from data_pipeline.release.vertices import CHUNK, Entities, find_entities
 from data_pipeline.schema import SPLITS, Mention, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.arrays import watch

@@ -27,13 +27,7 @@ from rapidfuzz import process
 from rapidfuzz.utils import default_process
 
 from data_pipeline.progress import Progress
-from data_pipeline.retrieval.names import (
-    SCORERS,
-    Candidates,
-    by_name,
-    check_scorer,
-    check_width,
-)
+from data_pipeline.retrieval.names import SCORERS, Candidates, by_name, check
 from data_pipeline.retrieval.words import Words
 from data_pipeline.schema import PADDING, Corpus, Mention, UserError
 
@@ -86,14 +80,12 @@ def by_statistics(
     Raises:
         UserError: unknown scorer, r < 1, a pool below 0, both 0, or weights that cannot rank.
     """
-    check_scorer(scorer)
-    check_width(r)
+    check(r, scorer)
     _check(weights, names_pool, words_pool)
     mentions, entities = corpus.mentions, corpus.entities
     names = [entity.name for entity in entities]
     surfaces = [mention.name for mention in mentions]
-    no_names = np.zeros((len(mentions), 0), np.int32)
-    by_names = no_names
+    by_names = np.zeros((len(mentions), 0), np.int32)
     if names_pool:
         width = max(names_pool, r)
         by_names = by_name(names, surfaces, width, scorer=scorer, cache_dir=cache_dir)[0]
@@ -101,19 +93,20 @@ def by_statistics(
     scores = np.zeros((len(mentions), r), np.float32)
     if not entities or not mentions:
         return rows, scores
-    count, unit, loud = len(mentions), "mentions", len(mentions) > QUIET_MENTIONS
-    amount = f"{len(mentions)} mentions x {len(entities)} entities"
-    title = "candidates by shared words"
-    with Progress(title, count, unit=unit, amount=amount, loud=loud) as bar:
+
+    def watch(title: str, amount: str) -> Progress:
+        amount, loud = f"{len(mentions)} mentions x {amount}", len(mentions) > QUIET_MENTIONS
+        return Progress(title, len(mentions), unit="mentions", amount=amount, loud=loud)
+
+    with watch("candidates by shared words", f"{len(entities)} entities") as bar:
         words = Words([f"{e.name} {e.description}" for e in entities], [m.text for m in mentions])
         by_words = words.best(words_pool, bar.advance)
     votes = Votes(corpus)
     processed = np.array([default_process(name) for name in names], object)
     queries = np.array([default_process(surface) for surface in surfaces], object)
     step = max(1, CHUNK_PAIRS // (by_names.shape[1] + words_pool + 1))
-    amount = f"{len(mentions)} mentions x up to {by_names.shape[1] + words_pool} of their pool"
-    title = "candidates by statistics"
-    with Progress(title, count, unit=unit, amount=amount, loud=loud) as bar:
+    amount = f"up to {by_names.shape[1] + words_pool} of their pool"
+    with watch("candidates by statistics", amount) as bar:
         for start in range(0, len(mentions), step):
             block = np.arange(start, min(start + step, len(mentions)))
             prior = [votes.prior(mentions[i], weights.smoothing) for i in block]

@@ -1,4 +1,4 @@
-"""A file of the store: written whole or not at all, opened only if it is what it should be."""
+"""A file of the store: opened only if it is what it should be."""
 
 import contextlib
 import dataclasses

@@ -82,51 +82,39 @@ def main(arguments: list[str] | None = None) -> int:
 def show(result: Result) -> None:
     """The result on stdout: tables on a terminal, else plain lines."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        print("\n".join(_lines(result)))
-        return
-    if result.splits:
-        names = next(iter(result.splits.values()))
+    errors = sum(found.level == "error" for found in result.findings)
+    verdict = f"{'unusable' if errors else 'usable'}: {errors} errors"
+    verdict += f", {len(result.findings) - errors} warnings"
+    if console.is_terminal:
+        names = next(iter(result.splits.values()), {})
         rows = [[name, *(own[name] for own in result.splits.values())] for name in names]
-        console.print(_table(["", *result.splits], rows))
-    if result.counts:
-        console.print(_table(["whole data set", ""], list(map(list, result.counts.items()))))
-    if result.findings:
+        _table(console, ["", *result.splits], rows)
+        _table(console, ["whole data set", ""], [[*count] for count in result.counts.items()])
         rows = [
             [f.level, f.name, "" if f.count is None else f.count, ", ".join(f.examples)]
             for f in result.findings
         ]
-        console.print(_table(["", "found", "", "such as"], rows))
-    console.print(_verdict(result))
-
-
-def _lines(result: Result) -> list[str]:
-    lines = [
-        f"{split}: {name}: {count}"
-        for split, own in result.splits.items()
-        for name, count in own.items()
-    ]
-    lines += [f"{name}: {count}" for name, count in result.counts.items()]
+        _table(console, ["", "found", "", "such as"], rows)
+        console.print(verdict)
+        return
+    for split, own in result.splits.items():
+        for name, count in own.items():
+            print(f"{split}: {name}: {count}")
+    for name, count in result.counts.items():
+        print(f"{name}: {count}")
     for found in result.findings:
         such_as = f", such as {', '.join(found.examples)}" if found.examples else ""
         many = "" if found.count is None else f": {found.count}"
-        lines.append(f"{found.level}: {found.name}{many}{such_as}")
-    return [*lines, _verdict(result)]
+        print(f"{found.level}: {found.name}{many}{such_as}")
+    print(verdict)
 
 
-def _verdict(result: Result) -> str:
-    errors = sum(found.level == "error" for found in result.findings)
-    state = "unusable" if errors else "usable"
-    return f"{state}: {errors} errors, {len(result.findings) - errors} warnings"
-
-
-def _table(head: list[str], rows: list[list[Any]]) -> Table:
-    table = Table()
-    for column in head:
-        table.add_column(column)
+def _table(console: Console, head: list[str], rows: list[list[Any]]) -> None:
+    table = Table(*head)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    return table
+    if rows:
+        console.print(table)
 
 
 def _count(text: str) -> int:
