@@ -163,10 +163,6 @@ class TrainLoader:
         # Beyond the end (fewer epochs than before): nothing is left.
         self._batches.set_state({"next_index": min(step, self.total_steps)})
 
-    def close(self) -> None:
-        """Stop reading ahead."""
-        self._batches.close()
-
 
 class EvalLoader:
     """One pass over a split in file order; the last batch is padded. Iterating again starts anew.
@@ -198,17 +194,18 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, HostArrays]]:
         """Yields (rows of the split [b] int64, -1 at padding; batch as in `batch_shapes`)."""
-        batches = _read_ahead(self._part, len(self), self._threads)
+
+        def part(index: int) -> tuple[np.ndarray, HostArrays]:
+            begin = int(index) * self._batch
+            end = min(begin + self._batch, self._tables.mentions)
+            rows = self._share(np.arange(begin, end))
+            return rows, self._tables.batch(rows)
+
+        batches = _read_ahead(part, len(self), self._threads)
         try:
             yield from batches
         finally:
             batches.close()
-
-    def _part(self, index: int) -> tuple[np.ndarray, HostArrays]:
-        begin = int(index) * self._batch
-        end = min(begin + self._batch, self._tables.mentions)
-        rows = self._share(np.arange(begin, end))
-        return rows, self._tables.batch(rows)
 
 
 def _share(batch: int, index: int, count: int, field: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -107,7 +107,7 @@ class Decoder(contextlib.AbstractContextManager):
         self._workers = workers or cores or os.cpu_count() or 1
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1 or (total >= FEW and not workers):
-            self._pool = self._new_pool()
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=SPAWN)
             try:
                 self._pool.submit(int).result()
             except BrokenProcessPool:  # a script that is not under `if __name__ == "__main__"`
@@ -115,32 +115,26 @@ class Decoder(contextlib.AbstractContextManager):
                 self.close()
                 self._pool = None
 
-    def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._workers, mp_context=SPAWN)
-
     def start(self, wanted: Sequence[Wanted]) -> Iterator[Decoded]:
         """Begins to decode; the pictures in order."""
+        if self._pool is None:
+            return (decode(self._plan, one) for one in wanted)
         chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
         begun = [(chunk, self._submit(chunk)) for chunk in chunks]
         return itertools.chain.from_iterable(self._collect(*one) for one in begun)
 
-    def _submit(self, chunk: Sequence[Wanted]) -> "Future[list[Decoded]] | None":
-        if self._pool is None:
-            return None
+    def _submit(self, chunk: Sequence[Wanted]) -> "Future[list[Decoded]]":
+        assert self._pool is not None
         try:
             return self._pool.submit(_decode_all, self._plan, chunk)
         except BrokenProcessPool:  # an earlier picture's doing
             self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = self._new_pool()
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=SPAWN)
             return self._pool.submit(_decode_all, self._plan, chunk)
 
-    def _collect(
-        self, chunk: Sequence[Wanted], future: "Future[list[Decoded]] | None"
-    ) -> list[Decoded]:
+    def _collect(self, chunk: Sequence[Wanted], future: "Future[list[Decoded]]") -> list[Decoded]:
         """The pictures of one chunk; where their process died each in a process of its own, that
         only the picture at work can end."""
-        if future is None:
-            return _decode_all(self._plan, chunk)
         try:
             return future.result()
         except (BrokenProcessPool, MemoryError):

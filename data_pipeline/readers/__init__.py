@@ -48,7 +48,21 @@ def read(
     mentions, split_counts = splits.assign(
         corpus.mentions, mode=split, valid_fraction=valid_fraction
     )
-    counts = {**corpus.counts, **_counts(corpus), **split_counts}
+    known = {entity.id for entity in corpus.entities}
+    lost = [mention for mention in corpus.mentions if mention.start is None]
+    golds = [mention.gold for mention in corpus.mentions]
+    counts = {
+        **corpus.counts,
+        "entities": len(corpus.entities),
+        "mentions": len(corpus.mentions),
+        "samples": len({mention.sample for mention in corpus.mentions}),
+        "entities_without_description": sum(not e.description.strip() for e in corpus.entities),
+        "span_not_found": len(lost),
+        "span_not_found_test": sum(mention.split == "test" for mention in lost),
+        "nil": golds.count(None),
+        "gold_outside_kb": sum(gold is not None and gold not in known for gold in golds),
+        **split_counts,
+    }
     for part in SPLITS:
         counts[part] = sum(mention.split == part for mention in mentions)
     counts["clean_test"] = sum(m.split == "test" and m.clean for m in mentions)
@@ -99,22 +113,6 @@ def load(reader: str, root: str | Path, *, name: str, source: str = "") -> Corpu
             f"{len(ids)} entities; entities and candidates are not of one data set"
         )
     return corpus
-
-
-def _counts(corpus: Corpus) -> dict[str, int]:
-    known = {entity.id for entity in corpus.entities}
-    mentions = corpus.mentions
-    lost = [mention for mention in mentions if mention.start is None]
-    return {
-        "entities": len(corpus.entities),
-        "mentions": len(mentions),
-        "samples": len({mention.sample for mention in mentions}),
-        "entities_without_description": sum(not e.description.strip() for e in corpus.entities),
-        "span_not_found": len(lost),
-        "span_not_found_test": sum(mention.split == "test" for mention in lost),
-        "nil": sum(mention.gold is None for mention in mentions),
-        "gold_outside_kb": sum(m.gold is not None and m.gold not in known for m in mentions),
-    }
 
 
 def _present_only(items: Sequence[Item], there: set[str]) -> list[Item]:

@@ -34,12 +34,7 @@ def load_json(path: Path, sources: dict[str, str]) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     sources[path.name] = hashlib.sha256(raw).hexdigest()
-    try:
-        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON: {_reason(error)}; fetch it again") from None
+    return _parsed(raw.removeprefix(codecs.BOM_UTF8), str(path), "; fetch it again")
 
 
 def load_json_object(path: Path, sources: dict[str, str]) -> dict[str, Any]:
@@ -66,10 +61,7 @@ def json_lines(
     for where, raw in _lines(path, sources):
         if not raw.strip():
             continue
-        try:
-            row = json.loads(_decoded(raw, where))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not valid JSON: {_reason(error)}") from None
+        row = _parsed(raw, where)
         if not isinstance(row, dict):
             raise UserError(f"{where}: expected one JSON object a line, got {_kind(row)}")
         for key in keys:
@@ -195,8 +187,17 @@ def _lines(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, bytes]]:
 def _decoded(raw: bytes, where: str) -> str:
     try:
         return raw.decode()
-    except UnicodeDecodeError:
-        raise UserError(f"{where}: not UTF-8; save the file as UTF-8") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def _parsed(raw: bytes, where: str, mend: str = "") -> Any:
+    try:
+        return json.loads(_decoded(raw, where), object_pairs_hook=_unique_keys)
+    except RecursionError:
+        raise UserError(f"{where}: not valid JSON: nested too deeply{mend}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON: {error}{mend}") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -206,10 +207,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"key {twice!r} occurs twice in one object")
     return unique
-
-
-def _reason(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _kind(value: Any) -> str:

@@ -14,10 +14,6 @@ from data_pipeline.schema import Entity, Mention, UserError
 
 # What a raw sentence with its mentions has.
 SENTENCE = frozenset({"sentence", "mentions", "answer"})
-_FORMS: dict[type, tuple[str, str]] = {
-    dict: ("object", "a list is the form of reader mimic"),
-    list: ("list", "an object is the form of reader richpedia"),
-}
 
 Item = TypeVar("Item", Mention, Entity)
 
@@ -54,8 +50,9 @@ def rows(
     loaded = raw_files.load_json(path, sources)
     fits = isinstance(loaded, form)
     if not fits or not loaded:
-        named, other = _FORMS[form]
-        hint = "" if fits else f" ({other})"
+        named, other = ("object", "a list") if form is dict else ("list", "an object")
+        reader = "mimic" if form is dict else "richpedia"
+        hint = "" if fits else f" ({other} is the form of reader {reader})"
         raise UserError(
             f"{path}: expected a JSON {named} with at least one row{hint}; fetch it again"
         )

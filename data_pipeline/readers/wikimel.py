@@ -55,7 +55,15 @@ def read(root: Path, name: str) -> Corpus:
         raise raw_files.MissingFile(f"{root} holds neither {SAMPLES} nor {SPLIT_FILES['train']}")
     entities = raw_rows.entities(root, sources)
     if (root / CANDIDATES).is_file():
-        mentions = _with_candidates(root, mentions, sources, counts)
+        given = raw_files.columns(root / CANDIDATES, sources)
+        known = {mention.id for mention in mentions}
+        counts["candidate_rows_unknown"] = sum(key not in known for key in given)
+        cut = [max(0, len(found) - PUBLISHED_CANDIDATES) for found in given.values()]
+        counts["candidates_cut"] = sum(cut)
+        for i, mention in enumerate(mentions):
+            if mention.id in given:
+                first = tuple(given[mention.id][:PUBLISHED_CANDIDATES])
+                mentions[i] = dataclasses.replace(mention, candidates=first)
     return Corpus(name, entities, mentions, counts, sources)
 
 
@@ -95,18 +103,3 @@ def _mentions(
                 image=str(root / "images" / f"{sample}.jpg"),
             )
             yield where, mention
-
-
-def _with_candidates(
-    root: Path, mentions: list[Mention], sources: dict[str, str], counts: dict[str, int]
-) -> list[Mention]:
-    given = raw_files.columns(root / CANDIDATES, sources)
-    known = {mention.id for mention in mentions}
-    counts["candidate_rows_unknown"] = sum(key not in known for key in given)
-    counts["candidates_cut"] = sum(max(0, len(c) - PUBLISHED_CANDIDATES) for c in given.values())
-    return [
-        dataclasses.replace(mention, candidates=tuple(given[mention.id][:PUBLISHED_CANDIDATES]))
-        if mention.id in given
-        else mention
-        for mention in mentions
-    ]

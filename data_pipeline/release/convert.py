@@ -6,7 +6,7 @@ mention leaves the candidates: its edges go to `gold_edges`, which only the leak
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from data_pipeline.release.vertices import CHUNK, Entities, find_entities
 from data_pipeline.schema import SPLITS, Mention, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.arrays import watch
+from data_pipeline.store.reader import Store
+from data_pipeline.store.split_arrays import offsets_of
 from data_pipeline.store.writer import StoreWriter
 
+TOKENS_PER_SHARD, PICTURES_PER_SHARD = 4096, 64
 _NO_PATH = ("", "None", "nan")  # a missing path, as NumPy writes it among strings
 _KINDS = {"t": "text", "v": "image"}  # of the ends of schema.RELATIONS
 
@@ -178,7 +181,7 @@ def _write_edges(
     out = np.empty((len(slots), 4, slots.shape[1]), np.float32)
     row_bytes = 4 * slots.shape[1] * (release.sizes["t"] + release.sizes["o"])
     step = max(1, CHUNK // row_bytes)
-    with watch(f"edges of {split}", row_bytes * len(slots)) as advance:
+    with watch(f"edges of {split}", row_bytes * len(slots)) as bar:
         for at in range(0, len(slots), step):
             part = slice(at, min(at + step, len(slots)))
             own = slice(begin + part.start, begin + part.stop)
@@ -195,7 +198,7 @@ def _write_edges(
                 mine = has[f"mention_has_{_KINDS[relation[0]]}"][own, None]
                 made[:, i] *= mine & has[f"entity_has_{_KINDS[relation[1]]}"][chosen]
             out[part] = made
-            advance(row_bytes * len(chosen))
+            bar.advance(row_bytes * len(chosen))
     writer.write(f"{split}_edges", out[:, :, :-1])
     writer.write(f"{split}_gold_edges", out[:, :, -1])
 
@@ -207,3 +210,70 @@ def _finite(release: Release, name: str) -> np.ndarray:
             f"{release.path(name)}: row {int(np.argmin(finite))} is not finite; copy it again"
         )
     return values
+
+
+def write_sequences(
+    root: str | Path, store: Store, extension: StoreWriter, needs: Collection[str]
+) -> None:
+    """Writes the arrays of `needs`, "tokens" and "regions", of the release's mentions, streamed.
+
+    Padding behind a text is left out; a span that the release lost is CLS.
+    """
+    release, _ = inventory.inspect(root)
+    if "tokens" in needs:
+        _write_tokens(release, extension)
+    if "regions" in needs:
+        _write_regions(release, store, extension)
+
+
+def _of_splits(release: Release, name: str) -> np.ndarray:
+    return np.concatenate([release.rows(f"{name}_{split}") for split in SPLITS])
+
+
+def _sequences(release: Release, name: str) -> tuple[list[np.ndarray], int]:
+    """That of each mention, still on disk, and the bytes of all."""
+    names = [f"{name}_{split}" for split in SPLITS]
+    return [row for name in names for row in release.mapped(name)], release.nbytes(*names)
+
+
+def _write_tokens(release: Release, extension: StoreWriter) -> None:
+    counts = _of_splits(release, "mention-text-mask").astype(bool).sum(1)
+    kept = np.clip(counts, 1, schema.MAX_TOKENS)
+    offsets = offsets_of(kept)
+    # Stored without CLS, which comes first (MATH.md, section 1).
+    span = np.stack([_of_splits(release, f"{end}-pos") for end in ("start", "end")], 1) + 1
+    lost = (span[:, 0] < 1) | (span[:, 0] >= span[:, 1]) | (span[:, 1] > kept)
+    span[lost] = 0, 1
+    extension.write("mention_token_offsets", offsets)
+    extension.write("mention_span", span.astype(np.int32))
+    shape = (int(offsets[-1]), release.sizes["t"])
+    table = extension.shards("mention_tokens", shape, "float32", TOKENS_PER_SHARD)
+    texts, size = _sequences(release, "mention-text-feature")
+    with watch("reading the mentions' tokens", size) as bar:
+        for shard in table.missing():
+            low, high = shard * TOKENS_PER_SHARD, min((shard + 1) * TOKENS_PER_SHARD, shape[0])
+            first = int(np.searchsorted(offsets, low, "right")) - 1
+            last = int(np.searchsorted(offsets, high, "left"))
+            parts = [texts[i][: kept[i]] for i in range(first, last)]
+            joined = np.concatenate(parts).astype(np.float32, copy=False)
+            begin = low - int(offsets[first])
+            table.write(shard, joined[begin : begin + high - low])
+            bar.advance(joined.nbytes)
+    table.finish()
+
+
+def _write_regions(release: Release, store: Store, extension: StoreWriter) -> None:
+    has = np.asarray(store.array("mention_has_image"))
+    row = np.where(has, np.cumsum(has) - 1, schema.PADDING)
+    extension.write("mention_region_row", row.astype(np.int32))
+    pictures, size = _sequences(release, "mention-image-feature")
+    shown = np.flatnonzero(has)
+    shape = (len(shown), *pictures[0].shape)
+    table = extension.shards("mention_regions", shape, "float32", PICTURES_PER_SHARD)
+    with watch("reading the mentions' regions", size) as bar:
+        for shard in table.missing():
+            own = shown[shard * PICTURES_PER_SHARD : (shard + 1) * PICTURES_PER_SHARD]
+            joined = np.stack([pictures[i] for i in own]).astype(np.float32, copy=False)
+            table.write(shard, joined)
+            bar.advance(joined.nbytes)
+    table.finish()

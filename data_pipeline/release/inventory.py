@@ -131,8 +131,7 @@ def find(root: str | Path) -> tuple[Path, str]:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"release: {root} is not a folder; give the one that holds the arrays")
-    forms = {form for form in TEMPLATES if _own_files(root, form)}
-    found = [(root, form) for form in sorted(forms)]
+    found = [(root, form) for form in TEMPLATES if _own_files(root, form)]
     if not found:
         found = [(root / form, form) for form in TEMPLATES if _own_files(root / form, form)]
     if not found:
@@ -202,23 +201,15 @@ def inspect(root: str | Path) -> tuple[Release, list[str]]:
     if missing:
         told = f"release: {len(missing)} of the {what} are missing: {', '.join(missing)}; "
         problems.insert(0, f"{told}add them to {folder}")
-    sizes = _vote(headers, templates)
+    votes: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+    for name, header in headers.items():
+        for symbol, size in zip(templates[name][0], header.shape, strict=False):
+            votes[symbol][size] += len(header.shape) == len(templates[name][0])
+    # The size that most arrays tell, so that the odd one out is named.
+    sizes = {symbol: told.most_common(1)[0][0] for symbol, told in votes.items() if +told}
     for name, header in headers.items():
         problems += _misfit(folder / f"{name}.npy", header, *templates[name], sizes)
     return Release(folder, dataset, headers, sizes, qids), problems
-
-
-def _vote(
-    headers: Mapping[str, Header], templates: Mapping[str, tuple[tuple[str, ...], str]]
-) -> dict[str, int]:
-    """The size of each symbol that most arrays tell, so that the odd one out is named."""
-    votes: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
-    for name, header in headers.items():
-        symbols = templates[name][0]
-        if len(symbols) == len(header.shape):
-            for symbol, size in zip(symbols, header.shape, strict=True):
-                votes[symbol][size] += 1
-    return {symbol: counter.most_common(1)[0][0] for symbol, counter in votes.items()}
 
 
 def _misfit(

@@ -23,6 +23,7 @@ _FEATURES = (
     *("entity-object-feature", "entity-object-score"),
 )
 Tables = dict[str, np.ndarray]
+Maker = Callable[[int, int], Tables]  # of the rows from one up to another
 
 
 def joined(parts: Iterable[Tables]) -> Tables:
@@ -41,7 +42,7 @@ class Entities:
         slots: split -> [N, S] int32, the entity of each slot.
         weight: [E] float32, sum of the detector scores of its picture.
         counts: what was found on the way.
-        tables: gives the rows of the store's entity tables from one up to another, by name.
+        tables: makes rows of the store's entity tables, by name.
         read_bytes: of the release, that all `tables` together read.
     """
 
@@ -50,7 +51,7 @@ class Entities:
     slots: dict[str, np.ndarray]
     weight: np.ndarray
     counts: dict[str, int]
-    tables: Callable[[int, int], Tables]
+    tables: Maker
     read_bytes: int
 
 
@@ -118,7 +119,7 @@ def _repeated(release: Release) -> Entities:
     described: set[bytes] = set()
     slots = {}
     total = sum(release.nbytes(f"{name}_{split}") for name in _FEATURES for split in SPLITS)
-    with arrays.watch("finding the entities", total) as advance:
+    with arrays.watch("finding the entities", total) as bar:
         for index, split in enumerate(SPLITS):
             rows = release.headers[f"entity-attr-feature_{split}"].shape[0]
             row_bytes = release.nbytes(*(f"{name}_{split}" for name in _FEATURES)) // rows
@@ -141,7 +142,7 @@ def _repeated(release: Release) -> Entities:
                     if own[-1] == len(first):
                         first.append((index, begin + i))
                         names.append(text)
-                advance((end - begin) * row_bytes)
+                bar.advance((end - begin) * row_bytes)
             slots[split] = np.array(own, np.int32).reshape(-1, release.sizes["S"])
 
     def tables(begin: int, end: int) -> Tables:
@@ -169,18 +170,12 @@ def _repeated(release: Release) -> Entities:
 
 
 def _fill(
-    writer: StoreWriter,
-    release: Release,
-    side: str,
-    rows: int,
-    read_bytes: int,
-    make: Callable[[int, int], Tables],
+    writer: StoreWriter, release: Release, side: str, rows: int, read_bytes: int, make: Maker
 ) -> None:
     """Writes the tables of a side, of `rows` rows, shard by shard, and empty ones of CLIP vectors.
 
     Args:
         side: "entity" or "mention".
-        make: gives the tables' rows from a row up to another.
     """
     widths = {f"{side}_text": "t", f"{side}_image": "v", f"{side}_objects": "o"}
     if side == "entity" and release.dataset == WIKIMEL:
@@ -191,7 +186,7 @@ def _fill(
     }
     title = {"entity": "reducing the entities", "mention": "reducing the mentions"}[side]
     todo = sorted({index for table in tables.values() for index in table.missing()})
-    with arrays.watch(title, read_bytes) as advance:
+    with arrays.watch(title, read_bytes) as bar:
         for index in todo:
             begin, end = index * ROWS_PER_SHARD, min((index + 1) * ROWS_PER_SHARD, rows)
             for name, made in make(begin, end).items():
@@ -203,7 +198,7 @@ def _fill(
                         f"finite; copy the features in {release.folder} again"
                     )
                 tables[name].write(index, made)
-            advance(read_bytes * (end - begin) // rows)
+            bar.advance(read_bytes * (end - begin) // rows)
     for table in tables.values():
         table.finish()
     for kind in ("text", "image"):

@@ -226,19 +226,18 @@ def _outline(shape: str) -> tuple[tuple[float, float], ...]:
         w, h = 0.42, 1.3
         corner = ((-w, -h), (w, -h), (w, -w), (h, -w), (h, w), (w, w))
         return corner + tuple((-x, -y) for x, y in corner)
+
+    def around(radius: float, angles: np.ndarray, x: float = 0) -> tuple[tuple[float, float], ...]:
+        return tuple((x + radius * math.cos(a), radius * math.sin(a)) for a in angles)
+
     angles = np.linspace(0, 2 * math.pi, 24, endpoint=False)
-    circle = tuple((math.cos(a), math.sin(a)) for a in angles)
     if shape == "ring":
-        outer = (*((1.2 * x, 1.2 * y) for x, y in circle), (1.2, 0.0))
-        return outer + tuple((0.7 * x, -0.7 * y) for x, y in (*circle, (1.0, 0.0)))
+        hole = tuple((x, -y) for x, y in around(0.7, angles))
+        return (*around(1.2, angles), (1.2, 0.0), *hole, (0.7, 0.0))
     if shape == "crescent":
         arc = np.linspace(0.6, 2 * math.pi - 0.6, 20)
-        x0, y0 = 1.25 * math.cos(0.6), 1.25 * math.sin(0.6)
-        outer = tuple((1.25 * math.cos(a), 1.25 * math.sin(a)) for a in arc)
-        centre = 0.75
-        inner_radius, start = math.hypot(x0 - centre, y0), math.atan2(y0, x0 - centre)
+        x0, y0, centre = 1.25 * math.cos(0.6), 1.25 * math.sin(0.6), 0.75
+        radius, start = math.hypot(x0 - centre, y0), math.atan2(y0, x0 - centre)
         inner = np.linspace(2 * math.pi - start, start, 20)
-        return outer + tuple(
-            (centre + inner_radius * math.cos(a), inner_radius * math.sin(a)) for a in inner
-        )
-    return circle  # disc
+        return around(1.25, arc) + around(radius, inner, centre)
+    return around(1, angles)  # disc

@@ -114,7 +114,6 @@ def _write(root: Path, seed: int, names: int, sizes: dict[str, int]) -> str:
     shows |= {m.picture: tuple(map(str, m.picture[1:-1])) for m in mentions if m.picture}
     files = _draw(root, list(shows.values()), rng)
     file_of = dict(zip(shows, files, strict=True))
-
     ids = [f"Q{number}" for number in rng.permutation(9000)[: len(entities)] + 1000]
     _write_lines(root / "entities.jsonl", [
         {"id": ids[i], "name": e.name, "description": e.description,

@@ -10,13 +10,8 @@ from data_pipeline.schema import OPTIONAL_ARRAYS, TEMPLATES, UserError
 MAX_GROUPS = 32  # bits of the groups array
 # Symbol of the schema -> name in `Store.sizes`.
 SIZES = {
-    "E": "entities",
-    "M": "mentions",
-    "r": "r",
-    "t": "text_width",
-    "v": "image_width",
-    "o": "object_width",
-    "c": "clip_width",
+    **{"E": "entities", "M": "mentions", "r": "r", "t": "text_width"},
+    **{"v": "image_width", "o": "object_width", "c": "clip_width"},
 }
 MAY_BE_EMPTY = ("v", "o", "c")
 

@@ -123,11 +123,11 @@ class Store:
         """
         damaged = []
         total = sum(spec.bytes for spec in self.specs.values())
-        with arrays.watch(f"verifying {self.path}", total) as advance:
+        with arrays.watch(f"verifying {self.path}", total) as bar:
             for name, spec in self.specs.items():
                 path = self.path / f"{name}.npy"
                 header = arrays.check(path, spec)
-                if arrays.checksum(path, header, advance)[0] != spec.crc32:
+                if arrays.checksum(path, header, bar.advance)[0] != spec.crc32:
                     damaged.append(path.name)
         if damaged:
             raise UserError(

@@ -312,9 +312,9 @@ class StoreWriter:
     def _summed(self, found: Mapping[str, arrays.Header]) -> dict[str, dict[str, Any]]:
         """Their entries in store.json. UserError on a float that is not finite."""
         entries = {}
-        with arrays.watch("checking the features", sum(h.end for h in found.values())) as advance:
+        with arrays.watch("checking the features", sum(h.end for h in found.values())) as bar:
             for name, header in found.items():
-                crc32, bad = arrays.checksum(self._file(name), header, advance)
+                crc32, bad = arrays.checksum(self._file(name), header, bar.advance)
                 if bad is not None:
                     where = self._file(name)
                     raise UserError(f"{where}: row {bad} holds a value that is not finite")

@@ -35,18 +35,6 @@ class Flags(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def flags() -> Flags:
-    """The command's flags."""
-    parser = Flags(prog="python -m data_pipeline.validate", description=__doc__.splitlines()[0])
-    parser.add_argument("--format", required=True, choices=FORMATS, help="what DIR holds")
-    parser.add_argument("--name", default="", help="the data set, where DIR holds several")
-    parser.add_argument("--images", type=_count, default=200, help="pictures to open (200)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--strict", action="store_true", help="exit 3 where there are warnings")
-    parser.add_argument("dir", metavar="DIR", help="folder of the data set")
-    return parser
-
-
 def validate(form: str, root: str | Path, *, name: str = "", images: int = 200) -> Result:
     """What `examination.examine` finds in the data set; for "release" its problems as errors.
 
@@ -62,7 +50,16 @@ def validate(form: str, root: str | Path, *, name: str = "", images: int = 200) 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code."""
-    given = flags().parse_args(arguments)
+    parser = Flags(prog="python -m data_pipeline.validate", description=__doc__.splitlines()[0])
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what DIR holds")
+    parser.add_argument("--name", default="", help="the data set, where DIR holds several")
+    parser.add_argument("--images", type=int, default=200, help="pictures to open (200)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--strict", action="store_true", help="exit 3 where there are warnings")
+    parser.add_argument("dir", metavar="DIR", help="folder of the data set")
+    given = parser.parse_args(arguments)
+    if given.images < 0:
+        parser.error(f"--images={given.images} must be at least 0")
     try:
         result = validate(given.format, given.dir, name=given.name, images=given.images)
     except UserError as error:
@@ -115,13 +112,6 @@ def _table(console: Console, head: list[str], rows: list[list[Any]]) -> None:
         table.add_row(*(escape(str(cell)) for cell in row))
     if rows:
         console.print(table)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
 
 
 if __name__ == "__main__":

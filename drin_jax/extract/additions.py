@@ -35,7 +35,7 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         UserError: one line where raw files or encoders are gone or changed.
     """
     if config.data.reader == RELEASE:
-        from data_pipeline.release import inventory, sequences
+        from data_pipeline.release import convert, inventory
 
         root = Path(config.data.root)
         try:
@@ -43,7 +43,7 @@ def add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         except UserError as error:
             raise _unable(store, needs, error) from None
         extension = StoreExtension(store, made_from)
-        sequences.write(root, store, extension, needs)
+        convert.write_sequences(root, store, extension, needs)
         return extension.add({})
     try:
         check(config)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline.pictures import boxes
+from data_pipeline.pictures import precomputed
 from data_pipeline.schema import Corpus, Span
 from drin_jax.extract.encoder_settings import SIDES, EncoderSettings
 from drin_jax.extract.texts import entity_text, mention_text
@@ -118,7 +118,8 @@ class Stages:
         }
         self._boxes = {}
         if settings.objects and not settings.detects:
-            self._boxes = boxes.load(Path(config.data.root) / settings.objects, self.sources)
+            path = Path(config.data.root) / settings.objects
+            self._boxes = precomputed.load_boxes(path, self.sources)
 
     def _text(self, row: int, side: str, prefix: str = "") -> tuple[str, Span]:
         template, item = self.config.text[f"{prefix}{side}"], self.sides[side][row]
