@@ -30,10 +30,14 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """A whole UTF-8 file."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
 def write_json(path: Path, content: Any) -> None:
     """A whole JSON file."""
-    text = json.dumps(content, ensure_ascii=False, indent=1)
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
 
 
 def sha256(path: Path) -> str:
@@ -54,8 +58,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """A whole UTF-8 file."""
-    write_whole(path, lambda file: file.write(text.encode()))

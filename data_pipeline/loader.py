@@ -136,13 +136,13 @@ class TrainLoader:
         )
         if epochs < 1:
             raise UserError(f"train.epochs is {epochs}; it must be at least 1")
-        share = _Share(batch, process_index, process_count, "train.batch")
+        share = _share(batch, process_index, process_count, "train.batch")
         self.order = order
         self.steps_per_epoch = order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
 
         def part(step: int) -> HostArrays:
-            return tables.batch(share.of(order.rows(int(step))))
+            return tables.batch(share(order.rows(int(step))))
 
         self._batches = _read_ahead(part, self.total_steps, threads)
 
@@ -153,10 +153,6 @@ class TrainLoader:
         """This process's part of the next step's batch, as in `schema.batch_shapes`."""
         return next(self._batches)
 
-    def rows(self, step: int) -> np.ndarray:
-        """Rows of the split in the whole batch of a step, over all processes, without padding."""
-        return self.order.rows(step)
-
     @property
     def step(self) -> int:
         """The step whose batch is next."""
@@ -166,10 +162,6 @@ class TrainLoader:
         """Let the next batch be that of `step`."""
         # Beyond the end (fewer epochs than before): nothing is left.
         self._batches.set_state({"next_index": min(step, self.total_steps)})
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        self._batches.close()
 
 
 class EvalLoader:
@@ -192,47 +184,46 @@ class EvalLoader:
         self._tables = GraphTables(store, split, spec)
         if batch < 1:
             raise UserError(f"eval.batch is {batch}; it must be at least 1")
-        self._share = _Share(batch, process_index, process_count, "eval.batch")
+        self._batch = batch
+        self._share = _share(batch, process_index, process_count, "eval.batch")
         self._threads = threads
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-self._tables.mentions // self._share.batch)
+        return -(-self._tables.mentions // self._batch)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, HostArrays]]:
         """Yields (rows of the split [b] int64, -1 at padding; batch as in `batch_shapes`)."""
-        batches = _read_ahead(self._part, len(self), self._threads)
+
+        def part(index: int) -> tuple[np.ndarray, HostArrays]:
+            begin = int(index) * self._batch
+            end = min(begin + self._batch, self._tables.mentions)
+            rows = self._share(np.arange(begin, end))
+            return rows, self._tables.batch(rows)
+
+        batches = _read_ahead(part, len(self), self._threads)
         try:
             yield from batches
         finally:
             batches.close()
 
-    def _part(self, index: int) -> tuple[np.ndarray, HostArrays]:
-        begin = int(index) * self._share.batch
-        end = min(begin + self._share.batch, self._tables.mentions)
-        rows = self._share.of(np.arange(begin, end))
-        return rows, self._tables.batch(rows)
 
+def _share(batch: int, index: int, count: int, field: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Gives one process's rows [b / processes] int64 of a batch's, padded with -1."""
+    if batch % count:
+        raise UserError(
+            f"{field} is {batch}, which does not divide over {count} processes; "
+            f"use a multiple of {count}"
+        )
+    if not 0 <= index < count:
+        raise UserError(f"process {index} of {count}: count from 0")
 
-class _Share:
-    """One process's part of a batch."""
-
-    def __init__(self, batch: int, index: int, count: int, field: str):
-        if batch % count:
-            raise UserError(
-                f"{field} is {batch}, which does not divide over {count} processes; "
-                f"use a multiple of {count}"
-            )
-        if not 0 <= index < count:
-            raise UserError(f"process {index} of {count}: count from 0")
-        self.batch = batch
-        self._part = slice(index * (batch // count), (index + 1) * (batch // count))
-
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """This process's rows [b / processes] int64 of a batch's, padded with -1."""
-        padded = np.full(self.batch, -1, np.int64)
+    def of(rows: np.ndarray) -> np.ndarray:
+        padded = np.full(batch, -1, np.int64)
         padded[: len(rows)] = rows
-        return padded[self._part]
+        return padded[index * (batch // count) : (index + 1) * (batch // count)]
+
+    return of
 
 
 def _read_ahead(part: Callable[[int], Any], count: int, threads: int) -> grain.DatasetIterator:

@@ -9,6 +9,10 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+
 from data_pipeline.schema import Mention, UserError
 
 MODES = ("disjoint", "published")
@@ -100,24 +104,16 @@ def _traces(mention: Mention) -> Iterator[str]:
 
 def _groups(mentions: Sequence[Mention]) -> dict[str, str]:
     """Maps each sample to the smallest sample id it is connected to by shared content."""
-    parent: dict[str, str] = {}
-    for mention in mentions:
-        first, *others = (_root(parent, trace) for trace in _traces(mention))
-        for other in others:
-            parent[_root(parent, other)] = _root(parent, first)
-    smallest: dict[str, str] = {}
-    for mention in mentions:
-        root = _root(parent, f"sample {mention.sample}")
-        smallest[root] = min(smallest.get(root, mention.sample), mention.sample)
-    return {m.sample: smallest[_root(parent, f"sample {m.sample}")] for m in mentions}
-
-
-def _root(parent: dict[str, str], node: str) -> str:
-    parent.setdefault(node, node)
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
+    node: dict[str, int] = {}
+    traces = [[node.setdefault(t, len(node)) for t in _traces(mention)] for mention in mentions]
+    ends = np.array([(own[0], other) for own in traces for other in own], int).reshape(-1, 2).T
+    graph = sparse.coo_array((np.ones(ends.shape[1], bool), ends), (len(node), len(node)))
+    group = csgraph.connected_components(graph, directed=False)[1]
+    sample_of = {mention.sample: own[0] for mention, own in zip(mentions, traces, strict=True)}
+    smallest: dict[int, str] = {}
+    for sample in sorted(sample_of):
+        smallest.setdefault(group[sample_of[sample]], sample)
+    return {sample: smallest[group[first]] for sample, first in sample_of.items()}
 
 
 def _uniform(text: str) -> float:

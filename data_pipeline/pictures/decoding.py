@@ -4,6 +4,7 @@ The processes import this module and Pillow only. One that dies on a picture (a 
 memory) takes nothing with it: that picture is masked, the others are decoded again.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -12,7 +13,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def _decode_all(plan: Plan, some: Sequence[Wanted]) -> list[Decoded]:
     return [decode(plan, wanted) for wanted in some]
 
 
-class Decoder:
+class Decoder(contextlib.AbstractContextManager):
     """Decodes lists of pictures; a context manager that ends its processes.
 
     Args:
@@ -107,7 +107,7 @@ class Decoder:
         self._workers = workers or cores or os.cpu_count() or 1
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1 or (total >= FEW and not workers):
-            self._pool = self._new_pool()
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=SPAWN)
             try:
                 self._pool.submit(int).result()
             except BrokenProcessPool:  # a script that is not under `if __name__ == "__main__"`
@@ -115,63 +115,42 @@ class Decoder:
                 self.close()
                 self._pool = None
 
-    def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._workers, mp_context=SPAWN)
-
     def start(self, wanted: Sequence[Wanted]) -> Iterator[Decoded]:
         """Begins to decode; the pictures in order."""
+        if self._pool is None:
+            return (decode(self._plan, one) for one in wanted)
         chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
         begun = [(chunk, self._submit(chunk)) for chunk in chunks]
         return itertools.chain.from_iterable(self._collect(*one) for one in begun)
 
-    def _submit(self, chunk: Sequence[Wanted]) -> "Future[list[Decoded]] | None":
-        if self._pool is None:
-            return None
+    def _submit(self, chunk: Sequence[Wanted]) -> "Future[list[Decoded]]":
+        assert self._pool is not None
         try:
             return self._pool.submit(_decode_all, self._plan, chunk)
         except BrokenProcessPool:  # an earlier picture's doing
-            self._restart()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=SPAWN)
             return self._pool.submit(_decode_all, self._plan, chunk)
 
-    def _restart(self) -> None:
-        assert self._pool is not None
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = self._new_pool()
-
-    def _collect(
-        self, chunk: Sequence[Wanted], future: "Future[list[Decoded]] | None"
-    ) -> list[Decoded]:
-        """The pictures of one chunk; each by itself where their process died."""
-        if future is None:
-            return _decode_all(self._plan, chunk)
+    def _collect(self, chunk: Sequence[Wanted], future: "Future[list[Decoded]]") -> list[Decoded]:
+        """The pictures of one chunk; where their process died each in a process of its own, that
+        only the picture at work can end."""
         try:
             return future.result()
         except (BrokenProcessPool, MemoryError):
-            return self._one_by_one(chunk)
+            return [self._alone(wanted) for wanted in chunk]
 
-    def _one_by_one(self, chunk: Sequence[Wanted]) -> list[Decoded]:
-        """Decodes a chunk again, in a process of its own that only the picture at work can end."""
-        out = []
-        pool = None
-        for wanted in chunk:
-            pool = pool or ProcessPoolExecutor(1, mp_context=SPAWN)
+    def _alone(self, wanted: Wanted) -> Decoded:
+        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
             try:
-                out.append(pool.submit(partial(decode, self._plan), wanted).result())
+                return pool.submit(decode, self._plan, wanted).result()
             except (BrokenProcessPool, MemoryError):
-                out.append(Decoded(DAMAGED, {}))
-                pool.shutdown()
-                pool = None
-        if pool:
-            pool.shutdown()
-        return out
+                return Decoded(DAMAGED, {})
 
     def close(self) -> None:
         """Ends the processes."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> "Decoder":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -107,7 +107,11 @@ def processor(settings: Mapping[str, Any], where: str) -> Recipe:
         if kind == "CLIP":
             return _clip(settings)
         if kind == "ConvNext":
-            return _convnext(settings)
+            size = settings.get("size", {"shortest_edge": 384})
+            shortest = _whole(size["shortest_edge"] if isinstance(size, Mapping) else size)
+            share = settings.get("crop_pct", 224 / 256)
+            scaled = int(shortest / share) if shortest < 384 else None
+            return Recipe(shortest, shortest, scaled, int(settings.get("resample", _BICUBIC)))
         if kind == "ViT":
             height, width = _sides(settings.get("size", 224))
             return Recipe(height, width, None, int(settings.get("resample", _BILINEAR)))
@@ -132,14 +136,6 @@ def _clip(settings: Mapping[str, Any]) -> Recipe:
         return Recipe(height, width, None, resample)
     shortest = size["shortest_edge"] if isinstance(size, Mapping) else size
     return Recipe(height, width, _whole(shortest), resample)
-
-
-def _convnext(settings: Mapping[str, Any]) -> Recipe:
-    size = settings.get("size", {"shortest_edge": 384})
-    shortest = _whole(size["shortest_edge"] if isinstance(size, Mapping) else size)
-    resample = int(settings.get("resample", _BICUBIC))
-    scaled = int(shortest / settings.get("crop_pct", 224 / 256)) if shortest < 384 else None
-    return Recipe(shortest, shortest, scaled, resample)
 
 
 def _sides(size: Any) -> tuple[int, int]:

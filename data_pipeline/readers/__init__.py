@@ -6,16 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_pipeline import splits
-from data_pipeline.readers import (
-    described_candidates,
-    jsonl,
-    kgmel,
-    mimic,
-    raw_files,
-    richpedia,
-    wikidiverse,
-    wikimel,
-)
+from data_pipeline.readers import jsonl, kgmel, mimic, raw_files, richpedia, wikidiverse, wikimel
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 Item = TypeVar("Item", Mention, Entity)
@@ -30,7 +21,7 @@ READERS: dict[str, Callable[[Path, str], Corpus]] = {
     "richpedia": richpedia.read,
     "mimic": mimic.read,
     "kgmel": kgmel.read,
-    "candidates": described_candidates.read,
+    "candidates": wikidiverse.read_described,
 }
 
 
@@ -57,15 +48,31 @@ def read(
     mentions, split_counts = splits.assign(
         corpus.mentions, mode=split, valid_fraction=valid_fraction
     )
-    counts = {**corpus.counts, **_counts(corpus), **split_counts}
+    known = {entity.id for entity in corpus.entities}
+    lost = [mention for mention in corpus.mentions if mention.start is None]
+    golds = [mention.gold for mention in corpus.mentions]
+    counts = {
+        **corpus.counts,
+        "entities": len(corpus.entities),
+        "mentions": len(corpus.mentions),
+        "samples": len({mention.sample for mention in corpus.mentions}),
+        "entities_without_description": sum(not e.description.strip() for e in corpus.entities),
+        "span_not_found": len(lost),
+        "span_not_found_test": sum(mention.split == "test" for mention in lost),
+        "nil": golds.count(None),
+        "gold_outside_kb": sum(gold is not None and gold not in known for gold in golds),
+        **split_counts,
+    }
     for part in SPLITS:
         counts[part] = sum(mention.split == part for mention in mentions)
     counts["clean_test"] = sum(m.split == "test" and m.clean for m in mentions)
-    declared = {mention.image for mention in corpus.mentions}
-    declared |= {entity.image for entity in corpus.entities}
-    there = raw_files.present(image for image in declared if image is not None)
-    counts["missing_mention_images"] = _missing(corpus.mentions, there)
-    counts["missing_entity_images"] = _missing(corpus.entities, there)
+    declared = {
+        kind: [item.image for item in items if item.image is not None]
+        for kind, items in (("mention", corpus.mentions), ("entity", corpus.entities))
+    }
+    there = raw_files.present({*declared["mention"], *declared["entity"]})
+    for kind, images in declared.items():
+        counts[f"missing_{kind}_images"] = sum(image not in there for image in images)
     return dataclasses.replace(
         corpus,
         mentions=_present_only(mentions, there),
@@ -106,26 +113,6 @@ def load(reader: str, root: str | Path, *, name: str, source: str = "") -> Corpu
             f"{len(ids)} entities; entities and candidates are not of one data set"
         )
     return corpus
-
-
-def _counts(corpus: Corpus) -> dict[str, int]:
-    known = {entity.id for entity in corpus.entities}
-    mentions = corpus.mentions
-    lost = [mention for mention in mentions if mention.start is None]
-    return {
-        "entities": len(corpus.entities),
-        "mentions": len(mentions),
-        "samples": len({mention.sample for mention in mentions}),
-        "entities_without_description": sum(not e.description.strip() for e in corpus.entities),
-        "span_not_found": len(lost),
-        "span_not_found_test": sum(mention.split == "test" for mention in lost),
-        "nil": sum(mention.gold is None for mention in mentions),
-        "gold_outside_kb": sum(m.gold is not None and m.gold not in known for m in mentions),
-    }
-
-
-def _missing(items: Sequence[Mention] | Sequence[Entity], there: set[str]) -> int:
-    return sum(item.image is not None and item.image not in there for item in items)
 
 
 def _present_only(items: Sequence[Item], there: set[str]) -> list[Item]:

@@ -14,12 +14,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.readers import raw_files
-from data_pipeline.readers.mentions import candidates, sample_id
+from data_pipeline.readers import raw_files, raw_rows
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 ENTITIES = "entities.jsonl"
 MENTIONS = "mentions.jsonl"
+ENTITY_KEYS = ("id", "name", "description", "image")
+MENTION_KEYS = ("id", "text", "start", "end", "image", "entity", "split")
 
 
 def read(root: Path, name: str) -> Corpus:
@@ -31,34 +32,28 @@ def read(root: Path, name: str) -> Corpus:
             span outside its text, an unknown split; or a file without a single row.
     """
     sources: dict[str, str] = {}
-    entities: dict[str, Entity] = {}
-    for where, row in raw_files.json_lines(root / ENTITIES, sources):
-        entity = _entity(row, root, where)
-        if entity.id in entities:
-            raise UserError(f"{where}: entity id {entity.id!r} is given twice; ids must be unique")
-        entities[entity.id] = entity
-    mentions: dict[str, Mention] = {}
-    for where, row in raw_files.json_lines(root / MENTIONS, sources):
-        mention = _mention(row, root, where)
-        if mention.id in mentions:
-            raise UserError(
-                f"{where}: mention id {mention.id!r} is given twice; ids must be unique"
-            )
-        mentions[mention.id] = mention
-    return Corpus(name, list(entities.values()), list(mentions.values()), {}, sources)
+    entities = raw_rows.unique(
+        (where, _entity(row, root, where))
+        for where, row in raw_files.json_lines(root / ENTITIES, sources, ENTITY_KEYS)
+    )
+    mentions = raw_rows.unique(
+        (where, _mention(row, root, where))
+        for where, row in raw_files.json_lines(root / MENTIONS, sources, MENTION_KEYS)
+    )
+    return Corpus(name, entities, mentions, {}, sources)
 
 
 def _entity(row: dict[str, Any], root: Path, where: str) -> Entity:
     return Entity(
-        id=raw_files.text(_get(row, "id", where), '"id"', where, empty=False),
-        name=raw_files.text(_get(row, "name", where), '"name"', where),
-        description=raw_files.text(_get(row, "description", where), '"description"', where),
+        id=raw_files.text(row["id"], '"id"', where, empty=False),
+        name=raw_files.text(row["name"], '"name"', where),
+        description=raw_files.text(row["description"], '"description"', where),
         image=_picture(row, root, where),
     )
 
 
 def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
-    text = raw_files.text(_get(row, "text", where), '"text"', where)
+    text = raw_files.text(row["text"], '"text"', where)
     start, end = _span(row, text, where)
     if row.get("name") is not None:
         name = raw_files.text(row["name"], '"name"', where, empty=False)
@@ -66,15 +61,15 @@ def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
         name = text[start:end]
     else:
         raise UserError(f'{where}: "start" and "end" are null; give the surface form as "name"')
-    split = _get(row, "split", where)
+    split = row["split"]
     if split not in SPLITS:
         raise UserError(f'{where}: unknown "split" {split!r}; known: {", ".join(SPLITS)}')
-    gold, image = _get(row, "entity", where), _picture(row, root, where)
+    gold, image = row["entity"], _picture(row, root, where)
     sample = row.get("sample")
     if sample is None:
-        sample = sample_id(text, row["image"])
+        sample = raw_rows.sample_id(text, row["image"])
     return Mention(
-        id=raw_files.text(_get(row, "id", where), '"id"', where, empty=False),
+        id=raw_files.text(row["id"], '"id"', where, empty=False),
         text=text,
         name=name,
         start=start,
@@ -83,13 +78,13 @@ def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
         sample=raw_files.text(sample, '"sample"', where, empty=False),
         gold=None if gold is None else raw_files.text(gold, '"entity"', where, empty=False),
         image=image,
-        candidates=candidates(row, "candidates", "entity ids", where),
+        candidates=raw_rows.candidates(row, "candidates", "entity ids", where),
         kind=raw_files.text(row.get("kind") or "", '"kind"', where),
     )
 
 
 def _span(row: dict[str, Any], text: str, where: str) -> tuple[int | None, int | None]:
-    start, end = _get(row, "start", where), _get(row, "end", where)
+    start, end = row["start"], row["end"]
     if start is None and end is None:
         return None, None
     if type(start) is not int or type(end) is not int:  # isinstance would let true and false pass
@@ -103,13 +98,7 @@ def _span(row: dict[str, Any], text: str, where: str) -> tuple[int | None, int |
 
 
 def _picture(row: dict[str, Any], root: Path, where: str) -> str | None:
-    image = _get(row, "image", where)
+    image = row["image"]
     if image is None:
         return None
     return os.path.normpath(root / raw_files.text(image, '"image"', where, empty=False))
-
-
-def _get(row: dict[str, Any], key: str, where: str) -> Any:
-    if key not in row:
-        raise UserError(f'{where}: key "{key}" is missing')
-    return row[key]

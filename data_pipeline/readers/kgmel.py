@@ -22,10 +22,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.readers import raw_files
-from data_pipeline.readers.entities import ATTRIBUTES, NAMES, by_number, described
-from data_pipeline.readers.mentions import located, pairs, rows
-from data_pipeline.schema import Corpus, Entity, Mention, UserError
+from data_pipeline.readers import raw_files, raw_rows
+from data_pipeline.schema import Corpus, Mention, UserError
 
 DATA_SETS = ("WikiDiverse", "WikiMEL", "RichpediaMEL")
 SPLITS_FILES = ("splits.json", "ids_split_mappings.json")
@@ -42,14 +40,14 @@ def read(root: Path, name: str) -> Corpus:
     sources: dict[str, str] = {}
     counts: Counter[str] = Counter()
     path = _data_set(root, name)
-    raw = list(rows(raw_files.load_json(path, sources), path, FIELDS))
+    raw = [(where, row) for where, _, row in raw_rows.rows(path, sources, list, FIELDS)]
     split = _splits(root, path.stem, sources, counts)
     pictures = raw_files.folder(root, f"image/{path.stem}", "image", "images", "mention_image")
     stand_ins = _stand_ins(raw)
     titles: dict[str, Counter[str]] = {}
-    mentions: dict[str, Mention] = {}
+    mentions: list[tuple[str, Mention]] = []
     for where, row in raw:
-        text, found = pairs(row, where, "mention")
+        text, found = raw_rows.pairs(row, where, "mention")
         names = row["entity"]
         if not isinstance(names, list) or len(names) != len(found):
             raise UserError(f'{where}: "entity" must be a list of {len(found)} names, as "answer"')
@@ -60,7 +58,7 @@ def read(root: Path, name: str) -> Corpus:
             if gold is not None:
                 title = raw_files.text(names[i], 'each of "entity"', where)
                 titles.setdefault(gold, Counter())[title] += 1
-            mention = located(
+            mention = raw_rows.located(
                 text,
                 surface,
                 id=f"{row['id']}-{i}",
@@ -69,12 +67,12 @@ def read(root: Path, name: str) -> Corpus:
                 gold=gold,
                 image=str(pictures / image) if image and image not in stand_ins else None,
             )
-            if mention.id in mentions:
-                raise UserError(f"{where}: id {row['id']!r} is given twice; ids must be unique")
-            mentions[mention.id] = mention
-    entities = _entities(root, titles, sources, counts)
+            mentions.append((where, mention))
+    counts["entities_of_several_names"] = sum(len(found) > 1 for found in titles.values())
+    names = {qid: min(found, key=lambda one: (-found[one], one)) for qid, found in titles.items()}
+    entities = raw_rows.by_number(raw_rows.entities(root, sources, names))
     placed = raw_files.placed(root, sources)
-    return Corpus(name, entities, list(mentions.values()), dict(counts), placed)
+    return Corpus(name, entities, raw_rows.unique(mentions), dict(counts), placed)
 
 
 def _data_set(root: Path, name: str) -> Path:
@@ -93,9 +91,8 @@ def _splits(
     root: Path, data_set: str, sources: dict[str, str], counts: Counter[str]
 ) -> dict[Any, str]:
     """Sentence id -> split."""
-    path = next((found for name in SPLITS_FILES if (found := raw_files.find(root, name))), None)
-    if path is None:
-        raise raw_files.MissingFile(f"{root / SPLITS_FILES[0]} is missing")
+    found = filter(None, (raw_files.find(root, name) for name in SPLITS_FILES))
+    path = next(found, root / SPLITS_FILES[0])
     loaded = raw_files.load_json_object(path, sources)
     loaded = loaded.get(data_set, loaded)
     if not isinstance(loaded, dict):
@@ -122,17 +119,3 @@ def _stand_ins(raw: list[tuple[str, dict[str, Any]]]) -> set[str]:
         image = raw_files.text(row["imgPath"] or "", '"imgPath"', where)
         addresses.setdefault(image, set()).add(row.get("img-url"))
     return {image for image, found in addresses.items() if image and len(found) > 1}
-
-
-def _entities(
-    root: Path, titles: dict[str, Counter[str]], sources: dict[str, str], counts: Counter[str]
-) -> list[Entity]:
-    counts["entities_of_several_names"] = sum(len(found) > 1 for found in titles.values())
-    names: dict[str, Any] = {
-        qid: min(found, key=lambda title: (-found[title], title)) for qid, found in titles.items()
-    }
-    named_in, described_in = root / NAMES, root / ATTRIBUTES
-    if named_in.is_file():
-        names |= raw_files.load_json_object(named_in, sources)
-    texts = raw_files.load_json_object(described_in, sources) if described_in.is_file() else {}
-    return by_number(described(names, texts, named_in, described_in))

@@ -13,15 +13,15 @@ A mention's "id" can be its gold and "entities" is the gold's name: neither is r
 are numbered by their place in the file.
 """
 
+import dataclasses
+import itertools
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
-from data_pipeline.readers import raw_files
-from data_pipeline.readers.entities import by_number, first_there
-from data_pipeline.readers.mentions import candidates, located, pairs, rows, sample_id
+from data_pipeline.readers import raw_files, raw_rows
 from data_pipeline.schema import Corpus, Entity, Mention, UserError
 
 KNOWLEDGE_BASE = "kb_entity.json"
@@ -48,46 +48,40 @@ def read(root: Path, name: str) -> Corpus:
 
 def _mentions(
     root: Path, path: Path, split: str, sources: dict[str, str], counts: Counter[str]
-) -> list[Mention]:
+) -> Iterator[Mention]:
     pictures = raw_files.folder(root, *MENTION_PICTURES)
-    mentions: list[Mention] = []
-    loaded = raw_files.load_json(path, sources)
-    if isinstance(loaded, dict):
-        raise UserError(f"{path}: expected a JSON list (an object is the form of reader richpedia)")
-    for where, row in rows(loaded, path, {"sentence", "mentions", "answer", "imgPath"}):
-        text, found = pairs(row, where)
-        stem = _optional(row["imgPath"], '"imgPath"', where).split("/")[-1].split(".")[0]
-        picture = os.path.join(pictures, f"{stem}.jpg") if stem else None
-        counts["without_picture"] += picture is None
+    number = itertools.count()
+    for where, _, row in raw_rows.rows(path, sources, list, raw_rows.SENTENCE | {"imgPath"}):
+        text, found = raw_rows.pairs(row, where)
+        image = raw_files.text(row["imgPath"] or "", '"imgPath"', where)
+        stem = image.split("/")[-1].split(".")[0]
+        counts["without_picture"] += not stem
         for surface, gold in found:
-            decoded = surface if surface in text else unquote(surface)
-            mentions.append(
-                located(
-                    text,
-                    decoded,
-                    id=f"{split}-{len(mentions)}",
-                    split=split,
-                    sample=sample_id(text, stem),
-                    gold=gold,
-                    image=picture,
-                    candidates=candidates(row, "cands", "QIDs", where),
-                )
+            yield raw_rows.located(
+                text,
+                surface if surface in text else unquote(surface),
+                id=f"{split}-{next(number)}",
+                split=split,
+                sample=raw_rows.sample_id(text, stem),
+                gold=gold,
+                image=os.path.join(pictures, f"{stem}.jpg") if stem else None,
+                candidates=raw_rows.candidates(row, "cands", "QIDs", where),
             )
-    return mentions
 
 
 def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:
-    path = root / KNOWLEDGE_BASE
     folder = raw_files.folder(root, *ENTITY_PICTURES)
-    texts: dict[str, tuple[str, str]] = {}
     pictures: dict[str, list[str]] = {}
-    for where, row in rows(raw_files.load_json(path, sources), path, {"qid", "entity_name"}):
+    found: list[tuple[str, Entity]] = []
+    for where, _, row in raw_rows.rows(
+        root / KNOWLEDGE_BASE, sources, list, {"qid", "entity_name"}
+    ):
         qid = raw_files.text(row["qid"], '"qid"', where, empty=False)
-        if qid in texts:
-            raise UserError(f"{where}: entity {qid!r} is given twice; QIDs must be unique")
         raw = raw_files.text(row["entity_name"], '"entity_name"', where)
         named = " ".join(unquote(raw).replace("_", " ").split())
-        texts[qid] = (named, _optional(row.get("attr"), '"attr"', where))
+        found.append(
+            (where, Entity(qid, named, raw_files.text(row.get("attr") or "", '"attr"', where)))
+        )
         shown = row.get("image_list") or []
         if not isinstance(shown, list):
             raise UserError(f'{where}: "image_list" must be a list of file names')
@@ -95,12 +89,5 @@ def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:
             os.path.join(folder, raw_files.text(one, '"image_list"', where).split("/")[-1])
             for one in shown
         ]
-    image = first_there(pictures)
-    return by_number(
-        Entity(qid, named, description, image.get(qid))
-        for qid, (named, description) in texts.items()
-    )
-
-
-def _optional(value: Any, what: str, where: str) -> str:
-    return "" if value is None else raw_files.text(value, what, where)
+    entities, image = raw_rows.unique(found), raw_rows.first_there(pictures)
+    return raw_rows.by_number(dataclasses.replace(e, image=image.get(e.id)) for e in entities)

@@ -1,9 +1,10 @@
 """Opening raw files: each failure is one line that names the file; every file read is hashed."""
 
+import codecs
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ def load_json(path: Path, sources: dict[str, str]) -> Any:
         MissingFile: there is no such file.
         UserError: not UTF-8, not JSON, or a key twice in one object (JSON would keep the last).
     """
-    raw = _content(path, sources)
+    if not path.is_file():
+        raise MissingFile(f"{path} is missing")
     try:
-        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON: {_reason(error)}; fetch it again") from None
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    sources[path.name] = hashlib.sha256(raw).hexdigest()
+    return _parsed(raw.removeprefix(codecs.BOM_UTF8), str(path), "; fetch it again")
 
 
 def load_json_object(path: Path, sources: dict[str, str]) -> dict[str, Any]:
@@ -43,30 +45,28 @@ def load_json_object(path: Path, sources: dict[str, str]) -> dict[str, Any]:
     return loaded
 
 
-def json_lines(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(
+    path: Path, sources: dict[str, str], keys: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields ("FILE:LINE", object) of each line that is not blank, one line in memory at a time.
 
     The file's SHA-256 is added to `sources` after the last line. A long file shows its progress.
 
     Raises:
         MissingFile: there is no such file.
-        UserError: a line is not UTF-8 or no JSON object, or the file holds no object at all.
+        UserError: a line is not UTF-8, no JSON object, or one without all `keys`; or the file holds
+            no object at all.
     """
-    if not path.is_file():
-        raise MissingFile(f"{path} is missing")
     empty = True
-    for number, raw in enumerate(_lines(path, sources), 1):
+    for where, raw in _lines(path, sources):
         if not raw.strip():
             continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError:
-            raise UserError(f"{where}: not UTF-8; save the file as UTF-8") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not valid JSON: {_reason(error)}") from None
+        row = _parsed(raw, where)
         if not isinstance(row, dict):
             raise UserError(f"{where}: expected one JSON object a line, got {_kind(row)}")
+        for key in keys:
+            if key not in row:
+                raise UserError(f'{where}: key "{key}" is missing')
         empty = False
         yield where, row
     if empty:
@@ -80,15 +80,11 @@ def columns(path: Path, sources: dict[str, str]) -> dict[str, list[str]]:
         MissingFile: there is no such file.
         UserError: not UTF-8, or a row of one column.
     """
-    raw = _content(path, sources)
     table: dict[str, list[str]] = {}
-    for number, row in enumerate(raw.splitlines(), 1):
-        try:
-            cells = row.decode().split()
-        except UnicodeDecodeError:
-            raise UserError(f"{path}:{number}: not UTF-8; save the file as UTF-8") from None
+    for where, raw in _lines(path, sources):
+        cells = _decoded(raw, where).split()
         if len(cells) == 1:
-            raise UserError(f"{path}:{number}: a key without values; fetch the file again")
+            raise UserError(f"{where}: a key without values; fetch the file again")
         if cells:
             table.setdefault(cells[0], []).extend(cells[1:])
     return table
@@ -100,7 +96,7 @@ def separated(path: Path, sources: dict[str, str], separator: str) -> Iterator[t
     A line that is not UTF-8 or has no separator yields ("", ""). The file's SHA-256 is added to
     `sources` after the last line. Shows its progress on stderr where the file is long.
     """
-    for raw in _lines(path, sources):
+    for _, raw in _lines(path, sources):
         head, _, tail = raw.decode(errors="replace").rstrip("\r\n").partition(separator)
         yield ("", "") if not tail or "\ufffd" in head else (head, tail)
 
@@ -121,13 +117,7 @@ def text(value: Any, what: str, where: str, *, empty: bool = True) -> str:
 
 def find(root: Path, name: str) -> Path | None:
     """The file called `name` in `root`, or else in one of its folders; None if there is none."""
-    if (root / name).is_file():
-        return root / name
-    try:
-        folders = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
-    except OSError:
-        return None
-    found = (Path(folder) / name for folder in folders)
+    found = (root / name, *sorted(root.glob(f"*/{name}")))
     return next((path for path in found if path.is_file()), None)
 
 
@@ -180,26 +170,34 @@ def present(paths: Iterable[str]) -> set[str]:
     return found
 
 
-def _content(path: Path, sources: dict[str, str]) -> bytes:
+def _lines(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+    """("FILE:LINE", line) one at a time; the file's SHA-256 is added to `sources` at the end."""
     if not path.is_file():
         raise MissingFile(f"{path} is missing")
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    sources[path.name] = hashlib.sha256(raw).hexdigest()
-    return raw
-
-
-def _lines(path: Path, sources: dict[str, str]) -> Iterator[bytes]:
     size, digest = path.stat().st_size, hashlib.sha256()
     bar = Progress(f"reading {path.name}", size, unit="B", loud=size > LONG_FILE)
     with path.open("rb") as lines, bar:
-        for raw in lines:
+        for number, raw in enumerate(lines, 1):
             digest.update(raw)
             bar.advance(len(raw))
-            yield raw
+            yield f"{path}:{number}", raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
     sources[path.name] = digest.hexdigest()
+
+
+def _decoded(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def _parsed(raw: bytes, where: str, mend: str = "") -> Any:
+    try:
+        return json.loads(_decoded(raw, where), object_pairs_hook=_unique_keys)
+    except RecursionError:
+        raise UserError(f"{where}: not valid JSON: nested too deeply{mend}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON: {error}{mend}") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -209,10 +207,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"key {twice!r} occurs twice in one object")
     return unique
-
-
-def _reason(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _kind(value: Any) -> str:

@@ -12,12 +12,11 @@ QID, so that renaming the keys or shuffling the files changes nothing but the pi
 are opened, never read as text).
 """
 
+from collections import Counter
 from pathlib import Path
 
-from data_pipeline.readers import raw_files
-from data_pipeline.readers.entities import ATTRIBUTES, NAMES, by_number, named
-from data_pipeline.readers.mentions import NeutralIds, located, pairs, sample_id
-from data_pipeline.schema import Corpus, Mention, UserError
+from data_pipeline.readers import raw_files, raw_rows
+from data_pipeline.schema import Corpus, Mention
 
 PICTURES = ("images", "image", "mention_images", "mention_image")
 
@@ -31,31 +30,26 @@ def read(root: Path, name: str) -> Corpus:
     """
     sources: dict[str, str] = {}
     pictures = raw_files.folder(root, *PICTURES)
-    ids = NeutralIds()
+    seen: Counter[str] = Counter()  # mentions of the same text and surface form
     mentions: list[Mention] = []
     for split, path in raw_files.split_files(root).items():
         own: list[Mention] = []
-        loaded = raw_files.load_json(path, sources)
-        if not isinstance(loaded, dict) or not loaded:
-            raise UserError(
-                f"{path}: expected a JSON object of samples"
-                + (" (a list is MIMIC's form: reader mimic)" if isinstance(loaded, list) else "")
-            )
-        for key, row in loaded.items():
-            where = f"{path}: {key!r}"
-            text, found = pairs(row, where)
+        for where, key, row in raw_rows.rows(path, sources, dict):
+            text, found = raw_rows.pairs(row, where)
             for surface, gold in found:
+                same = raw_rows.sample_id(text, surface)
+                seen[same] += 1
                 own.append(
-                    located(
+                    raw_rows.located(
                         text,
                         surface,
-                        id=ids.next(text, surface),
+                        id=same if seen[same] == 1 else f"{same}-{seen[same]}",
                         split=split,
-                        sample=sample_id(text, None),
+                        sample=raw_rows.sample_id(text, None),
                         gold=gold,
                         image=str(pictures / f"{key}.jpg"),
                     )
                 )
         mentions += sorted(own, key=lambda mention: mention.id)
-    entities = by_number(named(root / NAMES, root / ATTRIBUTES, sources))
+    entities = raw_rows.by_number(raw_rows.entities(root, sources))
     return Corpus(name, entities, mentions, {}, sources)

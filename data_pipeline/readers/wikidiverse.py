@@ -1,4 +1,4 @@
-"""WikiDiverse with its ten candidates a mention, as its authors publish it.
+"""WikiDiverse with its ten candidates a mention, as its authors publish it:
 
     {train,valid,test}_w_10cands.json   [[sentence, picture's URL, mention, type, left context,
                                           right context, gold's URL or "nil", candidates' URLs,
@@ -9,26 +9,42 @@
 
 in the folder or in folders of it. Mention pictures lie in `wikinewsImgs/` (or wikidiverse_images/,
 images/, mention_image/), entity pictures in `entity_images/`, `wikipediaImgs/`, `images/` or with
-the mentions'; `wikipedia.picture` says how they are called.
+the mentions'; `picture` says how they are called.
 
 The knowledge base holds each title that has a brief, is a candidate, or is a gold; its entities'
-ids and names are their titles in one spelling (`wikipedia.title`). A gold that no candidate and no
+ids and names are their titles in one spelling (`title`). A gold that no candidate and no
 brief spells so, but one does in other case, is that one. Golds that nothing else names are counted:
 no candidate list can hold them.
 
 Offsets that do not show the mention are replaced by its first occurrence; both are counted. The
 mentions' `kind` is their type (Person, Organization, …): the topic tells more of the news than of
 what is to be linked. The two contexts are the sentence's words again and are not read.
+
+`read_described` reads lists of mentions with described candidates, `*candidates*.json`, as I2CR
+gives WikiDiverse's:
+
+    [{"key", "mention", "sentence", "candidates": [{"name", "description"}, …],
+      "gold": name or null, "mention_image": file, …}, …]
+
+A file belongs to the split that its name has a word of (train; valid, dev or val), else to test.
+The knowledge base is the union of the candidates and the golds, its ids and names being their
+titles in one spelling; of several descriptions an entity has the longest. A null gold is read as
+NIL; the files do not tell a mention without an entity from one whose entity is not among the
+candidates. Captions of pictures ("image_annotations") are not read. Pictures lie where
+WikiDiverse's do.
 """
 
+import dataclasses
+import hashlib
+import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import unquote
 
-from data_pipeline.readers import raw_files
-from data_pipeline.readers.entities import first_there
-from data_pipeline.readers.mentions import locate, sample_id
-from data_pipeline.readers.wikipedia import ENTITY_PICTURES, MENTION_PICTURES, picture, title
+from data_pipeline.readers import raw_files, raw_rows
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 MENTIONS = "{}_w_10cands.json"
@@ -37,16 +53,15 @@ TEXTS = "wikipedia_entity2desc_filtered.tsv"
 PICTURES = "wikipedia_entity2imgs.tsv"
 SEPARATOR = "@@@@"
 FIELDS = 11
+DESCRIBED = {"key", "mention", "sentence", "candidates", "gold", "mention_image"}
+# Where WikiDiverse's pictures lie, the mentions' and the entities'; the first folder that is there.
+MENTION_PICTURES = ("wikinewsImgs", "wikidiverse_images", "images", "mention_image")
+ENTITY_PICTURES = ("entity_images", "wikipediaImgs", "images", *MENTION_PICTURES)
 
-
-class RawRow(NamedTuple):
-    """A row of a list, its place in the file, and its candidates' titles."""
-
-    split: str
-    number: int
-    where: str
-    cells: list[Any]
-    candidates: tuple[str, ...]
+# The extensions that its published recipe for picture names knows; of others the name stays whole.
+_EXTENSIONS = (".jpg", ".JPG", ".png", ".PNG", ".svg", ".SVG", ".jpeg", ".JPEG")
+_TITLE_ARGUMENT = re.compile(r"[?&]title=([^&#]+)")
+_QUERY = re.compile(r"\?\w+=.*$", re.DOTALL)
 
 
 def read(root: Path, name: str) -> Corpus:
@@ -58,37 +73,19 @@ def read(root: Path, name: str) -> Corpus:
     """
     sources: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    rows = [row for split in SPLITS for row in _rows(root, split, sources)]
+    folder = raw_files.folder(root, *MENTION_PICTURES)
+    mentions = [m for split in SPLITS for m in _mentions(root, split, folder, sources, counts)]
     texts = _briefs(root, sources)
-    known = {*texts, *(one for row in rows for one in row.candidates)}
+    known = {*texts, *(one for mention in mentions for one in mention.candidates or ())}
     folded: dict[str, set[str]] = {}
     for one in known:
         folded.setdefault(one.casefold(), set()).add(one)
-    folder = raw_files.folder(root, *MENTION_PICTURES)
-    mentions: list[Mention] = []
-    for row in rows:
-        start, end = _span(row, counts)
-        address = raw_files.text(row.cells[1] or "", "the picture's URL", row.where).strip()
-        gold = _gold(row, counts)
-        if gold is not None and gold not in known:
-            other_case = folded.get(gold.casefold(), set())
+    for i, mention in enumerate(mentions):
+        if mention.gold is not None and mention.gold not in known:
+            other_case = folded.get(mention.gold.casefold(), set())
             counts["golds_in_other_case"] += len(other_case) == 1
-            gold = next(iter(other_case)) if len(other_case) == 1 else gold
-        mentions.append(
-            Mention(
-                id=f"{row.split}-{row.number}",
-                text=row.cells[0],
-                name=row.cells[2],
-                start=start,
-                end=end,
-                split=row.split,
-                sample=sample_id(row.cells[0], address),
-                gold=gold,
-                image=str(folder / picture(address)) if address else None,
-                candidates=row.candidates,
-                kind=raw_files.text(row.cells[3] or "", "the type", row.where),
-            )
-        )
+            if len(other_case) == 1:
+                mentions[i] = dataclasses.replace(mention, gold=next(iter(other_case)))
     titles = sorted(known | {mention.gold for mention in mentions if mention.gold is not None})
     counts["golds_that_nothing_else_names"] = len(titles) - len(known)
     _more_texts(root, texts, set(titles), sources)
@@ -97,12 +94,15 @@ def read(root: Path, name: str) -> Corpus:
     return Corpus(name, entities, mentions, dict(counts), raw_files.placed(root, sources))
 
 
-def _rows(root: Path, split: str, sources: dict[str, str]) -> list[RawRow]:
-    path = _found(root, MENTIONS.format(split))
+def _mentions(
+    root: Path, split: str, folder: Path, sources: dict[str, str], counts: Counter[str]
+) -> Iterator[Mention]:
+    """The rows of a list, golds spelled as they are there."""
+    name = MENTIONS.format(split)
+    path = raw_files.find(root, name) or root / name
     loaded = raw_files.load_json(path, sources)
     if not isinstance(loaded, list) or not loaded:
         raise UserError(f"{path}: expected a JSON list with at least one row; fetch it again")
-    rows: list[RawRow] = []
     for number, cells in enumerate(loaded, 1):
         where = f"{path}: row {number}"
         if not isinstance(cells, list) or len(cells) != FIELDS:
@@ -111,31 +111,39 @@ def _rows(root: Path, split: str, sources: dict[str, str]) -> list[RawRow]:
                 f"{where} must be a list of {FIELDS} fields, got {got}; fetch the data with "
                 "10 candidates a mention"
             )
-        raw_files.text(cells[0], "the sentence", where)
-        raw_files.text(cells[2], "the mention", where, empty=False)
+        text = raw_files.text(cells[0], "the sentence", where)
+        surface = raw_files.text(cells[2], "the mention", where, empty=False)
         if not isinstance(cells[7], list):
             raise UserError(f"{where}: the candidates must be a list of URLs")
         offered = [title(raw_files.text(one, "each candidate", where)) for one in cells[7]]
-        rows.append(RawRow(split, number, where, cells, tuple(filter(None, offered))))
-    return rows
+        start, end = cells[9:]
+        whole = type(start) is int and type(end) is int and 0 <= start < end
+        if not whole or text[start:end].casefold() != surface.casefold():
+            counts["offsets_not_matching"] += 1
+            start, end = raw_rows.locate(text, surface)
+        address = raw_files.text(cells[1] or "", "the picture's URL", where).strip()
+        yield Mention(
+            id=f"{split}-{number}",
+            text=text,
+            name=surface,
+            start=start,
+            end=end,
+            split=split,
+            sample=raw_rows.sample_id(text, address),
+            gold=_gold(cells[6], where, counts),
+            image=str(folder / picture(address)) if address else None,
+            candidates=tuple(filter(None, offered)),
+            kind=raw_files.text(cells[3] or "", "the type", where),
+        )
 
 
-def _gold(row: RawRow, counts: Counter[str]) -> str | None:
-    address = raw_files.text(row.cells[6] or "nil", "the gold's URL", row.where).strip()
+def _gold(cell: Any, where: str, counts: Counter[str]) -> str | None:
+    address = raw_files.text(cell or "nil", "the gold's URL", where).strip()
     if not address or address.lower() == "nil":
         return None
     gold = title(address)
     counts["golds_without_a_title"] += not gold  # a URL that names no page: NIL as well
     return gold or None
-
-
-def _span(row: RawRow, counts: Counter[str]) -> tuple[int | None, int | None]:
-    text, surface, start, end = row.cells[0], row.cells[2], row.cells[9], row.cells[10]
-    whole = type(start) is int and type(end) is int
-    if whole and 0 <= start < end and text[start:end].casefold() == surface.casefold():
-        return start, end
-    counts["offsets_not_matching"] += 1
-    return locate(text, surface)
 
 
 def _briefs(root: Path, sources: dict[str, str]) -> dict[str, str]:
@@ -184,11 +192,108 @@ def _pictures(root: Path, titles: set[str], sources: dict[str, str]) -> dict[str
                 for address in addresses.split("[AND]")
                 if address.strip()
             )
-    return first_there(shown)
+    return raw_rows.first_there(shown)
 
 
-def _found(root: Path, name: str) -> Path:
-    path = raw_files.find(root, name)
-    if path is None:
-        raise raw_files.MissingFile(f"{root / name} is missing")
-    return path
+def read_described(root: Path, name: str) -> Corpus:
+    """The corpus under `root`; pictures as named, there or not.
+
+    Raises:
+        MissingFile: no such list.
+        UserError: a file is not what it should be; names the file and the row.
+    """
+    sources: dict[str, str] = {}
+    texts: dict[str, set[str]] = {}
+    folder = raw_files.folder(root, *MENTION_PICTURES)
+    mentions: list[tuple[str, Mention]] = []
+    paths = sorted(root.glob("*candidates*.json"))
+    if not paths:
+        raise raw_files.MissingFile(f"{root} holds no *candidates*.json")
+    for path in paths:
+        split = _split_of(path)
+        for where, _, row in raw_rows.rows(path, sources, list, DESCRIBED):
+            key = raw_files.text(row["key"], '"key"', where, empty=False)
+            text = raw_files.text(row["sentence"], '"sentence"', where)
+            surface = raw_files.text(row["mention"], '"mention"', where, empty=False)
+            gold = title(raw_files.text(row["gold"] or "", '"gold"', where)) or None
+            picture = raw_files.text(row["mention_image"] or "", '"mention_image"', where)
+            mention = raw_rows.located(
+                text,
+                surface,
+                id=f"{split}-{key}",
+                split=split,
+                sample=raw_rows.sample_id(text, picture),
+                gold=gold,
+                image=str(folder / picture) if picture else None,
+                candidates=_described(row, where, texts),
+            )
+            mentions.append((where, mention))
+            if gold is not None:
+                texts.setdefault(gold, set())
+    entities = [
+        Entity(one, one, max(found, key=lambda text: (len(text), text), default=""))
+        for one, found in sorted(texts.items())
+    ]
+    counts = {"entities_of_several_descriptions": sum(len(t) > 1 for t in texts.values())}
+    return Corpus(name, entities, raw_rows.unique(mentions), counts, sources)
+
+
+def _split_of(path: Path) -> str:
+    words = set(re.split(r"[^a-z]+", path.stem.lower()))
+    known = raw_files.SPLIT_NAMES.items()
+    return next((split for split, names in known if words & {*names}), "test")
+
+
+def _described(row: dict[str, Any], where: str, texts: dict[str, set[str]]) -> tuple[str, ...]:
+    """The titles in their order; their descriptions are added to `texts`."""
+    given = row["candidates"]
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise UserError(f'{where}: "candidates" must be a list of objects')
+    titles: list[str] = []
+    for one in given:
+        named = title(raw_files.text(one.get("name"), 'a candidate\'s "name"', where, empty=False))
+        text = raw_files.text(one.get("description") or "", 'a candidate\'s "description"', where)
+        texts.setdefault(named, set()).add(text)
+        titles.append(named)
+    return tuple(titles)
+
+
+def title(address: str) -> str:
+    """The title that an address or a title as in a URL names, in one spelling; "" if none.
+
+    Takes what follows "/wiki/" (slashes belong to titles: "AC/DC"), or a "title" argument, or the
+    last part; so a prefix that does not belong there ("nhttps://…") does no harm. Drops fragment
+    and query, decodes percent signs (twice encoded too), turns underscores to spaces, and writes
+    the first letter large, as Wikipedia does.
+    """
+    address = address.strip()
+    argument = _TITLE_ARGUMENT.search(address) if "title=" in address else None
+    if argument:
+        named = argument[1]
+    elif "/wiki/" in address:
+        named = address.split("/wiki/", 1)[1].rstrip("/")
+    elif "://" in address:
+        named = address.rstrip("/").rsplit("/", 1)[-1]
+    else:
+        named = address
+    named = named.split("#", 1)[0]
+    named = _QUERY.sub("", named) if "?" in named else named
+    for _ in range(3):
+        named = unquote(named) if "%" in named else named
+    if not named.isascii():
+        named = unicodedata.normalize("NFC", named)
+    named = named.split("#", 1)[0]
+    named = " ".join(named.replace("_", " ").split())
+    return named[:1].upper() + named[1:]
+
+
+def picture(address: str) -> str:
+    """The file of a picture's address: MD5 of its last part, and the extension; svg became png.
+
+    As WikiDiverse's page gives it; where the extension is none of its eight (gif), the whole last
+    part follows the MD5.
+    """
+    last = address.strip().split("/")[-1]
+    cut = max(last.rfind(extension) for extension in _EXTENSIONS)
+    name = hashlib.md5(last.encode(), usedforsecurity=False).hexdigest() + last[max(cut, 0) :]
+    return name.replace(".svg", ".png").replace(".SVG", ".png")

@@ -19,13 +19,10 @@ locate not one of the 740 mentions that are not found.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from data_pipeline.readers import raw_files
-from data_pipeline.readers.entities import ATTRIBUTES, NAMES, named
-from data_pipeline.readers.mentions import located, pairs
+from data_pipeline.readers import raw_files, raw_rows
 from data_pipeline.schema import SPLITS, Corpus, Mention, UserError
 
 SAMPLES = "Wikidata-MEL.json"
@@ -47,87 +44,62 @@ def read(root: Path, name: str) -> Corpus:
     sources: dict[str, str] = {}
     counts: dict[str, int] = {}
     if any((root / file).is_file() for file in SPLIT_FILES.values()):
-        mentions = _from_split_files(root, sources)
+        mentions = raw_rows.unique(
+            placed
+            for split, file in SPLIT_FILES.items()
+            for placed in _mentions(root, file, sources, split)
+        )
     elif (root / SAMPLES).is_file():
         mentions = _from_samples(root, sources, counts)
     else:
         raise raw_files.MissingFile(f"{root} holds neither {SAMPLES} nor {SPLIT_FILES['train']}")
-    entities = named(root / NAMES, root / ATTRIBUTES, sources)
+    entities = raw_rows.entities(root, sources)
     if (root / CANDIDATES).is_file():
-        mentions = _with_candidates(root, mentions, sources, counts)
+        given = raw_files.columns(root / CANDIDATES, sources)
+        known = {mention.id for mention in mentions}
+        counts["candidate_rows_unknown"] = sum(key not in known for key in given)
+        cut = [max(0, len(found) - PUBLISHED_CANDIDATES) for found in given.values()]
+        counts["candidates_cut"] = sum(cut)
+        for i, mention in enumerate(mentions):
+            if mention.id in given:
+                first = tuple(given[mention.id][:PUBLISHED_CANDIDATES])
+                mentions[i] = dataclasses.replace(mention, candidates=first)
     return Corpus(name, entities, mentions, counts, sources)
 
 
 def _from_samples(root: Path, sources: dict[str, str], counts: dict[str, int]) -> list[Mention]:
-    path = root / SAMPLES
-    rows = raw_files.load_json_object(path, sources)
+    mentions = raw_rows.unique(_mentions(root, SAMPLES, sources, "train"))
     test: set[str] = set()
     if (root / TEST_KEYS).is_file():
         keys = raw_files.load_json(root / TEST_KEYS, sources)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise UserError(f"{root / TEST_KEYS}: expected a JSON list of mention keys")
         test = set(keys)
-    mentions = [
-        mention
-        for sample, row in rows.items()
-        for mention in _mentions(root, path, sample, sample, row, "train", test)
-    ]
-    known = {mention.id for mention in mentions}
-    if len(known) < len(mentions):
-        raise UserError(f"{path}: two mentions have the same key; a sample id looks like a key")
-    unknown = len(test - known)
+    unknown = len(test - {mention.id for mention in mentions})
     if test and unknown == len(test):
         raise UserError(
             f"{root / TEST_KEYS}: not one key is a mention of {SAMPLES}; fetch it again"
         )
     counts["test_keys_unknown"] = unknown
-    return mentions
-
-
-def _from_split_files(root: Path, sources: dict[str, str]) -> list[Mention]:
-    mentions: dict[str, Mention] = {}
-    for split, file in SPLIT_FILES.items():
-        path = root / file
-        for key, row in raw_files.load_json_object(path, sources).items():
-            sample = key.split("-")[0]
-            for mention in _mentions(root, path, key, sample, row, split):
-                if mention.id in mentions:
-                    other = SPLIT_FILES[mentions[mention.id].split]
-                    raise UserError(f"{path}: key {mention.id!r} is also in {other}; keep one")
-                mentions[mention.id] = mention
-    return list(mentions.values())
+    return [dataclasses.replace(m, split="test") if m.id in test else m for m in mentions]
 
 
 def _mentions(
-    root: Path, path: Path, key: str, sample: str, row: Any, split: str, test: Collection[str] = ()
-) -> Iterator[Mention]:
-    """The mentions of one row, of `split` but for the keys in `test`."""
-    where = f"{path}: {key!r}"
-    raw_files.text(key, "the key", where, empty=False)
-    text, found = pairs(row, where)
-    for i, (surface, gold) in enumerate(found):
-        identifier = key if len(found) == 1 else f"{key}-{i}"
-        yield located(
-            text,
-            surface,
-            id=identifier,
-            split="test" if identifier in test else split,
-            sample=sample,
-            gold=gold,
-            image=str(root / "images" / f"{sample}.jpg"),
-        )
-
-
-def _with_candidates(
-    root: Path, mentions: list[Mention], sources: dict[str, str], counts: dict[str, int]
-) -> list[Mention]:
-    given = raw_files.columns(root / CANDIDATES, sources)
-    known = {mention.id for mention in mentions}
-    counts["candidate_rows_unknown"] = sum(key not in known for key in given)
-    counts["candidates_cut"] = sum(max(0, len(c) - PUBLISHED_CANDIDATES) for c in given.values())
-    return [
-        dataclasses.replace(mention, candidates=tuple(given[mention.id][:PUBLISHED_CANDIDATES]))
-        if mention.id in given
-        else mention
-        for mention in mentions
-    ]
+    root: Path, file: str, sources: dict[str, str], split: str
+) -> Iterator[tuple[str, Mention]]:
+    """The mentions of a file with their places."""
+    for where, key, row in raw_rows.rows(root / file, sources, dict):
+        raw_files.text(key, "the key", where, empty=False)
+        sample = key if file == SAMPLES else key.split("-")[0]
+        text, found = raw_rows.pairs(row, where)
+        for i, (surface, gold) in enumerate(found):
+            mention = raw_rows.located(
+                text,
+                surface,
+                id=key if len(found) == 1 else f"{key}-{i}",
+                split=split,
+                sample=sample,
+                gold=gold,
+                image=str(root / "images" / f"{sample}.jpg"),
+            )
+            yield where, mention

@@ -8,6 +8,7 @@ entities, A tokens of an entity, and the widths t (text), v (image), o (object).
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -76,7 +77,7 @@ TEMPLATES = {dataset: _templates(dataset) for dataset in _SLOTS}
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """A release whose files are all there and agree with each other; `open_release` makes one.
+    """A release whose files are all there and agree with each other; `inspect` makes one.
 
     Attributes:
         dataset: WIKIDIVERSE or WIKIMEL.
@@ -89,6 +90,12 @@ class Release:
     headers: Mapping[str, Header]
     sizes: Mapping[str, int]
     qids: Mapping[str, int]
+
+    @property
+    def begins(self) -> dict[str, int]:
+        """Row of the mention table where each split begins: they follow each other."""
+        counts = [self.sizes[f"N_{split}"] for split in SPLITS]
+        return dict(zip(SPLITS, itertools.accumulate(counts, initial=0), strict=False))
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
@@ -124,8 +131,7 @@ def find(root: str | Path) -> tuple[Path, str]:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"release: {root} is not a folder; give the one that holds the arrays")
-    forms = {form for form in TEMPLATES if _own_files(root, form)}
-    found = [(root, form) for form in sorted(forms)]
+    found = [(root, form) for form in TEMPLATES if _own_files(root, form)]
     if not found:
         found = [(root / form, form) for form in TEMPLATES if _own_files(root / form, form)]
     if not found:
@@ -161,8 +167,13 @@ def fingerprint(root: str | Path) -> str:
     return digest.hexdigest()
 
 
-def inspect(folder: Path, dataset: str) -> tuple[Release, list[str]]:
-    """What is there, and everything that is wrong with it, one line each. Reads headers only."""
+def inspect(root: str | Path) -> tuple[Release, list[str]]:
+    """What is there, and everything that is wrong with it, one line each. Reads headers only.
+
+    Raises:
+        UserError: as in `find`.
+    """
+    folder, dataset = find(root)
     templates = TEMPLATES[dataset]
     headers: dict[str, Header] = {}
     problems: list[str] = []
@@ -170,7 +181,7 @@ def inspect(folder: Path, dataset: str) -> tuple[Release, list[str]]:
     for name in templates:
         try:
             if f"{name}.npy" not in missing:
-                headers[name] = _header(folder / f"{name}.npy")
+                headers[name] = read_header(folder / f"{name}.npy", MEND)
         except UserError as error:
             problems.append(str(error))
     qids: dict[str, int] = {}
@@ -178,41 +189,27 @@ def inspect(folder: Path, dataset: str) -> tuple[Release, list[str]]:
     if dataset == WIKIMEL:
         what = f"{len(templates) + 1} files"
         try:
-            qids = _read_qids(folder / QIDS)
+            qids = json.loads((folder / QIDS).read_text("utf-8"))
+            if not isinstance(qids, dict) or not all(type(row) is int for row in qids.values()):
+                problems.append(
+                    f"{folder / QIDS}: must map QIDs to rows of the entity arrays; {MEND}"
+                )
         except FileNotFoundError:
             missing.append(QIDS)
-        except UserError as error:
-            problems.append(str(error))
+        except (OSError, ValueError) as error:
+            problems.append(f"{folder / QIDS}: not readable as JSON ({error}); {MEND}")
     if missing:
         told = f"release: {len(missing)} of the {what} are missing: {', '.join(missing)}; "
         problems.insert(0, f"{told}add them to {folder}")
-    sizes = _vote(headers, templates)
+    votes: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+    for name, header in headers.items():
+        for symbol, size in zip(templates[name][0], header.shape, strict=False):
+            votes[symbol][size] += len(header.shape) == len(templates[name][0])
+    # The size that most arrays tell, so that the odd one out is named.
+    sizes = {symbol: told.most_common(1)[0][0] for symbol, told in votes.items() if +told}
     for name, header in headers.items():
         problems += _misfit(folder / f"{name}.npy", header, *templates[name], sizes)
     return Release(folder, dataset, headers, sizes, qids), problems
-
-
-def _header(path: Path) -> Header:
-    header = read_header(path, MEND)
-    if header.dtype.hasobject:
-        raise UserError(
-            f"{path}: holds Python objects, which are not read; save it as plain strings "
-            "(np.save of array.astype(str))"
-        )
-    return header
-
-
-def _vote(
-    headers: Mapping[str, Header], templates: Mapping[str, tuple[tuple[str, ...], str]]
-) -> dict[str, int]:
-    """The size of each symbol that most arrays tell, so that the odd one out is named."""
-    votes: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
-    for name, header in headers.items():
-        symbols = templates[name][0]
-        if len(symbols) == len(header.shape):
-            for symbol, size in zip(symbols, header.shape, strict=True):
-                votes[symbol][size] += 1
-    return {symbol: counter.most_common(1)[0][0] for symbol, counter in votes.items()}
 
 
 def _misfit(
@@ -231,21 +228,14 @@ def _misfit(
     if list(header.shape) != wanted:
         shape = f"[{', '.join(map(str, wanted))}]"
         return [f"{path}: is {list(header.shape)}, but must be {shape} ({names}); {MEND}"]
+    if header.dtype.hasobject:
+        return [
+            f"{path}: holds Python objects, which are not read; save it as plain strings "
+            "(np.save of array.astype(str))"
+        ]
     if not all(header.shape):
         return [f"{path}: is empty ({list(header.shape)}); {MEND}"]
     if header.dtype.kind not in kinds:
         known = {FLOAT: "floats", INTEGER: "integers", NUMBER: "numbers", STRING: "strings"}
         return [f"{path}: holds {header.dtype.name}, but must hold {known[kinds]}; {MEND}"]
     return []
-
-
-def _read_qids(path: Path) -> dict[str, int]:
-    try:
-        loaded = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); {MEND}") from None
-    if not isinstance(loaded, dict) or not all(type(row) is int for row in loaded.values()):
-        raise UserError(f"{path}: must map QIDs to rows of the entity arrays; {MEND}")
-    return loaded

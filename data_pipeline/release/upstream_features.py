@@ -13,8 +13,7 @@ NORM_EPS = 1e-8  # norms are at least this
 
 def lost_spans(start: np.ndarray, end: np.ndarray, tokens: int) -> np.ndarray:
     """Whether a span (as in `span_means`) has no token inside [1, tokens): [n] bool."""
-    first = start.astype(np.int64) + 1
-    return (first < 1) | (first >= np.minimum(end.astype(np.int64) + 1, tokens))
+    return (start < 0) | (start >= np.minimum(end.astype(np.int64), tokens - 1))
 
 
 def span_means(tokens: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:

@@ -68,8 +68,7 @@ def by_name(
     Raises:
         UserError: unknown scorer, r < 1, or a cache folder that cannot be made.
     """
-    check_scorer(scorer)
-    check_width(r)
+    check(r, scorer)
     unique: dict[str, int] = {}
     index = [unique.setdefault(default_process(query), len(unique)) for query in queries]
     processed = [default_process(name) for name in names]
@@ -92,7 +91,7 @@ def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, 
     Raises:
         UserError: r < 1, or a mention without candidates of its own.
     """
-    check_width(r)
+    check(r)
     row_of = {entity.id: row for row, entity in enumerate(corpus.entities)}
     rows = np.full((len(corpus.mentions), r), PADDING, np.int32)
     counts = {"candidates_outside_kb": 0, "candidates_repeated": 0}
@@ -111,14 +110,10 @@ def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, 
     return rows, np.where(rows == PADDING, np.float32(0), ranked), counts
 
 
-def check_scorer(scorer: str) -> None:
-    """UserError unless rapidfuzz's scorer is known by this name."""
+def check(r: int, scorer: str = "WRatio") -> None:
+    """UserError unless there is a candidate to find, and rapidfuzz has the scorer."""
     if scorer not in SCORERS:
         raise UserError(f"retrieval.scorer = {scorer!r} is unknown; known: {', '.join(SCORERS)}")
-
-
-def check_width(r: int) -> None:
-    """UserError unless there is at least one candidate to find."""
     if r < 1:
         raise UserError(f"retrieval.r = {r} must be at least 1")
 
@@ -197,8 +192,5 @@ def _load(path: Path, key: str, shape: tuple[int, int], entities: int) -> Candid
     except Exception:  # whatever a foreign file makes NumPy raise, the answer is to compute again
         return None
     layout = (rows.shape, rows.dtype, scores.shape, scores.dtype)
-    if found != key or layout != (shape, np.int32, shape, np.float32):
-        return None
-    if rows.size and not PADDING <= rows.min() <= rows.max() < entities:
-        return None
-    return rows, scores
+    ours = found == key and layout == (shape, np.int32, shape, np.float32)
+    return (rows, scores) if ours and ((rows >= PADDING) & (rows < entities)).all() else None

@@ -11,34 +11,42 @@ For a mention m and an entity e,
   votes, so a training mention never votes for itself and its graph is made as one of test. Where
   nobody votes, P is 0 and names and words decide.
 * words: BM25 over the unique words of sentence and of the entity's name and description, 0 to 1
-  (`retrieval_words`).
+  (below).
 
 Only the pool of a mention is scored: the best by name, the best by words, and those voted for.
+
+    words(text, e) = Σ_{w in both} idf(w) g(e) / (g_max Σ_{w in text} idf(w))
+    idf(w) = log(1 + (E - E_w + 0.5) / (E_w + 0.5))                     E_w entities have w
+    g(e) = (1 + k) / (1 + k (1 - b + b length(e) / mean length))        g_max: at length 0
+
+Words are runs of letters and digits, case folded.
 """
 
 import dataclasses
 import math
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from rapidfuzz import process
 from rapidfuzz.utils import default_process
+from scipy import sparse
 
 from data_pipeline.progress import Progress
-from data_pipeline.retrieval.names import (
-    SCORERS,
-    Candidates,
-    by_name,
-    check_scorer,
-    check_width,
-)
-from data_pipeline.retrieval.words import Words
+from data_pipeline.retrieval.names import SCORERS, Candidates, by_name, check, largest
 from data_pipeline.schema import PADDING, Corpus, Mention, UserError
 
 VOTED_POOL = 50  # most entities a surface form brings in by votes
 CHUNK_PAIRS = 100_000  # mention and entity pairs scored at once, some 50 MB
+# BM25's k and b: how much an entity's length counts, and how much it is held against it.
+SATURATION, LENGTH = 1.2, 0.25
+
+# Words of more than this share of the entities find nobody (they still count in the score): their
+# posting lists would be most of the work.
+COMMON = 0.05
+PRODUCTS = 20_000_000  # postings read at once, 12 bytes each
 QUIET_MENTIONS = 10_000  # fewer are a matter of seconds: they go without a word
 
 
@@ -86,14 +94,12 @@ def by_statistics(
     Raises:
         UserError: unknown scorer, r < 1, a pool below 0, both 0, or weights that cannot rank.
     """
-    check_scorer(scorer)
-    check_width(r)
+    check(r, scorer)
     _check(weights, names_pool, words_pool)
     mentions, entities = corpus.mentions, corpus.entities
     names = [entity.name for entity in entities]
     surfaces = [mention.name for mention in mentions]
-    no_names = np.zeros((len(mentions), 0), np.int32)
-    by_names = no_names
+    by_names = np.zeros((len(mentions), 0), np.int32)
     if names_pool:
         width = max(names_pool, r)
         by_names = by_name(names, surfaces, width, scorer=scorer, cache_dir=cache_dir)[0]
@@ -101,19 +107,20 @@ def by_statistics(
     scores = np.zeros((len(mentions), r), np.float32)
     if not entities or not mentions:
         return rows, scores
-    count, unit, loud = len(mentions), "mentions", len(mentions) > QUIET_MENTIONS
-    amount = f"{len(mentions)} mentions x {len(entities)} entities"
-    title = "candidates by shared words"
-    with Progress(title, count, unit=unit, amount=amount, loud=loud) as bar:
+
+    def watch(title: str, amount: str) -> Progress:
+        amount, loud = f"{len(mentions)} mentions x {amount}", len(mentions) > QUIET_MENTIONS
+        return Progress(title, len(mentions), unit="mentions", amount=amount, loud=loud)
+
+    with watch("candidates by shared words", f"{len(entities)} entities") as bar:
         words = Words([f"{e.name} {e.description}" for e in entities], [m.text for m in mentions])
         by_words = words.best(words_pool, bar.advance)
     votes = Votes(corpus)
     processed = np.array([default_process(name) for name in names], object)
     queries = np.array([default_process(surface) for surface in surfaces], object)
     step = max(1, CHUNK_PAIRS // (by_names.shape[1] + words_pool + 1))
-    amount = f"{len(mentions)} mentions x up to {by_names.shape[1] + words_pool} of their pool"
-    title = "candidates by statistics"
-    with Progress(title, count, unit=unit, amount=amount, loud=loud) as bar:
+    amount = f"up to {by_names.shape[1] + words_pool} of their pool"
+    with watch("candidates by statistics", amount) as bar:
         for start in range(0, len(mentions), step):
             block = np.arange(start, min(start + step, len(mentions)))
             prior = [votes.prior(mentions[i], weights.smoothing) for i in block]
@@ -216,3 +223,84 @@ def _traces(mention: Mention, row: int) -> Iterator[tuple]:
     yield surface, row, "sample", mention.sample
     yield surface, row, "text", mention.text
     yield surface, row, "both", mention.sample, mention.text
+
+
+class Words:
+    """Which words entities and texts share, as sparse matrices.
+
+    Attributes:
+        text_of: [N] the distinct text of each given one.
+    """
+
+    def __init__(self, entities: Sequence[str], texts: Sequence[str]) -> None:
+        vocabulary: dict[str, int] = {}
+        have = _incidence(entities, vocabulary, grow=True)
+        distinct: dict[str, int] = {}
+        self.text_of = np.array([distinct.setdefault(text, len(distinct)) for text in texts])
+        self._asked = _incidence(list(distinct), vocabulary, grow=False)
+        length = np.diff(have.indptr).astype(np.float32)
+        longer = length / max(float(length.mean()), 1.0)
+        gain = (1 + SATURATION) / (1 + SATURATION * (1 - LENGTH + LENGTH * longer))
+        documents = np.bincount(have.indices, minlength=len(vocabulary))
+        rarity = np.log1p((len(entities) - documents + 0.5) / (documents + 0.5)).astype(np.float32)
+        have.data = np.repeat(gain, np.diff(have.indptr)) * rarity[have.indices]
+        self._weights = have
+        self._common = documents > max(1.0, COMMON * len(entities))
+        self._documents = documents
+        best = (1 + SATURATION) / (1 + SATURATION * (1 - LENGTH))
+        self._attainable = np.maximum(self._asked @ rarity * best, 1e-6)
+
+    def best(self, width: int, advance: Callable[[int], None]) -> np.ndarray:
+        """The `width` entities that share most with each distinct text, [texts,width] int32,
+        PADDING where fewer share a word that is not common; ties in the order of the entities.
+
+        Args:
+            advance: told how many of the given texts were done, after each block.
+        """
+        out = np.full((self._asked.shape[0], width), PADDING, np.int32)
+        if not width:
+            return out
+        rare = sparse.diags_array((~self._common).astype(np.float32))
+        asked = sparse.csr_array(self._asked @ rare)
+        asked.eliminate_zeros()
+        postings = sparse.csr_array(self._weights.T)
+        cost = np.append(0, np.cumsum(asked @ self._documents))
+        given = np.bincount(self.text_of, minlength=len(out))
+        start = 0
+        while start < len(out):
+            stop = int(np.searchsorted(cost, cost[start] + PRODUCTS, side="right")) - 1
+            stop = max(stop, start + 1)
+            found = sparse.csr_array(asked[start:stop] @ postings)
+            found.sort_indices()
+            for i in np.flatnonzero(np.diff(found.indptr)):
+                own = slice(found.indptr[i], found.indptr[i + 1])
+                rows = found.indices[own]
+                best, _ = largest(found.data[None, own], min(width, len(rows)))
+                out[start + i, : best.shape[1]] = rows[best[0]]
+            advance(int(given[start:stop].sum()))
+            start = stop
+        return out
+
+    def overlap(self, mention: np.ndarray, entity: np.ndarray) -> np.ndarray:
+        """The feature of each pair, [pairs] float32, 0 to 1."""
+        text = self.text_of[mention]
+        shared = self._asked[text].multiply(self._weights[entity])
+        return np.asarray(shared.sum(axis=1)).ravel() / self._attainable[text]
+
+
+def _incidence(texts: Sequence[str], vocabulary: dict[str, int], grow: bool) -> sparse.csr_array:
+    """[texts,words] with a 1 for each word of a text; `grow` lets new words into the vocabulary."""
+    columns: list[int] = []
+    starts = [0]
+    for text in texts:
+        found = dict.fromkeys(re.findall(r"\w+", text.casefold()))
+        if grow:
+            columns += [vocabulary.setdefault(word, len(vocabulary)) for word in found]
+        else:
+            columns += [vocabulary[word] for word in found if word in vocabulary]
+        starts.append(len(columns))
+    ones = np.ones(len(columns), np.float32)
+    shape = (len(texts), len(vocabulary))
+    matrix = sparse.csr_array((ones, np.array(columns, np.int32), np.array(starts)), shape=shape)
+    matrix.sort_indices()
+    return matrix

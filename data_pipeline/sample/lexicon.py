@@ -7,8 +7,8 @@ can read them.
 """
 
 
-def _words(text: str, sep: str = " ") -> tuple[str, ...]:
-    return tuple(text.split(sep))
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|" if "|" in text else " "))
 
 
 # Name = onset + ending: one made-up word, so that several entities can carry it.
@@ -90,18 +90,15 @@ WHEN = _words(
     "On Monday|On Tuesday|On Wednesday|On Thursday|On Friday|Last winter|Last spring|"
     "In the autumn|Years later|That evening|Before noon|After lunch|At midnight|"
     "Last weekend|Early in June|Late in August",
-    sep="|",
 )
 WHO = _words(
     "the mayor|a visitor|our reader|the guide|a neighbour|the plumber|a student|"
     "the clerk|an old friend|the archivist|the photographer|a traveller|the cook|"
     "a cousin|the gardener|a retired officer",
-    sep="|",
 )
 SAID = _words(
     "wrote that|told us that|remembered that|reported that|noticed that|explained that|"
     "insisted that|admitted that|joked that|was sure that",
-    sep="|",
 )
 
 # Kind of mention -> sentence cores. {name} is the mention; {a}, {b} words of one facet, {c}, {d} of

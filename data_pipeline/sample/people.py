@@ -6,6 +6,8 @@ topics, so that text narrows to some, the picture to some, and only both to one.
 """
 
 import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -113,10 +115,11 @@ def _describe(rng: np.random.Generator, spec: EntitySpec) -> str:
         scene = str(rng.choice(words.RARE_PLACES)).format(*rare)
     else:
         scene = str(rng.choice(words.PLACES)).format(*_pick(rng, plain, 2))
-    slots = dict(
-        zip(("t1", "t2", "t3"), _pick(rng, words.TYPES[spec.type].split(), 3), strict=True)
-    )
-    slots |= zip(("p1", "p2", "p3"), _pick(rng, words.TOPICS[spec.topic].split(), 3), strict=True)
+    related = [
+        *_pick(rng, words.TYPES[spec.type].split(), 3),
+        *_pick(rng, words.TOPICS[spec.topic].split(), 3),
+    ]
+    slots = dict(zip(("t1", "t2", "t3", "p1", "p2", "p3"), related, strict=True))
     text = str(rng.choice(words.DESCRIPTIONS)).format(
         type=spec.type,
         scene=scene,
@@ -131,14 +134,10 @@ def make_mentions(
     rng: np.random.Generator, entities: list[EntitySpec], sizes: dict[str, int]
 ) -> list[MentionSpec]:
     """Mentions of every split, no sentence twice, no picture in two splits."""
-    groups: dict[str, list[int]] = {}
-    for i, entity in enumerate(entities):
-        groups.setdefault(entity.name, []).append(i)
+    told = _Telling(rng, entities)
     can = {
         (kind, unseen): [
-            i
-            for i, e in enumerate(entities)
-            if e.unseen == unseen and _decidable(entities, groups[e.name], i, kind)
+            i for i, e in enumerate(entities) if e.unseen == unseen and told.decidable(i, kind)
         ]
         for kind in KINDS
         for unseen in (False, True)
@@ -146,7 +145,7 @@ def make_mentions(
     sentences: set[str] = set()
     mentions = []
     for split in SPLITS:
-        pictures: dict[tuple[str, ...], int] = {}
+        pictures: Counter[tuple[str, ...]] = Counter()
         # A small world may have none of some.
         golds = {key: _rounds(rng, values) for key, values in can.items() if values}
         for _ in range(sizes[split]):
@@ -156,13 +155,14 @@ def make_mentions(
                 kind, unseen = "text", False
             gold = next(golds[kind, unseen])
             while True:
-                text, start, shows = _compose(rng, entities, groups, gold, kind, split)
+                text, start, shows = told.compose(gold, kind, split == "test")
                 if text not in sentences:
                     break
             sentences.add(text)
-            mentions.append(
-                MentionSpec(text, start, split, kind, gold, _picture(rng, pictures, shows, split))
-            )
+            picture: tuple[str | int, ...] = ()
+            if shows:
+                picture = (split, *shows, _number(rng, pictures, shows))
+            mentions.append(MentionSpec(text, start, split, kind, gold, picture))
     return mentions
 
 
@@ -172,63 +172,71 @@ def _rounds(rng: np.random.Generator, values: list[int]) -> Iterator[int]:
         yield from rng.permutation(values).tolist()
 
 
-def _same(entities: list[EntitySpec], group: list[int], i: int, *attributes: str) -> set[int]:
-    """Members of the group equal to entity i in every one of the attributes."""
-    return {
-        j
-        for j in group
-        if all(getattr(entities[j], a) == getattr(entities[i], a) for a in attributes)
-    }
+def _number(
+    rng: np.random.Generator, pictures: Counter[tuple[str, ...]], shows: tuple[str, ...]
+) -> int:
+    """Of a picture that shows this: of a new one, or of one that the split already has."""
+    made = pictures[shows]
+    if made and rng.random() < (0.9 if shows == ("neutral",) else REUSE):
+        return int(rng.integers(made))
+    pictures[shows] += 1
+    return made
 
 
-def _both_ways(
-    entities: list[EntitySpec], group: list[int], i: int
-) -> list[tuple[str, tuple[str, ...]]]:
-    """Pairs (text facet, looks of a picture) that decide for entity i together and not alone."""
-    with_picture = all(entities[j].has_picture for j in group)
-    looks = [look for kind, look in _LOOKS.items() if kind == "scene" or with_picture]
-    ways = []
-    for facet in ("type", "topic"):
-        for look in looks:
-            by_text = _same(entities, group, i, facet)
-            by_look = _same(entities, group, i, *look)
+class _Telling:
+    """What can be said and shown of each entity, so that it is told from its namesakes."""
+
+    def __init__(self, rng: np.random.Generator, entities: list[EntitySpec]):
+        self._rng, self._entities = rng, entities
+        self._namesakes: dict[str, list[int]] = {}
+        for i, entity in enumerate(entities):
+            self._namesakes.setdefault(entity.name, []).append(i)
+
+    def _same(self, i: int, *attributes: str) -> set[int]:
+        """Namesakes equal to entity i in every one of the attributes."""
+        entity = self._entities[i]
+        return {
+            j
+            for j in self._namesakes[entity.name]
+            if all(getattr(self._entities[j], a) == getattr(entity, a) for a in attributes)
+        }
+
+    def _both_ways(self, i: int) -> list[tuple[str, tuple[str, ...]]]:
+        """Pairs (text facet, looks of a picture) that decide for entity i together, not alone."""
+        group = self._namesakes[self._entities[i].name]
+        with_picture = all(self._entities[j].has_picture for j in group)
+        looks = [look for kind, look in _LOOKS.items() if kind == "scene" or with_picture]
+        ways = []
+        for facet, look in itertools.product(("type", "topic"), looks):
+            by_text, by_look = self._same(i, facet), self._same(i, *look)
             if len(by_text) > 1 and len(by_look) > 1 and by_text & by_look == {i}:
                 ways.append((facet, look))
-    return ways
+        return ways
 
+    def decidable(self, i: int, kind: str) -> bool:
+        """Whether a mention of this kind can single entity i out among its namesakes."""
+        entity = self._entities[i]
+        if kind == "both":
+            return bool(self._both_ways(i))
+        if kind in _LOOKS and entity.crossed:
+            return False
+        return entity.has_picture or kind in ("text", "scene")
 
-def _decidable(entities: list[EntitySpec], group: list[int], i: int, kind: str) -> bool:
-    """Whether a mention of this kind can single entity i out among its namesakes."""
-    entity = entities[i]
-    if kind == "both":
-        return bool(_both_ways(entities, group, i))
-    if kind in _LOOKS and entity.crossed:
-        return False
-    return entity.has_picture or kind in ("text", "scene")
-
-
-def _compose(
-    rng: np.random.Generator,
-    entities: list[EntitySpec],
-    groups: dict[str, list[int]],
-    gold: int,
-    kind: str,
-    split: str,
-) -> tuple[str, int, tuple[str, ...]]:
-    """A sentence, where the mention starts in it, and what the picture shows."""
-    entity = entities[gold]
-    facets, look = ["type", "topic"], _LOOKS.get(kind)
-    if kind == "both":
-        ways = _both_ways(entities, groups[entity.name], gold)
-        facet, look = ways[int(rng.integers(len(ways)))]
-        facets = [facet]
-    shows: tuple[str, ...] = ("neutral",)
-    if look is not None:
-        shows = ("scene" if look == ("scene",) else "emblem", *(getattr(entity, a) for a in look))
-    elif kind == "text" and rng.random() < NO_MENTION_PICTURE:
-        shows = ()
-    text, start = _sentence(rng, entity, kind, _pick(rng, facets, 2), split == "test")
-    return text, start, shows
+    def compose(self, gold: int, kind: str, test: bool) -> tuple[str, int, tuple[str, ...]]:
+        """A sentence, where the mention starts in it, and what the picture shows."""
+        rng, entity = self._rng, self._entities[gold]
+        facets, look = ["type", "topic"], _LOOKS.get(kind)
+        if kind == "both":
+            ways = self._both_ways(gold)
+            facet, look = ways[int(rng.integers(len(ways)))]
+            facets = [facet]
+        shows: tuple[str, ...] = ("neutral",)
+        if look is not None:
+            told = (getattr(entity, a) for a in look)
+            shows = ("scene" if look == ("scene",) else "emblem", *told)
+        elif kind == "text" and rng.random() < NO_MENTION_PICTURE:
+            shows = ()
+        return *_sentence(rng, entity, kind, _pick(rng, facets, 2), test), shows
 
 
 def _sentence(
@@ -248,20 +256,3 @@ def _sentence(
     before, after = core.split("{name}")
     before = f"{' '.join(opening)} {before.format(**slots)}"
     return f"{before}{entity.name}{after.format(**slots)}.", len(before)
-
-
-def _picture(
-    rng: np.random.Generator,
-    pictures: dict[tuple[str, ...], int],
-    shows: tuple[str, ...],
-    split: str,
-) -> tuple[str | int, ...]:
-    """A picture that shows this: a new one or one that the split already has."""
-    if not shows:
-        return ()
-    made = pictures.get(shows, 0)
-    share = 0.9 if shows == ("neutral",) else REUSE
-    if made and rng.random() < share:
-        return (split, *shows, int(rng.integers(made)))
-    pictures[shows] = made + 1
-    return (split, *shows, made)

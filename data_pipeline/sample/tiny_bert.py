@@ -160,19 +160,17 @@ def _layer(rng: np.random.Generator, gain: float, scale: np.ndarray) -> dict[str
     inner = rng.normal(0, WIDTH**-0.5, (FEED_FORWARD, WIDTH))
     outer = np.zeros((WIDTH, FEED_FORWARD))
     outer[:CONTENT] = rng.normal(0, 0.1 * FEED_FORWARD**-0.5, (CONTENT, FEED_FORWARD))
-    matrices = {
+    parts = {
         "attention.self.query": query,
         "attention.self.key": query,
         "attention.self.value": value,
         "attention.output.dense": output,
         "intermediate.dense": inner,
         "output.dense": outer,
+        "attention.output.LayerNorm": np.ones(WIDTH),
+        "output.LayerNorm": scale,
     }
-    weights = {f"{name}.weight": matrix for name, matrix in matrices.items()}
-    weights |= {
-        "attention.output.LayerNorm.weight": np.ones(WIDTH),
-        "output.LayerNorm.weight": scale,
-    }
+    weights = {f"{name}.weight": part for name, part in parts.items()}
     # Every bias is zero, and as long as what it is added to.
     return weights | {
         name.replace("weight", "bias"): np.zeros(len(weight)) for name, weight in weights.items()

@@ -18,7 +18,6 @@ heraldic words that CLIP never saw: `emblem` and `described` need that tie learn
 a function of text or pixels; ids are random, the order of files is shuffled.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -34,8 +33,7 @@ from PIL import Image
 
 from data_pipeline.progress import Progress
 from data_pipeline.sample import drawing, tiny_bert
-from data_pipeline.sample.people import EntitySpec, MentionSpec, make_entities, make_mentions
-from data_pipeline.sample.shapes import Found
+from data_pipeline.sample.people import make_entities, make_mentions
 from data_pipeline.schema import SPLITS, UserError
 
 # The shipped world: a draw that nobody looked at while the generator was tuned.
@@ -116,17 +114,16 @@ def _write(root: Path, seed: int, names: int, sizes: dict[str, int]) -> str:
     shows |= {m.picture: tuple(map(str, m.picture[1:-1])) for m in mentions if m.picture}
     files = _draw(root, list(shows.values()), rng)
     file_of = dict(zip(shows, files, strict=True))
-
-    def banner(i: int) -> str | None:
-        return file_of.get(("entity", i))
-
     ids = [f"Q{number}" for number in rng.permutation(9000)[: len(entities)] + 1000]
     _write_lines(root / "entities.jsonl", [
-        {"id": ids[i], "name": e.name, "description": e.description, "image": banner(i)}
+        {"id": ids[i], "name": e.name, "description": e.description,
+         "image": file_of.get(("entity", i))}
         for i, e in enumerate(entities)
     ])  # fmt: skip
     _write_lines(root / "mentions.jsonl", [
-        _mention(f"m{i:05d}", m, entities[m.gold], ids[m.gold], file_of.get(m.picture))
+        {"id": f"m{i:05d}", "text": m.text, "start": m.start,
+         "end": m.start + len(entities[m.gold].name), "image": file_of.get(m.picture),
+         "entity": ids[m.gold], "split": m.split, "sample": f"m{i:05d}", "kind": m.kind}
         for i, m in enumerate(mentions)
     ])  # fmt: skip
     tiny_bert.write(root / "encoder", seed)
@@ -138,7 +135,7 @@ def _write(root: Path, seed: int, names: int, sizes: dict[str, int]) -> str:
 def _draw(root: Path, shows: list[tuple[str, ...]], rng: np.random.Generator) -> list[str]:
     """Draws pictures to files named by their own content, and their boxes; returns the names."""
     files = []
-    boxes: dict[str, list[Found]] = {}
+    boxes = {}
     live = sys.stderr.isatty()  # elsewhere the line at the end of `generate` is enough
     with Progress("drawing the sample world", len(shows), unit="pictures", loud=live) as bar:
         for what in shows:
@@ -146,7 +143,7 @@ def _draw(root: Path, shows: list[tuple[str, ...]], rng: np.random.Generator) ->
             name = f"images/{hashlib.sha256(picture.pixels.tobytes()).hexdigest()[:16]}.png"
             Image.fromarray(picture.pixels).save(root / name, compress_level=1)
             files.append(name)
-            boxes[name] = list(picture.found)
+            boxes[name] = picture.found
             bar.advance()
     _write_lines(root / "boxes.jsonl", [
         {"image": name, "boxes": [o.box for o in found], "scores": [o.score for o in found]}
@@ -155,33 +152,5 @@ def _draw(root: Path, shows: list[tuple[str, ...]], rng: np.random.Generator) ->
     return files
 
 
-def _mention(
-    id: str, mention: MentionSpec, entity: EntitySpec, gold: str, image: str | None
-) -> dict[str, Any]:
-    return {
-        "id": id,
-        "text": mention.text,
-        "start": mention.start,
-        "end": mention.start + len(entity.name),
-        "image": image,
-        "entity": gold,
-        "split": mention.split,
-        "sample": id,
-        "kind": mention.kind,
-    }
-
-
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Make the sample world.")
-    parser.add_argument("--root", required=True, type=Path, help="the folder to make")
-    parser.add_argument("--seed", type=int, default=SEED)
-    arguments = parser.parse_args()
-    try:
-        generate(arguments.root, seed=arguments.seed)
-    except UserError as error:
-        sys.exit(f"error: {error}")

@@ -1,11 +1,10 @@
-"""A file of the store: written whole or not at all, opened only if it is what it should be."""
+"""A file of the store: opened only if it is what it should be."""
 
-import contextlib
 import dataclasses
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -131,12 +130,6 @@ def open_array(path: Path) -> np.memmap:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-@contextlib.contextmanager
-def watch(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Progress over `total` bytes; silent where few.
-
-    Yields:
-        a function to call with the number of bytes that were done.
-    """
-    with Progress(title, total, unit="B", loud=total >= QUIET_BYTES) as bar:
-        yield bar.advance
+def watch(title: str, total: int) -> Progress:
+    """A bar over `total` bytes; silent where few."""
+    return Progress(title, total, unit="B", loud=total >= QUIET_BYTES)

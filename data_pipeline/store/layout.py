@@ -10,13 +10,8 @@ from data_pipeline.schema import OPTIONAL_ARRAYS, TEMPLATES, UserError
 MAX_GROUPS = 32  # bits of the groups array
 # Symbol of the schema -> name in `Store.sizes`.
 SIZES = {
-    "E": "entities",
-    "M": "mentions",
-    "r": "r",
-    "t": "text_width",
-    "v": "image_width",
-    "o": "object_width",
-    "c": "clip_width",
+    **{"E": "entities", "M": "mentions", "r": "r", "t": "text_width"},
+    **{"v": "image_width", "o": "object_width", "c": "clip_width"},
 }
 MAY_BE_EMPTY = ("v", "o", "c")
 
@@ -93,7 +88,15 @@ def check_content(
     for split in schema.SPLITS:
         for name, (low, high) in bounds.items():
             _check_range(array(f"{split}_{name}"), low, high, f"{where}: {split}_{name}")
-        _check_gold(array, split, where)
+        gold = np.asarray(array(f"{split}_gold"))
+        rows = np.flatnonzero(gold >= 0)
+        held = array(f"{split}_candidates")[rows, gold[rows]]
+        wrong = rows[held != array(f"{split}_gold_entity")[rows]]
+        if len(wrong):
+            raise UserError(
+                f"{where}: {split}_gold row {wrong[0]} names slot {gold[wrong[0]]}, which does not "
+                f"hold its {split}_gold_entity"
+            )
 
 
 def check_needed(need: str, array: Callable[[str], np.ndarray], where: str) -> None:
@@ -120,19 +123,6 @@ def _check_range(values: np.ndarray, low: int, high: int, what: str) -> None:
         row = int(np.argmax(wrong.reshape(len(values), -1).any(1)))
         raise UserError(
             f"{what} row {row} holds {values[row].tolist()}; allowed are {low} to {high - 1}"
-        )
-
-
-def _check_gold(array: Callable[[str], np.ndarray], split: str, where: str) -> None:
-    gold = np.asarray(array(f"{split}_gold"))
-    rows = np.flatnonzero(gold >= 0)
-    held = array(f"{split}_candidates")[rows, gold[rows]]
-    wrong = held != array(f"{split}_gold_entity")[rows]
-    if wrong.any():
-        row = int(rows[np.argmax(wrong)])
-        raise UserError(
-            f"{where}: {split}_gold row {row} names slot {gold[row]}, which does not hold its "
-            f"{split}_gold_entity"
         )
 
 

@@ -6,10 +6,11 @@
 `store.writer` writes it.
 """
 
+import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -18,33 +19,6 @@ from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABL
 from data_pipeline.store import arrays, layout
 
 SHOWN_DIFFERENCES = 4
-
-
-class Strings(Sequence[str]):
-    """A table of strings, decoded one at a time."""
-
-    def __init__(self, offsets: np.ndarray, content: np.ndarray, where: str):
-        self._offsets, self._content, self._where = offsets, content, where
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = range(len(self))[index]
-        piece = self._content[int(self._offsets[row]) : int(self._offsets[row + 1])]
-        try:
-            return piece.tobytes().decode()
-        except UnicodeDecodeError:
-            raise UserError(f"{self._where}: string {row} is damaged") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
 
 
 class Store:
@@ -70,6 +44,7 @@ class Store:
         forms = {name: spec.form for name, spec in self.specs.items()}
         self.sizes, self.splits = layout.resolve(forms, str(path / STORE_JSON))
         self._arrays: dict[str, np.memmap] = {}
+        self._strings: dict[str, list[str]] = {}
 
     @classmethod
     def open(cls, path: str | Path, made_from: Mapping[str, Any] | None = None) -> "Store":
@@ -87,7 +62,16 @@ class Store:
         meta = _read_meta(path)
         if made_from is not None:
             _compare(meta["made_from"], files.plain(dict(made_from)), path)
-        store = cls(path, meta, _specs(path, meta))
+        specs = {}
+        for name, entry in meta["arrays"].items():
+            try:
+                shape = tuple(int(n) for n in entry["shape"])
+                specs[name] = arrays.Spec(shape, entry["dtype"], entry["bytes"], entry["crc32"])
+            except (KeyError, TypeError, ValueError):
+                raise UserError(
+                    f"{path / STORE_JSON}: its entry {name!r} is odd; delete {path} to make it anew"
+                ) from None
+        store = cls(path, meta, specs)
         for name, spec in store.specs.items():
             arrays.check(path / f"{name}.npy", spec)
         return store
@@ -107,12 +91,21 @@ class Store:
             need for need in needs if not schema.NEEDED_ARRAYS[need].keys() <= self.specs.keys()
         ]
 
-    def strings(self, name: str) -> Strings:
-        """One of `schema.STRING_TABLES`."""
+    def strings(self, name: str) -> list[str]:
+        """One of `schema.STRING_TABLES`; decoded once."""
         if name not in STRING_TABLES:
             raise UserError(f"{self.path}: has no table of strings {name!r}")
-        offsets, content = self.array(f"{name}_offsets"), self.array(f"{name}_bytes")
-        return Strings(offsets, content, f"{self.path / name}_bytes.npy")
+        if name not in self._strings:
+            content = self.array(f"{name}_bytes").tobytes()
+            found: list[str] = []
+            for begin, end in itertools.pairwise(self.array(f"{name}_offsets").tolist()):
+                try:
+                    found.append(content[begin:end].decode())
+                except UnicodeDecodeError:
+                    where = self.path / f"{name}_bytes.npy"
+                    raise UserError(f"{where}: string {len(found)} is damaged") from None
+            self._strings[name] = found
+        return self._strings[name]
 
     def check_split(self, split: str) -> int:
         """Number of mentions of `split`; UserError if there is none."""
@@ -130,11 +123,11 @@ class Store:
         """
         damaged = []
         total = sum(spec.bytes for spec in self.specs.values())
-        with arrays.watch(f"verifying {self.path}", total) as advance:
+        with arrays.watch(f"verifying {self.path}", total) as bar:
             for name, spec in self.specs.items():
                 path = self.path / f"{name}.npy"
                 header = arrays.check(path, spec)
-                if arrays.checksum(path, header, advance)[0] != spec.crc32:
+                if arrays.checksum(path, header, bar.advance)[0] != spec.crc32:
                     damaged.append(path.name)
         if damaged:
             raise UserError(
@@ -167,20 +160,6 @@ def _read_meta(path: Path) -> dict[str, Any]:
         if not isinstance(meta.get(key), kind):
             raise UserError(f"{file}: {key!r} is missing or odd; delete {path} to make it anew")
     return meta
-
-
-def _specs(path: Path, meta: Mapping[str, Any]) -> dict[str, arrays.Spec]:
-    specs = {}
-    for name, fields in meta["arrays"].items():
-        try:
-            shape = tuple(int(n) for n in fields["shape"])
-            crc32, size = int(fields["crc32"]), int(fields["bytes"])
-            specs[name] = arrays.Spec(shape, str(fields["dtype"]), size, crc32)
-        except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{path / STORE_JSON}: its entry {name!r} is odd; delete {path} to make it anew"
-            ) from None
-    return specs
 
 
 def _compare(stored: Any, wanted: Any, path: Path) -> None:

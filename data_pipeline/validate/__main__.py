@@ -35,20 +35,8 @@ class Flags(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def flags() -> Flags:
-    """The command's flags."""
-    parser = Flags(prog="python -m data_pipeline.validate", description=__doc__.splitlines()[0])
-    parser.add_argument("--format", required=True, choices=FORMATS, help="what DIR holds")
-    parser.add_argument("--name", default="", help="the data set, where DIR holds several")
-    parser.add_argument("--images", type=_count, default=200, help="pictures to open (200)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--strict", action="store_true", help="exit 3 where there are warnings")
-    parser.add_argument("dir", metavar="DIR", help="folder of the data set")
-    return parser
-
-
 def validate(form: str, root: str | Path, *, name: str = "", images: int = 200) -> Result:
-    """What `validation.examine` finds in the data set; for "release" its problems as errors.
+    """What `examination.examine` finds in the data set; for "release" its problems as errors.
 
     Raises:
         UserError: it cannot be read at all.
@@ -62,7 +50,16 @@ def validate(form: str, root: str | Path, *, name: str = "", images: int = 200) 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code."""
-    given = flags().parse_args(arguments)
+    parser = Flags(prog="python -m data_pipeline.validate", description=__doc__.splitlines()[0])
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what DIR holds")
+    parser.add_argument("--name", default="", help="the data set, where DIR holds several")
+    parser.add_argument("--images", type=int, default=200, help="pictures to open (200)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--strict", action="store_true", help="exit 3 where there are warnings")
+    parser.add_argument("dir", metavar="DIR", help="folder of the data set")
+    given = parser.parse_args(arguments)
+    if given.images < 0:
+        parser.error(f"--images={given.images} must be at least 0")
     try:
         result = validate(given.format, given.dir, name=given.name, images=given.images)
     except UserError as error:
@@ -82,58 +79,39 @@ def main(arguments: list[str] | None = None) -> int:
 def show(result: Result) -> None:
     """The result on stdout: tables on a terminal, else plain lines."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        print("\n".join(_lines(result)))
-        return
-    if result.splits:
-        names = next(iter(result.splits.values()))
+    errors = sum(found.level == "error" for found in result.findings)
+    verdict = f"{'unusable' if errors else 'usable'}: {errors} errors"
+    verdict += f", {len(result.findings) - errors} warnings"
+    if console.is_terminal:
+        names = next(iter(result.splits.values()), {})
         rows = [[name, *(own[name] for own in result.splits.values())] for name in names]
-        console.print(_table(["", *result.splits], rows))
-    if result.counts:
-        console.print(_table(["whole data set", ""], list(map(list, result.counts.items()))))
-    if result.findings:
+        _table(console, ["", *result.splits], rows)
+        _table(console, ["whole data set", ""], [[*count] for count in result.counts.items()])
         rows = [
             [f.level, f.name, "" if f.count is None else f.count, ", ".join(f.examples)]
             for f in result.findings
         ]
-        console.print(_table(["", "found", "", "such as"], rows))
-    console.print(_verdict(result))
-
-
-def _lines(result: Result) -> list[str]:
-    lines = [
-        f"{split}: {name}: {count}"
-        for split, own in result.splits.items()
-        for name, count in own.items()
-    ]
-    lines += [f"{name}: {count}" for name, count in result.counts.items()]
+        _table(console, ["", "found", "", "such as"], rows)
+        console.print(verdict)
+        return
+    for split, own in result.splits.items():
+        for name, count in own.items():
+            print(f"{split}: {name}: {count}")
+    for name, count in result.counts.items():
+        print(f"{name}: {count}")
     for found in result.findings:
         such_as = f", such as {', '.join(found.examples)}" if found.examples else ""
         many = "" if found.count is None else f": {found.count}"
-        lines.append(f"{found.level}: {found.name}{many}{such_as}")
-    return [*lines, _verdict(result)]
+        print(f"{found.level}: {found.name}{many}{such_as}")
+    print(verdict)
 
 
-def _verdict(result: Result) -> str:
-    errors = sum(found.level == "error" for found in result.findings)
-    state = "unusable" if errors else "usable"
-    return f"{state}: {errors} errors, {len(result.findings) - errors} warnings"
-
-
-def _table(head: list[str], rows: list[list[Any]]) -> Table:
-    table = Table()
-    for column in head:
-        table.add_column(column)
+def _table(console: Console, head: list[str], rows: list[list[Any]]) -> None:
+    table = Table(*head)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    return table
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+    if rows:
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -89,18 +89,10 @@ def _errors(mentions: Sequence[Mention], known: set[str]) -> Iterable[Finding]:
     listed = [m for m in linked if m.candidates]
     if not mentions:
         yield Finding("error", "no mention at all")
-    yield Finding(
-        "error",
-        "no gold is in the knowledge base",
-        len(linked) if not any(m.gold in known for m in linked) else 0,
-        _ids(linked),
-    )
-    yield Finding(
-        "error",
-        "no gold is among the given candidates",
-        len(listed) if not any(_offered(m) for m in listed) else 0,
-        _ids(listed),
-    )
+    wrong = len(linked) if not any(m.gold in known for m in linked) else 0
+    yield Finding("error", "no gold is in the knowledge base", wrong, _ids(linked))
+    wrong = len(listed) if not any(_offered(m) for m in listed) else 0
+    yield Finding("error", "no gold is among the given candidates", wrong, _ids(listed))
 
 
 def _about_mentions(

@@ -12,8 +12,7 @@ from data_pipeline.files import write_text
 from data_pipeline.pictures import images, precomputed
 from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
-from data_pipeline.store.shard_table import ShardTable
-from data_pipeline.store.writer import StoreWriter
+from data_pipeline.store.writer import ShardTable, StoreWriter
 from drin_jax.extract.items import objects_table
 from drin_jax.extract.stages import ROWS, Stage, Stages
 

@@ -163,7 +163,7 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
     release = config.data.reader == RELEASE
     try:
         if release:
-            from data_pipeline.release import inventory, sequences
+            from data_pipeline.release import convert, inventory
 
             made_from: dict[str, Any] = {RELEASE: inventory.fingerprint(Path(config.data.root))}
         else:
@@ -179,7 +179,7 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         ) from None
     if release:
         extension = StoreExtension(store, made_from)
-        sequences.write(Path(config.data.root), store, extension, needs)
+        convert.write_sequences(Path(config.data.root), store, extension, needs)
         return extension.add({})
     same_mentions(store, [mention.id for mention in stages.corpus.mentions])
     extension = StoreExtension(store, made_from)

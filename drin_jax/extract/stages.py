@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline.pictures import boxes
+from data_pipeline.pictures import precomputed
 from data_pipeline.schema import PADDING, Corpus, Span, UserError
 from data_pipeline.store.reader import Store
 from data_pipeline.store.split_arrays import offsets_of
@@ -70,7 +70,8 @@ class Stages:
         }
         self._boxes = {}
         if config.encoders.objects and not encoders.detects:
-            self._boxes = boxes.load(Path(config.data.root) / config.encoders.objects, self.sources)
+            path = Path(config.data.root) / config.encoders.objects
+            self._boxes = precomputed.load_boxes(path, self.sources)
 
     def _text(self, row: int, side: str, prefix: str = "") -> tuple[str, Span]:
         template, item = self.config.text[f"{prefix}{side}"], self.sides[side][row]

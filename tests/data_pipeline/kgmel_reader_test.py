@@ -79,7 +79,7 @@ def test_kgmel_refuses_broken_files(tmp_path: Path) -> None:
     assert "row 2 must be an object with" in message([sentence(0), {"id": 1}])
     assert "row 1 has 2 mentions but 1 answers" in message([sentence(0, answer=["Q1"])])
     assert '"entity" must be a list of 2 names' in message([sentence(0, entity="UK")])
-    assert "row 2: id 0 is given twice" in message([sentence(0)] * 2)
+    assert "row 2: mention id '0-0' is given twice, first in" in message([sentence(0)] * 2)
     assert '"id" must be a number or a string' in message([sentence(0, id=None)])
     assert '"val" must be a list' in message([sentence(0)], splits={"train": []})
     assert "WikiDiverse must be an object" in message([sentence(0)], splits={"WikiDiverse": []})
@@ -132,7 +132,7 @@ def test_candidate_lists(tmp_path: Path) -> None:
     ]
     counted(corpus, valid=1, test=3, nil=1, entities_of_several_descriptions=1)
     assert "goose" not in repr(corpus)
-    assert "given twice in the test split" in refused(
+    assert "mention id 'test-1' is given twice" in refused(
         "candidates", write(tmp_path, candidates10_test=[listed("1")] * 2)
     )
     assert '"candidates" must be a list' in refused(

@@ -69,25 +69,27 @@ def test_the_order_is_the_documented_one(store: Store) -> None:
         for within in range(4):
             step = 4 * epoch + within
             rows = order[4 * within : 4 * within + 4]
-            np.testing.assert_array_equal(loader.rows(step), rows)
+            np.testing.assert_array_equal(loader.order.rows(step), rows)
             padded = np.concatenate([rows, np.full(4 - len(rows), -1)])
             assert_same([batches[step]], [tables.batch(padded)])
             assert batches[step]["mask"].sum() == len(rows)
-        visited = np.concatenate([loader.rows(4 * epoch + i) for i in range(4)])
+        visited = np.concatenate([loader.order.rows(4 * epoch + i) for i in range(4)])
         assert sorted(visited) == list(range(13))
 
 
 def test_seeds_and_epochs_differ(store: Store) -> None:
     loader, other = make(store), make(store, seed=8)
-    assert loader.rows(0).tolist() != loader.rows(4).tolist()
-    assert loader.rows(0).tolist() != other.rows(0).tolist()
+    assert loader.order.rows(0).tolist() != loader.order.rows(4).tolist()
+    assert loader.order.rows(0).tolist() != other.order.rows(0).tolist()
 
 
 def test_max_mentions_is_a_prefix_of_the_first_epoch(store: Store) -> None:
     loader = make(store, max_mentions=6)
     assert loader.steps_per_epoch == 2
     order = np.random.default_rng([7, 0]).permutation(13)
-    epochs = [np.concatenate([loader.rows(2 * e), loader.rows(2 * e + 1)]) for e in range(3)]
+    epochs = [
+        np.concatenate([loader.order.rows(2 * e), loader.order.rows(2 * e + 1)]) for e in range(3)
+    ]
     assert epochs[0].tolist() == order[:6].tolist()
     for e, rows in enumerate(epochs):
         in_order = [i for i in np.random.default_rng([7, e]).permutation(13) if i in order[:6]]

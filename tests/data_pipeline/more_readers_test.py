@@ -106,8 +106,8 @@ def test_richpedia_refuses_broken_files(tmp_path: Path) -> None:
     def message(train: Any, **files: Any) -> str:
         return refused("richpedia", richpedia(tmp_path, train, **files), source="Get it")
 
-    assert "a list is MIMIC's form: reader mimic" in message([1])
-    assert "train.json: 'Q9' must be an object with \"sentence\"" in message({"Q9": {}})
+    assert "a list is the form of reader mimic" in message([1])
+    assert "train.json: 'Q9' must be an object with \"answer\"" in message({"Q9": {}})
     assert "half a surrogate" in message(sample("Q9", "Otto", "Otto\ud800"))
     assert "train.json and x_train.json both look like the train" in message(TRAIN, x_train=TRAIN)
     (tmp_path / "x_train.json").unlink()
@@ -194,7 +194,7 @@ def test_mimic_refuses_broken_files(tmp_path: Path) -> None:
     )
     assert f'{where}: "cands" must be a list' in message(mention_row(), mention_row(cands="Q9"))
     assert "row 1 has 1 mentions but 2 answers" in message(mention_row(answer=["Q9", "Q9"]))
-    assert "entity 'Q9' is given twice" in message(mention_row(), kb=[entity_row("Q9")] * 2)
+    assert "entity id 'Q9' is given twice" in message(mention_row(), kb=[entity_row("Q9")] * 2)
     assert '"entity_name", "qid"' in message(mention_row(), kb=[{"id": 0}])
     assert '"image_list" must be a list' in message(
         mention_row(), kb=[entity_row("Q9", image_list="a.jpg")]

@@ -259,7 +259,8 @@ def test_wikimel_refuses_broken_files(tmp_path: Path) -> None:
     write_wikimel(tmp_path, WIKIMEL_train=SAMPLES)
     assert refused("wikimel", tmp_path) == f"{tmp_path / 'WIKIMEL_valid.json'} is missing"
     write_wikimel(tmp_path, WIKIMEL_valid=SAMPLES)
-    assert "key '7-0' is also in WIKIMEL_train.json" in refused("wikimel", tmp_path)
+    where = tmp_path / "WIKIMEL_train.json"
+    assert f"id '7-0' is given twice, first in {where}" in refused("wikimel", tmp_path)
     for split in ("train", "valid"):
         (tmp_path / f"WIKIMEL_{split}.json").unlink()
 
@@ -273,7 +274,7 @@ def test_wikimel_refuses_broken_files(tmp_path: Path) -> None:
         Wikidata__MEL={"7": {**SAMPLES["7"], "answer": "Q1"}}
     )
     assert "'7' must be an object with" in message(Wikidata__MEL={"7": {"id": "7"}})
-    assert "at least one key" in message(Wikidata__MEL={})
+    assert "at least one row" in message(Wikidata__MEL={})
     assert "Wikidata-MEL.json: not valid JSON" in message(Wikidata__MEL='{"7": ')
     assert "key 'Q1' occurs twice" in message(qid2ne='{"Q1": "a", "Q1": "b"}')
     assert "the name must be a string, got null" in message(qid2ne={"Q1": None})

@@ -13,7 +13,6 @@ from rapidfuzz.utils import default_process
 
 from data_pipeline import readers
 from data_pipeline.retrieval import statistics as stage
-from data_pipeline.retrieval import words as bm25
 from data_pipeline.retrieval.statistics import Votes, Weights, by_statistics
 from data_pipeline.schema import PADDING, Corpus, Entity, Mention, UserError
 from tests.support.paths import SHARED
@@ -55,7 +54,7 @@ def scores_by_definition(corpus: Corpus, weights: Weights) -> np.ndarray:
     holders = Counter(word for own in have for word in own)
     total, mean = len(have), sum(map(len, have)) / len(have)
     idf = {w: math.log(1 + (total - n + 0.5) / (n + 0.5)) for w, n in holders.items()}
-    k, b = bm25.SATURATION, bm25.LENGTH
+    k, b = stage.SATURATION, stage.LENGTH
     out = np.zeros((len(corpus.mentions), total))
     for i, m in enumerate(corpus.mentions):
         votes = Counter(
@@ -96,7 +95,7 @@ def test_the_order_is_that_of_the_documented_sum(
     falls, rises = scores[:, :-1] > scores[:, 1:], rows[:, :-1] < rows[:, 1:]
     assert (falls | ((scores[:, :-1] == scores[:, 1:]) & rises)).all()
     monkeypatch.setattr(stage, "CHUNK_PAIRS", 700)  # blocks of a few mentions
-    monkeypatch.setattr(bm25, "PRODUCTS", 30)
+    monkeypatch.setattr(stage, "PRODUCTS", 30)
     for ours, small in zip((rows, scores), by_statistics(corpus, 25, weights=weights), strict=True):
         np.testing.assert_array_equal(ours, small)
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from data_pipeline.pictures import boxes, images
+from data_pipeline.pictures import images, precomputed
 from data_pipeline.readers import read
 from data_pipeline.retrieval.names import by_name
 from data_pipeline.sample import lexicon as words
@@ -129,7 +129,7 @@ def test_every_kind_is_in_every_split_and_names_collide(corpus: Corpus) -> None:
 
 def test_every_picture_has_its_boxes(root: Path, corpus: Corpus) -> None:
     """Where something was stamped, and what a detector would be unsure of is listed last."""
-    found = boxes.load(root / "boxes.jsonl", {})
+    found = precomputed.load_boxes(root / "boxes.jsonl", {})
     items: list[Entity | Mention] = [*corpus.entities, *corpus.mentions]
     assert {item.image for item in items if item.image} <= found.keys()
     counts = Counter(len(scores) for _, scores in found.values())

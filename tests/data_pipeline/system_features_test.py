@@ -12,7 +12,7 @@ from data_pipeline.loader import EvalLoader
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.arrays import read_header
 from data_pipeline.store.reader import Store
-from data_pipeline.store.shard_table import ShardTable
+from data_pipeline.store.writer import ShardTable
 from drin_jax.extract import preparation, stages
 from drin_jax.extract.encoding import Encoders
 from tests.data_pipeline.store_writer_test import kills

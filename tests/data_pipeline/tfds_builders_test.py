@@ -15,8 +15,14 @@ import tensorflow_datasets as tfds
 from data_pipeline import readers, tfds_builders
 from data_pipeline.readers import READERS
 from data_pipeline.schema import Corpus, UserError
-from data_pipeline.tfds_builders import BUILDERS, CONFIGS, __main__, build
-from data_pipeline.tfds_builders.corpus_builder import VALID_FRACTION, CorpusBuilder
+from data_pipeline.tfds_builders import (
+    BUILDERS,
+    CONFIGS,
+    VALID_FRACTION,
+    CorpusBuilder,
+    __main__,
+    build,
+)
 from tests.support.fixtures import refusal
 from tests.support.paths import ROOT
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data_pipeline.readers import raw_files
-from data_pipeline.readers.wikipedia import picture, title
+from data_pipeline.readers.wikidiverse import picture, title
 from data_pipeline.schema import Corpus
 from tests.data_pipeline.readers_test import read, refused
 from tests.support.paths import SHARED
