@@ -1,27 +1,19 @@
-"""What a data set and its graphs are worth before anything is trained on them.
-
-    python -m drin_jax.audit --config=configs/sample.py --workdir=runs/sample
-
-Prints a line a finding and writes them all to WORKDIR/audit.json: size and text statistics (the
-paper's Table 1), overlap between splits, retrieval recall, missing text and pictures, duplicate
-candidates, and the noise floor: what a model scores when every feature is noise.
-"""
+"""What a data set and its graphs are worth: each finding a line to read, and its numbers."""
 
 import dataclasses
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from data_pipeline import schema
-from data_pipeline.files import write_json
-from data_pipeline.schema import Corpus
+from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command
-from drin_jax.config import check
+from drin_jax.audit.noise_floor import Structure, measure
+from drin_jax.evaluation.evaluate import SplitView
+from drin_jax.extract.corpus import read_corpus
+from drin_jax.extract.stored import RELEASE
 
 Finding = dict[str, Any]
 
@@ -108,8 +100,6 @@ def knowledge_base(corpus: Corpus) -> Finding:
 
 def retrieval(store: Store, split: str, r: int) -> list[Finding]:
     """Recall of a split and its duplicate candidates."""
-    from drin_jax.evaluation.evaluate import SplitView
-
     view = SplitView.of(store, split, r)
     recall, counts = view.recall(), view.counts()
     shown = ", ".join(f"@{name.split('@')[1]} {100 * v:.1f}" for name, v in recall.items())
@@ -140,7 +130,6 @@ def retrieval(store: Store, split: str, r: int) -> list[Finding]:
 
 def noise_floor(store: Store, config: ConfigDict) -> Finding:
     """Held-out accuracy of a model of this config on noise, against chance."""
-    from drin_jax.audit.noise_floor import Structure, measure
 
     def graphs(split: str) -> Structure:
         r = config.graph.r or store.sizes["r"]
@@ -179,35 +168,19 @@ def noise_floor(store: Store, config: ConfigDict) -> Finding:
     return _finding("noise_floor", message, at_chance=floor.at_chance, **values)
 
 
-def audit(config: ConfigDict, workdir: Path) -> list[Finding]:
-    """All findings, in the order they are printed."""
-    from drin_jax.extract.corpus import read_corpus
-    from drin_jax.extract.preparation import prepare
-
-    store = prepare(config, workdir)
-    corpus = read_corpus(config)
-    findings = [statistics(corpus, split) for split in schema.SPLITS]
-    findings += [overlap(corpus), knowledge_base(corpus)]
+def data_findings(config: ConfigDict, store: Store) -> list[Finding]:
+    """All findings but the noise floor, which takes minutes; without the raw files only what the
+    store itself tells."""
+    found: list[Finding] = []
+    if config.data.reader != RELEASE:
+        try:
+            corpus = read_corpus(config)
+            found = [statistics(corpus, split) for split in schema.SPLITS]
+            found += [overlap(corpus), knowledge_base(corpus)]
+        except UserError as error:
+            found = [_finding("raw files", f"the raw files are not read: {error}")]
     for split in schema.SPLITS:
-        findings += retrieval(store, split, config.graph.r)
-    findings += [
-        _finding(f"counts/{name}", f"{name}: {n}", count=n)
-        for name, n in store.report.get("counts", {}).items()
-    ]
-    return [*findings, noise_floor(store, config)]
-
-
-def main() -> None:
-    """Audit the config's data and write WORKDIR/audit.json."""
-    config, workdir = command.config_and_workdir()
-    from drin_jax.workdir import claim
-
-    check(config)
-    claim(workdir, config)
-    findings = audit(config, workdir)
-    console = Console(highlight=False, soft_wrap=True)
-    for finding in findings:
-        console.print(finding["message"])
-    path = workdir / "audit.json"
-    write_json(path, findings)
-    console.print(f"audit: {path}")
+        if store.splits[split]:
+            found += retrieval(store, split, config.graph.r)
+    counts = store.report.get("counts", {})
+    return found + [_finding(f"counts/{k}", f"{k}: {n}", count=n) for k, n in counts.items()]

@@ -1,27 +1,26 @@
 """The report's plots: what is drawn, how it looks, and how it is written."""
 
+import base64
 import dataclasses
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from data_pipeline.files import write_whole
 from data_pipeline.schema import RELATIONS
-from drin_jax.experiments.results import Results, Row, Spread, hits
+from drin_jax.experiments.results import Results, Row, Spread
 
 # Okabe and Ito's palette, safe for the colour-blind, without its yellow and black.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5539")
 MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X"), ("-", "--", "-.", ":")
-GREY = "#8b949e"
 ROOM = 36  # letters of a title in a legend
 WIDTH, HEIGHT = 7.6, 4.3  # inches
 STYLE: Any = {
@@ -32,10 +31,10 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": "#d8dee4",
     "text.parse_math": False,  # a title may hold a dollar
     "lines.markersize": 5,
+    "errorbar.capsize": 3,
     "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "drin_jax",  # the same results give the same file
@@ -45,6 +44,7 @@ ALONG = {
     "table4": ("layers", "L, graph layers"),
     "learning_curve": ("shares", "share of the training mentions, %"),
 }
+BARS = "Bars are ± one standard deviation over seeds."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,22 +57,32 @@ class Plot:
     note: str
     figure: Figure
 
-    def svg(self) -> bytes:
-        """The figure as an SVG file."""
-        return self._file("svg", metadata={"Date": None, "Creator": None})
+    def file(self, form: str) -> bytes:
+        """The figure as an "svg" or a "png" file."""
+        content = io.BytesIO()
+        metadata = {"Date": None, "Creator": None} if form == "svg" else None  # nothing of the hour
+        with _look():
+            self.figure.savefig(content, format=form, dpi=150, metadata=metadata)
+        return content.getvalue()
+
+    def address(self) -> str:
+        """The figure as an address that holds it."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.file("svg")).decode()
 
     def save(self, folder: Path) -> None:
         """Write `folder`/SLUG.svg and SLUG.png."""
         folder.mkdir(parents=True, exist_ok=True)
-        for form, content in (("svg", self.svg()), ("png", self._file("png", dpi=150))):
-            path = folder / f"{self.slug}.{form}"
-            write_whole(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
+        for form in ("svg", "png"):
+            content = self.file(form)
+            write_whole(folder / f"{self.slug}.{form}", lambda file, c=content: file.write(c))  # type: ignore[misc]
 
-    def _file(self, form: str, **options: Any) -> bytes:
-        content = io.BytesIO()
-        with _look():
-            self.figure.savefig(content, format=form, **options)
-        return content.getvalue()
+
+def make(results: Results) -> list[Plot]:
+    """Every plot that these results have something for, in the page's order."""
+    if not results.trained:
+        return []
+    drawn = (hits_curves, along_rows, by_kind, learning_curves, edge_weights)
+    return [plot for draw in drawn if (plot := draw(results))]
 
 
 @contextmanager
@@ -84,35 +94,47 @@ def _look() -> Iterator[None]:
         yield
 
 
-def make(results: Results) -> list[Plot]:
-    """Every plot that these results have something for, in the page's order."""
-    if not results.trained:
-        return []
-    along = ALONG.get(results.suite)
-    drawn = [
-        hits_curves(results),
-        along_rows(results, *along) if along else None,
-        by_kind(results),
-        learning_curves(results),
-        edge_weights(results),
-    ]
-    return [plot for plot in drawn if plot]
+def _line(
+    x: Sequence[float], values: Sequence[Spread | None], row: str, look: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A row's means in percent with bars of one standard deviation, as `Axes.errorbar` has them."""
+    mean = [100 * v.mean if v else math.nan for v in values]
+    sd = [100 * v.sd if v and v.sd is not None else math.nan for v in values]
+    bars = sd if np.isfinite(sd).any() else None
+    return {"x": x, "y": mean, "yerr": bars, "label": short(row), **look}
 
 
-def _axes(x_label: str, y_label: str, draw: Callable[[Axes], None]) -> Figure:
-    """One plot, its legend below."""
+def _figure(
+    panels: Mapping[str, Sequence[dict[str, Any]]],
+    x_label: str,
+    y_label: str,
+    ticks: Mapping[int, str] | None = None,
+    x_scale: str = "linear",
+) -> Figure:
+    """Panels of lines by their titles, three side by side; the legend, the first one's, is below.
+    A line without a label is not in it."""
+    across = min(3, len(panels))
+    down = math.ceil(len(panels) / across)
     with _look():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        axes = figure.subplots()
-        draw(axes)
-        axes.set(xlabel=x_label, ylabel=y_label)
-        _legend(figure, *axes.get_legend_handles_labels())
+        size = (WIDTH, HEIGHT if len(panels) == 1 else 2.3 * down + 0.6)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+            axes.set(title=title, xlabel=x_label, xscale=x_scale)
+            for line in lines:
+                axes.errorbar(**line)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if ticks:
+                axes.set_xticks([*ticks], [*ticks.values()])
+                axes.minorticks_off()
+            axes.tick_params(labelbottom=True)  # the one below it may be empty
+        figure.supylabel(y_label, fontsize=9)
+        handles, labels = grid[0].get_legend_handles_labels()
+        columns = max(1, min(4, 96 // (max(map(len, labels), default=0) + 8)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     return figure
-
-
-def _legend(figure: Figure, handles: Any, labels: Sequence[str]) -> None:
-    columns = max(1, min(4, 96 // (max(map(len, labels), default=0) + 8)))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def short(title: str) -> str:
@@ -129,178 +151,135 @@ def _style(i: int) -> dict[str, Any]:
     }
 
 
-def _errorbar(
-    axes: Axes, x: Sequence[float], values: Sequence[Spread | None], title: str, **style: Any
-) -> None:
-    """Means in percent with bars of one standard deviation."""
-    mean = [100 * v.mean if v else math.nan for v in values]
-    sd = [100 * v.sd if v and v.sd is not None else math.nan for v in values]
-    bars = sd if np.isfinite(sd).any() else None
-    axes.errorbar(x, mean, yerr=bars, capsize=3, label=short(title), **style)
-
-
-def _told(values: dict[str, Spread | None]) -> str:
-    return ", ".join(f"{name} {100 * v.mean:.1f} %" for name, v in values.items() if v)
-
-
 def _styled(results: Results) -> list[tuple[Row, dict[str, Any]]]:
     """The rows that were run, each with its look."""
     return [(row, _style(i)) for i, row in enumerate(results.rows) if row.runs]
 
 
+def _told(results: Results, split: str, k: int = 1, subset: str = "all") -> str:
+    """The rows' Top-k in words."""
+    found = ((row.title, row.spread(f"hits@{k}", split, subset)) for row in results.trained)
+    return ", ".join(f"{title} {100 * value.mean:.1f} %" for title, value in found if value)
+
+
 def hits_curves(results: Results) -> Plot:
     """Top-k against k, a line a row, end to end."""
-    split, ks = results.split, results.ks
-    rows = _styled(results)
-
-    def draw(axes: Axes) -> None:
-        for row, style in rows:
-            _errorbar(axes, ks, [row.spread(hits(k), split) for k in ks], row.title, **style)
-        for i, (name, values) in enumerate(results.baselines(split).items()):
-            if name.endswith(("optimistic", "pessimistic")):  # limits, which the tables have
-                continue
-            fractions = [Spread.of([values[hits(k)]]) for k in ks]
-            _errorbar(axes, ks, fractions, name, color=GREY, linestyle=DASHES[1 + i % 3])
-        axes.set_xscale("log")
-        axes.set_xticks(ks, [str(k) for k in ks])
-        axes.minorticks_off()
-
+    split, ks = results.split, results.first["ks"]
+    lines = [
+        _line(ks, [row.spread(f"hits@{k}", split) for k in ks], row.title, look)
+        for row, look in _styled(results)
+    ]
+    for i, (name, values) in enumerate(results.baselines(split).items()):
+        if not name.endswith(("optimistic", "pessimistic")):  # limits, which the tables have
+            look = {"color": "#8b949e", "linestyle": DASHES[1 + i % 3]}
+            lines.append(_line(ks, [Spread(values[f"hits@{k}"]) for k in ks], name, look))
+    ticks = {k: str(k) for k in ks}
     return Plot(
         slug="hits",
         title=f"Top-k accuracy on {split}",
-        alt=f"Top-{ks[0]}: {_told({r.title: r.spread(hits(ks[0]), split) for r, _ in rows})}.",
-        note="End to end, every mention counted. Mean over seeds; bars are ± one standard "
-        "deviation. Without a bar: one seed, or nothing that was trained.",
-        figure=_axes("k (candidates looked at)", "accuracy, %", draw),
+        alt=f"Top-{ks[0]}: {_told(results, split, ks[0])}.",
+        note=f"End to end, every mention counted. Mean over seeds. {BARS} Without a bar: one seed, "
+        "or nothing that was trained.",
+        figure=_figure({"": lines}, "k (candidates looked at)", "accuracy, %", ticks, "log"),
     )
 
 
-def along_rows(results: Results, slug: str, name: str) -> Plot:
+def along_rows(results: Results) -> Plot | None:
     """Top-1 on valid and on test against the number that each row's slug ends in."""
-    rows = results.trained
+    if results.suite not in ALONG:
+        return None
+    slug, name = ALONG[results.suite]
+    rows, splits = results.trained, ("valid", "test")
     x = [int(row.row.rsplit("_", 1)[1]) for row in rows]
-    values = {s: [row.spread(hits(1), s) for row in rows] for s in ("valid", "test")}
-
-    def draw(axes: Axes) -> None:
-        for i, (split, own) in enumerate(values.items()):
-            _errorbar(axes, x, own, split, **_style(i))
-        axes.set_xticks(x)
-
-    told = [f"{s}: {_told({r.title: v for r, v in zip(rows, own, strict=True)})}"
-            for s, own in values.items()]  # fmt: skip
+    lines = [
+        _line(x, [row.spread("hits@1", split) for row in rows], split, _style(i))
+        for i, split in enumerate(splits)
+    ]
     return Plot(
         slug=slug,
         title=f"Top-1 accuracy by {name}",
-        alt=f"{'; '.join(told)}.",
-        note="End to end. Bars are ± one standard deviation over seeds.",
-        figure=_axes(name, "Top-1 accuracy, %", draw),
+        alt="; ".join(f"{split}: {_told(results, split)}" for split in splits) + ".",
+        note=f"End to end. {BARS}",
+        figure=_figure({"": lines}, name, "Top-1 accuracy, %", {n: str(n) for n in x}),
     )
 
 
 def by_kind(results: Results) -> Plot | None:
     """Top-1 of every row on every kind of mention."""
     split, rows = results.split, _styled(results)
-    sizes = {k: n for k, n in results.sizes(split).items() if k.startswith("kind:")}
-    if not sizes:
+    kinds = {k.removeprefix("kind:"): k for k in results.sizes(split) if k.startswith("kind:")}
+    if not kinds:
         return None
-    names = {kind: kind.removeprefix("kind:") for kind in sizes}
-
-    def draw(axes: Axes) -> None:
-        for i, (row, style) in enumerate(rows):
-            beside = np.arange(len(sizes)) + 0.7 * ((i + 0.5) / len(rows) - 0.5)
-            values = [row.spread(hits(1), split, kind) for kind in sizes]
-            _errorbar(axes, beside.tolist(), values, row.title, **style | {"linestyle": "none"})
-        labels = [f"{short(names[kind])}\n(n = {n})" for kind, n in sizes.items()]
-        axes.set_xticks(range(len(sizes)), labels)
-        axes.grid(axis="x", visible=False)
-
-    told = [f"{names[k]}: {_told({r.title: r.spread(hits(1), split, k) for r, _ in rows})}"
-            for k in sizes]  # fmt: skip
+    lines = []
+    for i, (row, look) in enumerate(rows):
+        beside = np.arange(len(kinds)) + 0.7 * ((i + 0.5) / len(rows) - 0.5)
+        values = [row.spread("hits@1", split, kind) for kind in kinds.values()]
+        lines.append(_line(beside.tolist(), values, row.title, look | {"linestyle": "none"}))
+    sizes = results.sizes(split)
+    ticks = {i: f"{short(k)}\n(n = {sizes[kinds[k]]})" for i, k in enumerate(kinds)}
+    told = "; ".join(f"{k}: {_told(results, split, subset=kinds[k])}" for k in kinds)
     return Plot(
         slug="kinds",
         title=f"Accuracy by kind of mention on {split}",
-        alt=f"Top-1 accuracy by kind of mention. {'; '.join(told)}.",
-        note="End to end. Bars are ± one standard deviation over seeds.",
-        figure=_axes("kind of mention", "Top-1 accuracy, %", draw),
+        alt=f"Top-1 accuracy by kind of mention. {told}.",
+        note=f"End to end. {BARS}",
+        figure=_figure({"": lines}, "kind of mention", "Top-1 accuracy, %", ticks),
     )
 
 
 def learning_curves(results: Results) -> Plot | None:
     """Valid score by epoch: seeds thin, their mean thick."""
-    found = []
-    for row, style in _styled(results):
-        curves = [100 * np.array(run.data.get("valid_curve") or [], float) for run in row.runs]
-        if curves := [curve for curve in curves if len(curve)]:
-            found.append((row, style, curves))
-    if not found:
+    lines: list[dict[str, Any]] = []
+    best = []
+    for row, look in _styled(results):
+        curves = [
+            100 * np.array(curve) for run in row.runs if (curve := run.data.get("valid_curve"))
+        ]
+        if not curves:
+            continue
+        thin = {"color": look["color"], "linewidth": 0.6, "alpha": 0.5, "label": "_"}
+        lines += [{"x": range(1, len(curve) + 1), "y": curve} | thin for curve in curves]
+        # Where a seed has stopped, the mean ends: a mean of those left would jump.
+        every = min(map(len, curves))
+        mean = np.mean([curve[:every] for curve in curves], axis=0)
+        thick = look | {"markevery": 0.2, "label": short(row.title)}
+        lines.append({"x": range(1, every + 1), "y": mean} | thick)
+        best.append(f"{row.title} at best {np.concatenate(curves).max():.1f} %")
+    if not lines:
         return None
-
-    def draw(axes: Axes) -> None:
-        for row, style, curves in found:
-            for curve in curves:
-                x = np.arange(1, len(curve) + 1)
-                axes.plot(x, curve, color=style["color"], linewidth=0.6, alpha=0.5)
-            # Where a seed has stopped, the mean ends: a mean of those left would jump.
-            every = min(map(len, curves))
-            mean = np.mean([curve[:every] for curve in curves], axis=0)
-            axes.plot(range(1, every + 1), mean, label=short(row.title), markevery=0.2, **style)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
     select_by = results.config.get("eval.select_by", "score")
-    best = [
-        f"{row.title} at best {max(map(np.nanmax, curves)):.1f} %"
-        for row, _, curves in found
-        if any(np.isfinite(curve).any() for curve in curves)
-    ]
     return Plot(
         slug="learning",
         title="Learning curves",
         alt=f"Score on valid by epoch: {', '.join(best)}.",
         note=f"The valid score that picks the checkpoint ({select_by}, answerable mentions): thin "
         "lines are seeds, thick ones their mean, up to the epoch that every seed reached.",
-        figure=_axes("epoch", "valid score, %", draw),
+        figure=_figure({"": lines}, "epoch", "valid score, %"),
     )
-
-
-def _edge_mean(row: Row, group: str, side: str) -> np.ndarray | None:
-    """Mean over seeds of the mean weights, [L+1, 4]; NaN where a relation has no edge."""
-    groups = [(run.data.get("edges") or {}).get(group, {}) for run in row.runs]
-    found = [np.array(own[side], float) for own in groups if own.get(side)]  # None becomes NaN
-    return np.mean(found, axis=0) if found else None
 
 
 def edge_weights(results: Results) -> Plot | None:
     """Mean weight of each relation by layer, gold and other candidates apart, a panel a kind; of
     the row that the others are held against where it has edges, else of the first that has."""
-    having = [row for row in results.rows if any(run.data.get("edges") for run in row.runs)]
+    having = [row for row in results.trained if row.runs[0].data.get("edges")]
     if not having:
         return None
     row = next((row for row in having if row.row == results.against), having[0])
-    groups = list(next(run.data["edges"] for run in row.runs if run.data.get("edges")))
+    panels: dict[str, list[dict[str, Any]]] = {}
     told = []
-    with _look():
-        lines = math.ceil(len(groups) / 3)
-        figure = Figure(figsize=(WIDTH, 2.3 * lines + 0.6), layout="constrained")
-        grid = list(figure.subplots(lines, 3, squeeze=False, sharex=True, sharey=True).flat)
-        for axes in grid[len(groups) :]:
-            axes.set_visible(False)
-        for axes, group in zip(grid, groups, strict=False):
-            axes.set(title=short(group.removeprefix("kind:")), xlabel="layers applied")
-            for side, dashes in (("gold", "-"), ("other", "--")):
-                mean = _edge_mean(row, group, side)
-                if mean is None:
-                    continue
-                for i, name in enumerate(RELATIONS):
-                    style = _style(i) | {"linestyle": dashes, "label": f"{name}, {side}"}
-                    axes.plot(range(len(mean)), mean[:, i], **style)
-                ends = [f"{name} {mean[0, i]:.2f} to {mean[-1, i]:.2f}"
-                        for i, name in enumerate(RELATIONS)
-                        if np.isfinite(mean[[0, -1], i]).all()]  # fmt: skip
-                told.append(f"{group}, {side} candidates: {', '.join(ends)}")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.tick_params(labelbottom=True)  # the one below it may be empty
-        figure.supylabel("mean edge weight", fontsize=9)
-        _legend(figure, *figure.axes[0].get_legend_handles_labels())
+    for group in row.runs[0].data["edges"]:
+        lines = panels.setdefault(short(group.removeprefix("kind:")), [])
+        for side, dashes in (("gold", "-"), ("other", "--")):
+            # [L+1, 4] of each seed; NaN where a relation has no edge.
+            found = [np.array(run.data["edges"][group][side], float) for run in row.runs]
+            mean = np.mean(found, axis=0)
+            for i, name in enumerate(RELATIONS):
+                look = _style(i) | {"linestyle": dashes, "label": f"{name}, {side}"}
+                lines.append({"x": range(len(mean)), "y": mean[:, i]} | look)
+            ends = [f"{name} {first:.2f} to {last:.2f}"
+                    for name, first, last in zip(RELATIONS, mean[0], mean[-1], strict=True)
+                    if np.isfinite(first + last)]  # fmt: skip
+            told.append(f"{group}, {side} candidates: {', '.join(ends)}")
     return Plot(
         slug="edges",
         title=f"Edge weights by layer: {row.title}",
@@ -308,5 +287,5 @@ def edge_weights(results: Results) -> Plot | None:
         note="As the paper's Figure 5: mean weight of the existing edges of test mentions; after 0 "
         "layers, the initial edges. Solid: the gold's edges; dashed: the other candidates'. First "
         "letter: the mention's side, second: the entity's; t text, v picture.",
-        figure=figure,
+        figure=_figure(panels, "layers applied", "mean edge weight"),
     )
