@@ -23,6 +23,7 @@ SUITE_JSON = "suite.json"
 RUN_JSON = "run.json"
 FAILURE = "failure.txt"
 GOLD_IN_GRAPH = "GOLD IN GRAPH"
+NOTHING = "–"  # where there is no number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,22 +265,19 @@ def read_published(path: Path) -> list[dict[str, Any]]:
     if not isinstance(entries, list):
         raise UserError(f"--published {path}: is no list of objects {{{', '.join(FIELDS)}}}")
     for i, entry in enumerate(entries):
-        if problem := _problem(entry):
+        if problem := _problem(entry if isinstance(entry, dict) else {}):
             raise UserError(f"--published {path}: entry {i + 1} {problem}")
     return entries
 
 
-def _problem(entry: Any) -> str:
-    if not isinstance(entry, dict):
-        return "is no object"
+def _problem(entry: Mapping[str, Any]) -> str:
+    value, metric = entry.get("value"), entry.get("metric")
     for field in FIELDS:
-        if field not in entry:
-            return f"has no {field!r}; it needs {', '.join(FIELDS)}"
-        if field != "value" and not (isinstance(entry[field], str) and entry[field].strip()):
-            return f"has an empty or odd {field!r}; write a text"
-    value, metric = entry["value"], entry["metric"]
+        text = str(value) if field == "value" else entry.get(field)
+        if not isinstance(text, str) or not text.strip():
+            return f"has no text in {field!r}; it needs {', '.join(FIELDS)}"
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         return f"has the value {value!r}; write a fraction from 0 to 1"
-    if metric != "mrr" and not metric.removeprefix("hits@").isdigit():
+    if metric != "mrr" and not str(metric).removeprefix("hits@").isdigit():
         return f"has the metric {metric!r}; known are mrr, hits@K"
     return ""

@@ -105,7 +105,7 @@ class Recorder:
             "title": title,
             "system": title,
             "config": flat(config) | {"seed": one.seed},
-            "protocol": setup.protocol.label(),
+            "protocol": setup.protocol,
             "gold_in_graph": setup.spec.gold_slot,
             "ks": ks,
             "train_mentions": config.train.max_mentions or session.store.splits["train"],

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from data_pipeline.files import write_text
+from data_pipeline.files import write_text, write_whole
 from drin_jax.config import card, flat
 from drin_jax.evaluation.tables import Table, markdown_text
 from drin_jax.experiments import suite_plots, suite_tables
@@ -24,8 +24,11 @@ def write(results: Results, workdir: Path) -> tuple[Path, Path]:
     rule a form: Jinja's own, and `markdown_text` for whatever a template of Markdown says.
     """
     content = _content(results)
+    (workdir / "plots").mkdir(parents=True, exist_ok=True)
     for plot in content["plots"]:
-        plot.save(workdir / "plots")
+        for form, content_of in plot.files.items():
+            path = workdir / "plots" / f"{plot.slug}.{form}"
+            write_whole(path, lambda file, content=content_of: file.write(content))  # type: ignore[misc]
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True)
     plain = jinja2.Environment(

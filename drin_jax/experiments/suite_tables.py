@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from drin_jax.evaluation.report import SCOPES
 from drin_jax.evaluation.tables import Best, Table
-from drin_jax.experiments.results import GOLD_IN_GRAPH, Results, Row, Spread
+from drin_jax.experiments.results import GOLD_IN_GRAPH, NOTHING, Results, Row, Spread
 from drin_jax.experiments.significance import LEVEL, METHOD, Comparison
 
 FIRST_COLUMN = {
@@ -20,7 +20,6 @@ FIRST_COLUMN = {
     "learning_curve": "trained with",
     "choices": "configuration",
 }
-NOTHING = "–"
 LEAK = f"{GOLD_IN_GRAPH}: leaks, measures nothing else"
 
 

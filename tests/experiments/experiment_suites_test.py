@@ -97,7 +97,7 @@ def test_published_numbers_come_with_their_source(tmp_path: Path) -> None:
 
     path.write_text(json.dumps([row]))
     assert read_published(path) == [row]
-    assert "entry 2 has an empty or odd 'source'" in refused([row, row | {"source": ""}])
+    assert "entry 2 has no text in 'source'" in refused([row, row | {"source": ""}])
     assert "a fraction from 0 to 1" in refused([row | {"value": 51.1}])
     assert "known are mrr, hits@K" in refused([row | {"metric": "f1"}])
     assert "is no list" in refused({})

@@ -8,7 +8,7 @@ import numpy as np
 from configs import sample
 from data_pipeline import schema
 from drin_jax.config import flat
-from drin_jax.evaluation.evaluate import Protocol, SplitView, baseline_scores, evaluate_split
+from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.experiments import suites
 from drin_jax.experiments.results import Results, Row, Run
 from drin_jax.experiments.significance import compare
@@ -62,7 +62,7 @@ def a_run(plan: suites.RowPlan, seed: int, skill: float, hostile: str) -> Run:
     data = {
         "system": plan.title,
         "ks": list(KS),
-        "protocol": Protocol("names (WRatio)", CANDIDATES, "never").label() + hostile,
+        "protocol": f"candidates: names (WRatio), r = {CANDIDATES}; gold in graph: …{hostile}",
         "config": flat(config) | {"seed": seed},
         "gold_in_graph": config.graph.gold_slot == "upstream",
         "valid_curve": list(0.9 - 0.6 * np.exp(-np.arange(EPOCHS - seed % 2) * skill / 2)),
