@@ -1,12 +1,6 @@
-"""A run's result as tables on the terminal and as `report.json` and `report.md` in the workdir.
+"""A run's result as tables on the terminal and as `report.json` and `report.md` in the workdir."""
 
-python -m drin_jax.report WORKDIR [WORKDIR ...]      one table of several runs, as Markdown
-"""
-
-import argparse
 import dataclasses
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,35 +146,3 @@ def compare(
     head = ["run", "best step", "prepare s", "train s", "evaluate s", "peak memory GB"]
     both = dataclasses.replace(tables[0], rows=rows), Table("", head, costs)
     return "\n\n".join(one.markdown() for one in both)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Print the table of the runs in these workdirs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m drin_jax.report",
-        description="One Markdown table of several finished runs over the same data.",
-    )
-    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
-    parser.add_argument("--split", default="test", choices=("valid", "test"))
-    parser.add_argument("--subsets", nargs="+", default=["all", "clean"], help="as in report.md")
-    args = parser.parse_args(argv)
-    try:
-        print(compare([read(w) for w in args.workdirs], args.split, args.subsets))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def read(workdir: Path) -> dict[str, Any]:
-    """A finished run's report. UserError where there is none."""
-    path = workdir / "report.json"
-    try:
-        report = json.loads(path.read_text())
-        if not isinstance(report, dict) or "splits" not in report:
-            raise ValueError("not a report")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the run is not finished") from None
-    except ValueError as error:
-        raise UserError(f"{path}: unreadable ({error})") from None
-    return report

@@ -72,11 +72,10 @@ class Run:
         self, split: str, subset: str = "all", scope: str = "end_to_end"
     ) -> dict[str, float]:
         """`n`, `hits@k` and `mrr` as fractions; empty where the split has no such mention."""
-        try:
-            found = self.data["splits"][split]["subsets"][subset][scope]
-            metrics: dict[str, float] = found[self.data["system"]]["mean"]
-        except KeyError:
+        subsets = self.data["splits"].get(split, {}).get("subsets", {})
+        if subset not in subsets:
             return {}
+        metrics: dict[str, float] = subsets[subset][scope][self.data["system"]]["mean"]
         return metrics if metrics["n"] else {}
 
 
@@ -235,7 +234,7 @@ def _comparisons(workdir: Path, rows: list[Row], against: str, split: str) -> li
     return [
         comparison
         for name, chosen in subsets.items()
-        for comparison in compare(hits, against, split=split, subset=name, chosen=chosen)
+        for comparison in compare(hits, against, name, chosen)
     ]
 
 

@@ -177,13 +177,12 @@ def mean_edges(
     for rows, arrays in EvalLoader(store, view.split, BATCH, spec=spec):
         added = step(params, arrays, table[:, np.maximum(rows, 0)])
         sums, counts = sums + np.asarray(added[0], float), counts + np.asarray(added[1], float)
-    counts = counts[:, :, None]
-    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).tolist()
-
-    def told(layers: list[list[float]]) -> list[list[float | None]]:
-        return [[None if np.isnan(x) else round(x, 6) for x in layer] for layer in layers]
-
+    there = np.broadcast_to(counts[:, :, None] > 0, sums.shape)
+    means = np.divide(sums, counts[:, :, None], where=there, out=np.full(sums.shape, np.nan))
     return {
-        name: {side: told(means[k][g]) for k, side in enumerate(("gold", "other"))}
+        name: {
+            side: [[None if np.isnan(x) else round(x, 6) for x in layer] for layer in layers]
+            for side, layers in zip(("gold", "other"), means[:, g].tolist(), strict=True)
+        }
         for g, name in enumerate(groups)
     }

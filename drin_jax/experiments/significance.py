@@ -27,15 +27,13 @@ METHOD = (
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A row against another on one subset of a split; every mention counts (end to end).
+    """A row against the suite's on one subset of its split; every mention counts (end to end).
 
     `difference`, `low` and `high` are fractions (Top-1 of `row` minus that of `against`, with its
     95 % interval). The `_holm` values are what to read; NaN where a value cannot be had.
     """
 
     row: str
-    against: str
-    split: str
     subset: str
     mentions: int
     seeds: tuple[int, int]
@@ -116,8 +114,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare(
     hits: Mapping[str, np.ndarray],
     against: str,
-    *,
-    split: str,
     subset: str = "all",
     chosen: np.ndarray | None = None,
 ) -> list[Comparison]:
@@ -143,7 +139,7 @@ def compare(
         )
         found.append(
             Comparison(
-                *(row, against, split, subset, n, (len(ours), len(theirs))),
+                *(row, subset, n, (len(ours), len(theirs))),
                 difference=float(differences.mean()) if n else math.nan,
                 low=low,
                 high=high,

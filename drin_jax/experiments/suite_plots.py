@@ -119,7 +119,8 @@ def _plot(
                 axes.set_xticks([*ticks], [*ticks.values()])
                 axes.minorticks_off()
             axes.tick_params(labelbottom=True)  # the one below it may be empty
-        figure.supylabel(y_label, fontsize=9)
+        for axes in grid[::across]:
+            axes.set_ylabel(y_label)
         handles, labels = grid[0].get_legend_handles_labels()
         columns = max(1, min(4, 96 // (max(map(len, labels), default=0) + 8)))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)

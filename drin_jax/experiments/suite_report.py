@@ -125,25 +125,24 @@ def _settings(results: Results) -> list[Table]:
         if name != "seed" and value != results.config.get(name)
     )
     defaults = flat(card("common").get_config())
-    own = {name: v for name, v in results.config.items() if defaults.get(name) != v}
-    tables = [
-        _words(
-            "Fields that rows set",
+    pairs = ["field", "value"]
+    told: dict[str, tuple[list[str], Iterable[Iterable[Any]]]] = {
+        "Fields that rows set": (
             ["row", *changed],
-            ((title, *map(config.get, changed)) for title, config in configs.items()),
-        )
+            [(title, *map(own.get, changed)) for title, own in configs.items() if changed],
+        ),
+        "Fields that differ from the defaults": (
+            pairs,
+            [(k, v) for k, v in results.config.items() if defaults.get(k) != v],
+        ),
+        "Every field": (pairs, results.config.items()),
+        "Where it ran": (pairs, results.environment.items()),
+    }
+    tables = [
+        Table(title, head, [[*map(_shown, row)] for row in rows], words=len(head))
+        for title, (head, rows) in told.items()
     ]
-    for title, pairs in {
-        "Fields that differ from the defaults": own,
-        "Every field": results.config,
-        "Where it ran": results.environment,
-    }.items():
-        tables.append(_words(title, ["field", "value"], pairs.items()))
-    return [table for table in tables if table.rows and len(table.head) > 1]
-
-
-def _words(title: str, head: list[str], rows: Iterable[Iterable[Any]]) -> Table:
-    return Table(title, head, [[*map(_shown, row)] for row in rows], words=len(head))
+    return [table for table in tables if table.rows]
 
 
 def _shown(value: Any) -> str:

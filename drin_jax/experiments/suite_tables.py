@@ -35,18 +35,14 @@ class Column:
 
 def main(results: Results) -> Table:
     """The suite's own table, laid out as in the paper where the paper has it."""
-    suite, split = results.suite, results.split
-    if suite == "table4":
+    if results.suite == "table4":
         both = ((s, column) for s in ("valid", "test") for column in _metrics(results, s, ks=2))
-        columns = [dataclasses.replace(c, head=f"{s} {c.head}") for s, c in both]
-        return _table(results, results.title, columns, notes=_notes(results))
-    if suite == "retrieval":
-        columns = [*_recalls(results), *_metrics(results, split, ks=3)]
-    elif suite == "gold_slot":
-        columns = [*_metrics(results, split, ks=1), *_gaps(results)]
-    else:
-        return systems(results)
-    return _table(results, _titled(results), columns, notes=_notes(results))
+        return _table(results, [dataclasses.replace(c, head=f"{s} {c.head}") for s, c in both])
+    if results.suite == "retrieval":
+        return _table(results, [*_recalls(results), *_metrics(results, results.split, ks=3)])
+    if results.suite == "gold_slot":
+        return _table(results, [*_metrics(results, results.split, ks=1), *_gaps(results)])
+    return systems(results)
 
 
 def systems(
@@ -63,12 +59,10 @@ def systems(
             for name, values in results.baselines(split, subset, scope).items()
             if all(m in values for m in names)
         ]
-    columns = _metrics(results, split, subset, scope)
-    if (subset, scope, split) == ("all", "end_to_end", results.split):
-        return _table(results, _titled(results), columns, untrained, _notes(results))
     n = results.sizes(split, scope).get(subset, 0)
-    title = f"{subset}, {SCOPES[scope]}, {split} (n = {n})"
-    return _table(results, title, columns, untrained)
+    whole = (subset, scope, split) == ("all", "end_to_end", results.split)
+    title = "" if whole else f"{subset}, {SCOPES[scope]}, {split} (n = {n})"
+    return _table(results, _metrics(results, split, subset, scope), title, untrained)
 
 
 def further(results: Results) -> list[Table]:
@@ -87,12 +81,12 @@ def further(results: Results) -> list[Table]:
 
 def _table(
     results: Results,
-    title: str,
     columns: Sequence[Column],
+    title: str = "",
     untrained: Sequence[Sequence[str]] = (),
-    notes: Sequence[str] = (),
 ) -> Table:
-    """Rows x columns, the best of each column bold; below it what the marks in it mean."""
+    """Rows x columns, the best of each column bold; below it what the marks in it mean, and
+    without a title, as the suite's table, what its numbers are."""
     # A leaking row is not the best of anything, unless the whole table leaks.
     honest = [row for row in results.trained if not row.leaks] or results.trained
     rows = [*untrained]
@@ -101,6 +95,7 @@ def _table(
         if row.runs:
             cells = [str(len(row.runs)), *(_cell(row, column, honest) for column in columns)]
         rows.append([row.title, *cells])
+    notes = [] if title else _notes(results)
     head = [FIRST_COLUMN.get(results.suite, "system"), "seeds", *(c.head for c in columns)]
     if any(mark in cell for row in rows for cell in row for mark in "▲▼△▽"):
         against = results.row(results.against)
@@ -110,7 +105,8 @@ def _table(
             "△ ▽: over mentions only."
         )
         notes = [*notes[:1], legend, *notes[1:]]
-    return Table(title, head, rows, notes)
+    split = "" if results.suite == "table4" or results.split in results.title else results.split
+    return Table(title or results.title + (split and f" ({split})"), head, rows, notes)
 
 
 def _cell(row: Row, column: Column, honest: Sequence[Row]) -> str:
@@ -131,10 +127,6 @@ def _notes(results: Results) -> list[str]:
         "deviation over seeds, in percent; best in bold.",
         *(f"{row.title}: {row.why_not}" for row in results.trained if row.why_not),
     ]
-
-
-def _titled(results: Results) -> str:
-    return results.title if results.split in results.title else f"{results.title} ({results.split})"
 
 
 def _metrics(
@@ -208,7 +200,7 @@ def comparisons(results: Results) -> list[Table]:
     head = ["row", "seeds", "Top-1 difference", "95 % interval", "p mentions", "Holm", "Welch t"]
     return [
         Table(
-            f"Against {against}: {subset}, {found[0].split} (n = {found[0].mentions})",
+            f"Against {against}: {subset}, {results.split} (n = {found[0].mentions})",
             head=[*head, "p seeds", "Holm"],
             rows=[
                 [

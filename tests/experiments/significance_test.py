@@ -37,7 +37,7 @@ def test_equal_systems_give_p_values_that_are_uniform() -> None:
 
 def test_a_clear_difference_is_found_by_every_test() -> None:
     rng = np.random.default_rng(1)
-    found = one(compare({"good": hits(rng, 0.8), "bad": hits(rng, 0.6)}, "bad", split="test"))
+    found = one(compare({"good": hits(rng, 0.8), "bad": hits(rng, 0.6)}, "bad"))
     assert found.p == 1 / (PERMUTATIONS + 1)
     assert 0.1 < found.low < found.difference < found.high < 0.3
     assert found.p_seeds < 0.001
@@ -48,7 +48,7 @@ def test_a_clear_difference_is_found_by_every_test() -> None:
 
 def test_the_same_row_twice_does_not_differ() -> None:
     same = hits(np.random.default_rng(2), 0.7)
-    found = one(compare({"a": same, "b": same.copy()}, "b", split="test"))
+    found = one(compare({"a": same, "b": same.copy()}, "b"))
     assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
     assert found.p_seeds == pytest.approx(1)
     assert not found.significant
@@ -99,7 +99,7 @@ def test_holm_by_hand() -> None:
 
 def test_one_seed_has_no_t() -> None:
     rng = np.random.default_rng(7)
-    found = one(compare({"a": hits(rng, 0.7, 1), "b": hits(rng, 0.6, 1)}, "b", split="test"))
+    found = one(compare({"a": hits(rng, 0.7, 1), "b": hits(rng, 0.6, 1)}, "b"))
     assert np.isnan([found.t, found.p_seeds, found.p_seeds_holm]).all()
     assert found.p < 0.001  # over mentions there is enough to say something
     assert not found.significant
@@ -113,11 +113,11 @@ def test_nothing_that_varies_has_no_t() -> None:
 def test_a_class_without_mentions_is_told_by_nan() -> None:
     some = hits(np.random.default_rng(8), 0.5)
     nobody = np.zeros(MENTIONS, bool)
-    found = one(compare({"a": some, "b": ~some}, "b", split="test", subset="x", chosen=nobody))
+    found = one(compare({"a": some, "b": ~some}, "b", subset="x", chosen=nobody))
     assert found.mentions == 0
     assert np.isnan([found.difference, found.low, found.p, found.p_seeds]).all()
     assert found.mark == ""
 
 
 def test_without_the_row_to_compare_with_there_is_nothing() -> None:
-    assert compare({"a": np.ones((2, 3), bool)}, "failed", split="test") == []
+    assert compare({"a": np.ones((2, 3), bool)}, "failed") == []

@@ -101,14 +101,8 @@ def results(name: str, seeds: int = 3, hostile: str = "", **changed: Any) -> Res
         "config": flat(config),
         "untrained": base,
         "comparisons": [
-            *compare(right, against, split=suite.split),
-            *compare(
-                right,
-                against,
-                split=suite.split,
-                subset="clean",
-                chosen=of.groups["clean"],
-            ),
+            *compare(right, against),
+            *compare(right, against, "clean", of.groups["clean"]),
         ],
         "audit": [{"finding": "overlap", "message": f"12 mentions share a text{hostile}"}],
         "environment": {"python": "3.11", "jax": "0.10", "commit": f"abc{hostile}"},
