@@ -106,7 +106,7 @@ def _named(tree: Any) -> Any:
 
 
 def _evaluate(config: ConfigDict, store: Store, session: Session, params: Any) -> dict[str, Any]:
-    setup, system, protocol = session.setup, _system_name(config), session.setup.protocol.label()
+    setup, system, protocol = session.setup, _system_name(config), session.setup.protocol
     splits = {}
     ks = [k for k in config.eval.ks if k <= setup.spec.r]
     for split in ("valid", "test"):

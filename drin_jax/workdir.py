@@ -82,7 +82,7 @@ class FinishedRun:
     @property
     def protocol(self) -> str:
         """What the scores have to be read with."""
-        return self.setup.protocol.label()
+        return self.setup.protocol
 
     def scores(self, split: str) -> np.ndarray:
         """Scores [n, r] of the split's mentions in file order."""

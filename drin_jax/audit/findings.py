@@ -1,37 +1,27 @@
-"""What a data set and its graphs are worth before anything is trained on them.
-
-    python -m drin_jax.audit --config=configs/sample.py --workdir=runs/sample
-
-Prints a line a finding and writes them all to WORKDIR/audit.json: size and text statistics (the
-paper's Table 1), overlap between splits, retrieval recall, missing text and pictures, duplicate
-candidates, and the noise floor: what a model scores when every feature is noise.
-"""
+"""What a data set and its graphs are worth: each finding a line to read, and its numbers."""
 
 import dataclasses
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from data_pipeline import schema
-from data_pipeline.files import write_json
-from data_pipeline.schema import Corpus
+from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store.reader import Store
-from drin_jax import command
-from drin_jax.config import check
+from drin_jax.audit.noise_floor import Structure, measure
+from drin_jax.evaluation.evaluate import SplitView
+from drin_jax.evaluation.ranks import slot_counts
+from drin_jax.extract.corpus import read_corpus
+from drin_jax.extract.stored import RELEASE
 
 Finding = dict[str, Any]
 
 
-def _finding(name: str, message: str, **values: Any) -> Finding:
-    return {"finding": name, "message": message, **values}
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "none"
+def _finding(name: str, message: str, /, **values: Any) -> Finding:
+    """`message` with the values in their places, and the values."""
+    return {"finding": name, "message": message.format(**values), **values}
 
 
 def statistics(corpus: Corpus, split: str) -> Finding:
@@ -39,50 +29,48 @@ def statistics(corpus: Corpus, split: str) -> Finding:
     mentions = [m for m in corpus.mentions if m.split == split]
     samples = {m.sample: m.text for m in mentions}
     words = [len(text.split()) for text in samples.values()]
-    values = {
-        "samples": len(samples),
-        "mentions": len(mentions),
-        "mentions_per_sample": len(mentions) / max(len(samples), 1),
-        "words_per_text": float(np.mean(words)) if words else 0.0,
-        "gold_entities": len({m.gold for m in mentions if m.gold is not None}),
-        "mentions_with_picture": sum(m.image is not None for m in mentions),
-        "nil": sum(m.gold is None for m in mentions),
-        "span_not_found": sum(m.start is None for m in mentions),
-    }
-    message = (
-        f"{split}: {values['samples']} samples, {values['mentions']} mentions "
-        f"({values['mentions_per_sample']:.2f} a sample), {values['words_per_text']:.1f} words a "
-        f"text, {values['gold_entities']} gold entities, NIL {values['nil']}, with picture "
-        f"{values['mentions_with_picture']}, not in their text {values['span_not_found']}"
+    return _finding(
+        f"statistics/{split}",
+        f"{split}: {{samples}} samples, {{mentions}} mentions ({{mentions_per_sample:.2f}} a "
+        "sample), {words_per_text:.1f} words a text, {gold_entities} gold entities, NIL {nil}, "
+        "with picture {mentions_with_picture}, not in their text {span_not_found}",
+        samples=len(samples),
+        mentions=len(mentions),
+        mentions_per_sample=len(mentions) / max(len(samples), 1),
+        words_per_text=float(np.mean(words)) if words else 0.0,
+        gold_entities=len({m.gold for m in mentions if m.gold is not None}),
+        mentions_with_picture=sum(m.image is not None for m in mentions),
+        nil=sum(m.gold is None for m in mentions),
+        span_not_found=sum(m.start is None for m in mentions),
     )
-    return _finding(f"statistics/{split}", message, **values)
 
 
 def overlap(corpus: Corpus) -> Finding:
     """What the test mentions share with training."""
-    by_split = {split: [m for m in corpus.mentions if m.split == split] for split in schema.SPLITS}
-    test, train = by_split["test"], by_split["train"] + by_split["valid"]
+    test = [m for m in corpus.mentions if m.split == "test"]
+    train = [m for m in corpus.mentions if m.split in ("train", "valid")]
 
     def shared(key: Any) -> int:
         seen = {key(m) for m in train} - {None}
         return sum(key(m) in seen for m in test)
 
-    values = {
-        "test": len(test),
-        "same_sample": shared(lambda m: m.sample),
-        "same_text": shared(lambda m: m.text),
-        "same_picture": shared(lambda m: m.image),
-        "same_gold": shared(lambda m: m.gold),
-        "clean": sum(m.clean for m in test),
-    }
-    message = (
-        f"of {len(test)} test mentions {values['same_sample']} share their sample, "
-        f"{values['same_text']} their text and {values['same_picture']} their picture with train "
-        f"or valid as used here; {values['clean']} ({_percent(values['clean'], len(test))}) share "
-        "none with any other published mention (the clean subset); the gold of "
-        f"{_percent(values['same_gold'], len(test))} is a training gold"
+    clean, golds = sum(m.clean for m in test), shared(lambda m: m.gold)
+    clean_share, gold_share = (
+        f"{100 * part / len(test):.1f} %" if test else "none" for part in (clean, golds)
     )
-    return _finding("overlap", message, **values)
+    return _finding(
+        "overlap",
+        "of {test} test mentions {same_sample} share their sample, {same_text} their text and "
+        "{same_picture} their picture with train or valid as used here; {clean} "
+        f"({clean_share}) share none with any other published mention (the clean subset); the "
+        f"gold of {gold_share} is a training gold",
+        test=len(test),
+        same_sample=shared(lambda m: m.sample),
+        same_text=shared(lambda m: m.text),
+        same_picture=shared(lambda m: m.image),
+        same_gold=golds,
+        clean=clean,
+    )
 
 
 def knowledge_base(corpus: Corpus) -> Finding:
@@ -90,49 +78,41 @@ def knowledge_base(corpus: Corpus) -> Finding:
     entities = corpus.entities
     names = Counter(e.name for e in entities)
     texts = Counter((e.name, e.description) for e in entities)
-    values = {
-        "entities": len(entities),
-        "without_description": sum(not e.description.strip() for e in entities),
-        "without_picture": sum(e.image is None for e in entities),
-        "sharing_name": sum(n for n in names.values() if n > 1),
-        "sharing_name_and_description": sum(n for n in texts.values() if n > 1),
-    }
-    message = (
-        f"knowledge base: {values['entities']} entities; without description "
-        f"{values['without_description']}, without picture {values['without_picture']}; "
-        f"{values['sharing_name']} share their name, {values['sharing_name_and_description']} name "
-        "and description (no text can tell those apart)"
+    return _finding(
+        "knowledge_base",
+        "knowledge base: {entities} entities; without description {without_description}, without "
+        "picture {without_picture}; {sharing_name} share their name, "
+        "{sharing_name_and_description} name and description (no text can tell those apart)",
+        entities=len(entities),
+        without_description=sum(not e.description.strip() for e in entities),
+        without_picture=sum(e.image is None for e in entities),
+        sharing_name=sum(n for n in names.values() if n > 1),
+        sharing_name_and_description=sum(n for n in texts.values() if n > 1),
     )
-    return _finding("knowledge_base", message, **values)
 
 
 def retrieval(store: Store, split: str, r: int) -> list[Finding]:
     """Recall of a split and its duplicate candidates."""
-    from drin_jax.evaluation.evaluate import SplitView
-
     view = SplitView.of(store, split, r)
-    recall, counts = view.recall(), view.counts()
+    recall = view.recall()
     shown = ", ".join(f"@{name.split('@')[1]} {100 * v:.1f}" for name, v in recall.items())
     candidates = np.asarray(store.array(f"{split}_candidates"))[:, : r or None]
     ordered = np.sort(candidates, 1)
     repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != schema.PADDING)
-    own, gold = view.retrieval_score, np.maximum(view.gold, 0)[:, None]
-    tied = (own == np.take_along_axis(own, gold, 1)) & view.candidates
-    in_ties = int(np.sum((tied.sum(1) > 1) & (view.gold >= 0)))
+    tied = slot_counts(view.retrieval_score, view.gold, view.candidates).tied > 0
     return [
         _finding(
             f"retrieval/{split}",
-            f"{split}: retrieval recall {shown}; gold not retrieved {counts['gold not retrieved']},"
-            f" outside the knowledge base {counts['gold outside the knowledge base']}, NIL "
-            f"{counts['NIL']}; the gold's name score is tied in {in_ties} of "
-            f"{counts['answerable']} answerable",
+            f"{split}: retrieval recall {shown}; gold not retrieved {{gold not retrieved}}, "
+            "outside the knowledge base {gold outside the knowledge base}, NIL {NIL}; the gold's "
+            "name score is tied in {tied_golds} of {answerable} answerable",
             recall=recall,
-            tied_golds=in_ties,
-            **counts,
+            tied_golds=int(np.sum(tied & (view.gold >= 0))),
+            **view.counts(),
         ),
         _finding(
             f"duplicates/{split}",
-            f"{split}: {int(repeated.any(1).sum())} mentions have one candidate twice",
+            f"{split}: {{mentions}} mentions have one candidate twice",
             mentions=int(repeated.any(1).sum()),
         ),
     ]
@@ -140,7 +120,6 @@ def retrieval(store: Store, split: str, r: int) -> list[Finding]:
 
 def noise_floor(store: Store, config: ConfigDict) -> Finding:
     """Held-out accuracy of a model of this config on noise, against chance."""
-    from drin_jax.audit.noise_floor import Structure, measure
 
     def graphs(split: str) -> Structure:
         r = config.graph.r or store.sizes["r"]
@@ -167,47 +146,30 @@ def noise_floor(store: Store, config: ConfigDict) -> Finding:
         adjacency=config.graph.adjacency,
         **config.model,
     )
-    inside = "inside" if floor.at_chance else "OUTSIDE"
     protocol = "gold in graph" if floor.gold_slot else "gold never in graph unless retrieved"
+    inside = "inside" if floor.at_chance else "OUTSIDE: the graph itself gives the gold away"
     message = (
-        f"noise floor ({protocol}): on pure noise {100 * floor.accuracy:.1f} % of {floor.trials} "
+        f"noise floor ({protocol}): on pure noise {100 * floor.accuracy:.1f} % of {{trials}} "
         f"held-out mentions are right (95 % interval {100 * floor.low:.1f} to "
         f"{100 * floor.high:.1f}); chance {100 * floor.chance:.1f} % is {inside}"
-        + ("" if floor.at_chance else ": the graph itself gives the gold away")
     )
     values = dataclasses.asdict(floor) | {"gold_slot": config.graph.gold_slot}
     return _finding("noise_floor", message, at_chance=floor.at_chance, **values)
 
 
-def audit(config: ConfigDict, workdir: Path) -> list[Finding]:
-    """All findings, in the order they are printed."""
-    from drin_jax.extract.corpus import read_corpus
-    from drin_jax.extract.preparation import prepare
-
-    store = prepare(config, workdir)
-    corpus = read_corpus(config)
-    findings = [statistics(corpus, split) for split in schema.SPLITS]
-    findings += [overlap(corpus), knowledge_base(corpus)]
+def data_findings(config: ConfigDict, store: Store) -> list[Finding]:
+    """All findings but the noise floor, which takes minutes; without the raw files only what the
+    store itself tells."""
+    found: list[Finding] = []
+    if config.data.reader != RELEASE:
+        try:
+            corpus = read_corpus(config)
+            found = [statistics(corpus, split) for split in schema.SPLITS]
+            found += [overlap(corpus), knowledge_base(corpus)]
+        except UserError as error:
+            found = [_finding("raw files", "the raw files are not read: {error}", error=str(error))]
     for split in schema.SPLITS:
-        findings += retrieval(store, split, config.graph.r)
-    findings += [
-        _finding(f"counts/{name}", f"{name}: {n}", count=n)
-        for name, n in store.report.get("counts", {}).items()
-    ]
-    return [*findings, noise_floor(store, config)]
-
-
-def main() -> None:
-    """Audit the config's data and write WORKDIR/audit.json."""
-    config, workdir = command.config_and_workdir()
-    from drin_jax.workdir import claim
-
-    check(config)
-    claim(workdir, config)
-    findings = audit(config, workdir)
-    console = Console(highlight=False, soft_wrap=True)
-    for finding in findings:
-        console.print(finding["message"])
-    path = workdir / "audit.json"
-    write_json(path, findings)
-    console.print(f"audit: {path}")
+        if store.splits[split]:
+            found += retrieval(store, split, config.graph.r)
+    counts = store.report.get("counts", {}).items()
+    return found + [_finding(f"counts/{k}", f"{k}: {{count}}", count=n) for k, n in counts]

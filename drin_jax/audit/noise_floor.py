@@ -16,10 +16,11 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array
+from scipy import stats
 
 from data_pipeline.progress import Progress
 from drin_jax import models
-from drin_jax.evaluation.ranks import slot_counts, summarize, wilson_interval
+from drin_jax.evaluation.ranks import slot_counts, summarize
 from drin_jax.training.losses import margin_loss
 from drin_jax.types import GraphBatch
 
@@ -164,6 +165,7 @@ def measure(
     drawn = held_out.take(rows)
     counts = slot_counts(np.concatenate(scores)[: len(rows)], drawn.gold, drawn.candidates)
     accuracy = summarize(counts.ranks("mean"), (1,))["hits@1"]
-    low, high = wilson_interval(accuracy * len(rows), len(rows))
+    right = stats.binomtest(round(accuracy * len(rows)), len(rows))
+    low, high = map(float, right.proportion_ci(method="wilson"))
     chance = float(np.mean(1 / drawn.candidates.sum(1)))
     return NoiseFloor(accuracy, low, high, chance, len(rows), steps, gold_slot)

@@ -1,4 +1,4 @@
-"""Evaluation of a split: every mention is counted, every table names its protocol."""
+"""Evaluation of a split: every mention is counted."""
 
 import dataclasses
 import functools
@@ -16,26 +16,12 @@ from data_pipeline import schema
 from data_pipeline.loader import EvalLoader
 from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
-from drin_jax.evaluation.ranks import TIES, RankCounts, slot_counts, summarize
+from drin_jax.evaluation.ranks import TIES, slot_counts, summarize
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
 from drin_jax.training.device_tables import DeviceTables, Placement
 from drin_jax.types import GraphBatch
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """What a score has to be read with: how many candidates, from where, and the leak switch."""
-
-    candidates: str
-    r: int
-    gold_slot: str
-
-    def label(self) -> str:
-        honest = self.gold_slot == "never"
-        gold = "only where retrieved" if honest else "ALWAYS (published protocol, leaks)"
-        return f"candidates: {self.candidates}, r = {self.r}; gold in graph: {gold}"
 
 
 class SplitScorer:
@@ -62,21 +48,32 @@ class SplitScorer:
             return nnx.merge(graphdef, params)(GraphBatch.from_host(arrays, spec.gold_slot))[0]
 
         self._parallel, self._batch, self._spec = parallel, batch, spec
-        self._tables, self._placement = tables, placement
+        self._tables = tables
         if tables is None:
             self._step = parallel.eval_step(step)
         else:
             self._step = parallel.eval_step(
                 lambda params, tables, rows: step(params, tables.batch(rows)), tables.partitions()
             )
-        self._split = functools.lru_cache(maxsize=2)(self._own_tables)
+        self._split = functools.lru_cache(maxsize=2)(
+            lambda store, split: DeviceTables.of(
+                store, split, spec, like=tables, placement=placement
+            )
+        )
 
     def scores(self, params: Any, store: Store, split: str) -> np.ndarray:
         """Scores [n, r] of the split's mentions in file order, on every process."""
         scored = self._from_store if self._tables is None else self._from_tables
         parts = zip(*scored(params, store, split), strict=True)
         rows, scores = (np.concatenate(part) for part in parts)
-        return _gather(rows[rows >= 0], scores[rows >= 0], store.splits[split])
+        out = np.zeros((store.splits[split], scores.shape[1]), np.float32)
+        out[rows[rows >= 0]] = scores[rows >= 0]
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            # Each row is written by one process and zero on the others.
+            out = np.asarray(multihost_utils.process_allgather(jnp.asarray(out))).sum(0)
+        return out
 
     def _from_store(self, params: Any, store: Store, split: str) -> Iterator[tuple]:
         """Rows of the split, -1 at padding, and this process's scores of each batch."""
@@ -106,22 +103,6 @@ class SplitScorer:
         return [
             (batch[own], self._parallel.local(x)) for batch, x in zip(batches, out, strict=True)
         ]
-
-    def _own_tables(self, store: Store, split: str) -> DeviceTables:
-        like, placement = self._tables, self._placement
-        return DeviceTables.of(store, split, self._spec, like=like, placement=placement)
-
-
-def _gather(rows: np.ndarray, scores: np.ndarray, n: int) -> np.ndarray:
-    """Scores of all processes, in file order."""
-    out = np.zeros((n, scores.shape[1]), np.float32)
-    out[rows] = scores
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        # Each row is written by one process and zero on the others.
-        out = np.asarray(multihost_utils.process_allgather(jnp.asarray(out))).sum(0)
-    return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +184,10 @@ def evaluate_split(
         "retrieval": view.recall(),
         "subsets": {
             name: {
-                scope: {system: _by_ties(c, chosen & within, ks) for system, c in counts.items()}
+                scope: {
+                    system: {t: summarize(c.ranks(t)[chosen & within], ks) for t in TIES}
+                    for system, c in counts.items()
+                }
                 for scope, within in (
                     ("answerable", view.gold >= 0),
                     ("end_to_end", np.ones(len(view.gold), bool)),
@@ -212,10 +196,6 @@ def evaluate_split(
             for name, chosen in subsets.items()
         },
     }
-
-
-def _by_ties(counts: RankCounts, chosen: np.ndarray, ks: Sequence[int]) -> dict[str, Any]:
-    return {ties: summarize(counts.ranks(ties)[chosen], ks) for ties in TIES}
 
 
 def baseline_scores(view: SplitView) -> dict[str, np.ndarray]:

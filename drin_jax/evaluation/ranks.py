@@ -63,13 +63,3 @@ def slot_counts(scores: np.ndarray, gold: np.ndarray, candidates: np.ndarray) ->
         tied_before=np.sum(tied & (slots < gold[:, None]), 1),
         gold=gold,
     )
-
-
-def wilson_interval(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a proportion, 95 % by default."""
-    if n == 0:
-        return 0.0, 1.0
-    p = successes / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return float(middle - half), float(middle + half)

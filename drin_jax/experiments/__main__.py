@@ -18,21 +18,22 @@ from absl import flags
 
 from data_pipeline.schema import UserError
 from drin_jax import command
-from drin_jax.experiments import published, suites
+from drin_jax.experiments import suites
 
 flags.DEFINE_integer("seeds", 5, "Seeds of every row.", lower_bound=1)
 flags.DEFINE_integer("first_seed", 0, "The first of them; the others follow.", lower_bound=0)
 flags.DEFINE_list("rows", [], "Rows to run; by default all.")
 flags.DEFINE_string("against", "", "Row that the others are tested against.")
-flags.DEFINE_string("published", None, "File of published numbers; form: experiments/published.py.")
+flags.DEFINE_string("published", None, "File of published numbers; form: experiments/results.py.")
 flags.DEFINE_bool("report_only", False, "Train nothing: make the report from what is there.")
 
 
-def main(suite: str) -> None:
+def main(name: str) -> None:
     """Run the suite that the flags describe, then report."""
-    chosen = suites.get(suite)
-    values = command.FLAGS
-    given = published.read(Path(values.published)) if values.published else None
+    suite, values = suites.get(name), command.FLAGS
+    from drin_jax.experiments import results
+
+    published = results.read_published(Path(values.published)) if values.published else None
     failed: list[str] = []
     if values.report_only:
         if values.workdir is None:
@@ -40,44 +41,38 @@ def main(suite: str) -> None:
         workdir = Path(values.workdir)
     else:
         config, workdir = command.config_and_workdir()
-        from drin_jax.experiments.runner import Choice, Runner  # jax loads only for work
+        from drin_jax.experiments.runner import Runner  # jax loads only for work
 
-        wanted = Choice(
+        failed = Runner(
+            suite,
+            config,
+            workdir,
             seeds=range(values.first_seed, values.first_seed + values.seeds),
             rows=values.rows,
             against=values.against,
-            published=given,
+            published=published,
             command=shlex.join(["python", "-m", "drin_jax.experiments", *sys.argv[1:]]),
-        )
-        failed = Runner(chosen, config, workdir, wanted).run()
+        ).run()
     told = f"{len(failed)} row(s) failed: {', '.join(failed)}; see {workdir}/runs/ROW/failure.txt"
     try:
-        _report(workdir, suite, given if values.report_only else None)
-    except UserError as error:
-        raise UserError(f"{told}; {error}" if failed else str(error)) from None
+        from drin_jax.experiments import suite_report
+
+        found = results.load(workdir)
+        if found.suite != name:
+            raise UserError(f"{workdir} holds the suite {found.suite}, not {name}")
+        if published is not None:
+            found = dataclasses.replace(found, published=published)
+        print("report:", *suite_report.write(found, workdir))
+    except (ModuleNotFoundError, UserError) as error:
+        why = str(error)
+        if isinstance(error, ModuleNotFoundError):
+            why = (
+                f"the report needs {error.name}; the runs are kept: pip install {error.name}, then "
+                "the same command with --report_only"
+            )
+        raise UserError(f"{told}; {why}" if failed else why) from None
     if failed:
         raise UserError(told)
-
-
-def _report(workdir: Path, suite: str, given: list | None) -> None:
-    from drin_jax.experiments import results
-
-    try:
-        from drin_jax.experiments import suite_report, suite_tables
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"the report needs {error.name}; the runs are kept: pip install {error.name}, then "
-            "the same command with --report_only"
-        ) from None
-    found = results.load(workdir)
-    if found.suite != suite:
-        raise UserError(f"{workdir} holds the suite {found.suite}, not {suite}")
-    if given is not None:
-        found = dataclasses.replace(found, published=given)
-    suite_tables.print_main(found)
-    if not found.published:
-        print(published.NONE)
-    print("report:", *suite_report.write(found, workdir))
 
 
 __doc__ = (__doc__ or "") + suites.described()

@@ -1,6 +1,6 @@
 """What a suite left in its workdir, read back: the report is made of this and nothing else.
 
-WORKDIR/suite.json                      suite, config, rows, seeds
+WORKDIR/suite.json                      suite, config, rows, seeds, published numbers
 WORKDIR/runs/ROW/seedK/run.json         one finished run, with its scores and ranks as .npy
 WORKDIR/runs/ROW/failure.txt            why a row has no (or not all) runs
 WORKDIR/{baselines,audit,environment}.json, groups_SPLIT.npz
@@ -16,163 +16,147 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.schema import UserError
-from drin_jax.evaluation.report import differing
-from drin_jax.experiments.significance import Comparison, compare, mean_and_deviation
+from drin_jax.evaluation.report import readings
+from drin_jax.experiments.significance import Comparison, compare
 
-SCOPES = {"end_to_end": "end to end", "answerable": "answerable"}
 SUITE_JSON = "suite.json"
 RUN_JSON = "run.json"
 FAILURE = "failure.txt"
+GOLD_IN_GRAPH = "GOLD IN GRAPH"
+NOTHING = "–"  # where there is no number
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation over `n` seeds; with one seed there is no deviation."""
+    """Mean and sample standard deviation (n - 1) over `n` seeds; with one seed there is no
+    deviation, and with none the number is one that no seed moves."""
 
     mean: float
-    sd: float | None
-    n: int
+    sd: float | None = None
+    n: int = 0
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread | None":
         """The spread of the values that are numbers; None where there are none."""
         kept = [value for value in values if math.isfinite(value)]
-        mean, sd = mean_and_deviation(kept)
-        return None if mean is None else cls(mean, sd, len(kept))
+        if not kept:
+            return None
+        sd = float(np.std(kept, ddof=1)) if len(kept) > 1 else None
+        return cls(float(np.mean(kept)), sd, len(kept))
 
     def percent(self, signed: bool = False) -> str:
-        """`85.2 ± 0.4`, both in percent; `85.2 ± n/a` over one seed."""
+        """`85.2 ± 0.4`, both in percent; `85.2 ± n/a` over one seed, `85.2` over none."""
         mean = f"{100 * self.mean:+.1f}" if signed else f"{100 * self.mean:.1f}"
-        return f"{mean} ± " + ("n/a" if self.sd is None else f"{100 * self.sd:.1f}")
-
-
-def hits(k: int) -> str:
-    """The metric's key, as in `drin_jax.evaluation.ranks.summarize`."""
-    return f"hits@{k}"
+        deviation = "n/a" if self.sd is None else f"{100 * self.sd:.1f}"
+        return f"{mean} ± {deviation}" if self.n else mean
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One finished training run. `data` is its run.json."""
 
-    row: str
     seed: int
     folder: Path
     data: dict[str, Any]
 
-    def scores(self, split: str) -> np.ndarray:
-        """[n, r] float32, the split's mentions in file order."""
-        return _load_array(self.folder / f"scores_{split}.npy")
-
     def ranks(self, split: str) -> np.ndarray:
         """[n] float32: the gold's rank from 1, ties at their mean; infinite where not ranked."""
-        return _load_array(self.folder / f"ranks_{split}.npy")
+        path = self.folder / f"ranks_{split}.npy"
+        try:
+            return np.load(path)
+        except (OSError, ValueError) as error:
+            message = f"{path}: unreadable ({error}); delete its folder to run it again"
+            raise UserError(message) from None
 
     def metrics(
-        self, split: str, subset: str = "all", scope: str = "end_to_end", ties: str = "mean"
-    ) -> dict[str, float] | None:
-        """`n`, `hits@k` and `mrr` as fractions; None where the split has no such mention."""
-        try:
-            found = self.data["splits"][split]["subsets"][subset][scope]
-            metrics: dict[str, float] = found[self.data["system"]][ties]
-        except KeyError:
-            return None
-        return metrics if metrics["n"] else None
+        self, split: str, subset: str = "all", scope: str = "end_to_end"
+    ) -> dict[str, float]:
+        """`n`, `hits@k` and `mrr` as fractions; empty where the split has no such mention."""
+        subsets = self.data["splits"].get(split, {}).get("subsets", {})
+        if subset not in subsets:
+            return {}
+        metrics: dict[str, float] = subsets[subset][scope][self.data["system"]]["mean"]
+        return metrics if metrics["n"] else {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A row of the suite's table with its finished runs, by seed.
 
-    `why_not` says what is missing: "not run: …" or "failed: …". None: it is whole.
+    `title` says where the gold was put into the row's graphs, `why_not` in a line what is missing:
+    "not run: …" or "failed: …". Empty: it is whole.
     """
 
     row: str
     title: str
     runs: list[Run]
-    why_not: str | None
+    why_not: str = ""
 
     def spread(
         self, name: str, split: str, subset: str = "all", scope: str = "end_to_end"
     ) -> Spread | None:
         """One metric over the seeds, as a fraction; None where no run has it."""
         found = (run.metrics(split, subset, scope) for run in self.runs)
-        return Spread.of(m[name] for m in found if m is not None and name in m)
+        return Spread.of(metrics[name] for metrics in found if name in metrics)
 
     @property
     def leaks(self) -> bool:
         """Whether the row's graphs were given the gold."""
         return any(run.data.get("gold_in_graph") for run in self.runs)
 
-    @property
-    def full_title(self) -> str:
-        """The title, which says where the gold was put into the row's graphs."""
-        told = "GOLD IN GRAPH" in self.title or not self.leaks
-        return self.title if told else f"{self.title}, GOLD IN GRAPH"
-
-    @property
-    def remark(self) -> str:
-        """Why the row is not whole, in a line: of a failure without its traceback."""
-        return (self.why_not or "not run").splitlines()[0]
-
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """A suite's results. `split` is the one it is judged on.
+    """A suite's results: what suite.json says of it, its rows, and what lies beside them.
 
-    `counts` is split -> counts of mentions; `untrained` split -> subset -> scope -> system -> ties
-    -> metrics of what needs no training.
+    `split` is the one it is judged on; `untrained` is split -> subset -> scope -> system -> ties ->
+    metrics of what needs no training.
     """
 
     suite: str
     title: str
-    rows: list[Row]
     against: str
     config: dict[str, Any]
-    ks: list[int]
-    protocol: str
-    counts: dict[str, dict[str, int]]
+    rows: list[Row]
     untrained: dict[str, Any]
     comparisons: list[Comparison]
     audit: list[dict[str, Any]]
     environment: dict[str, Any]
-    published: list[dict[str, Any]]
+    published: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     split: str = "test"
     command: str = ""
-
-    def row(self, name: str) -> Row | None:
-        """The row of this slug."""
-        return next((row for row in self.rows if row.row == name), None)
 
     @property
     def trained(self) -> list[Row]:
         """The rows with at least one finished run."""
         return [row for row in self.rows if row.runs]
 
+    @property
+    def first(self) -> dict[str, Any]:
+        """The first finished run: what is equal in all stands there (`ks`, `protocol`, counts)."""
+        return self.trained[0].runs[0].data
+
+    def row(self, name: str) -> Row | None:
+        """The row of this slug."""
+        return next((row for row in self.rows if row.row == name), None)
+
     def sizes(self, split: str, scope: str = "end_to_end") -> dict[str, int]:
         """Name -> mentions of every subset that has any in this split, in the store's order."""
         found: dict[str, int] = {}
-        for row in self.trained:
-            run = row.runs[0]
+        for run in (row.runs[0] for row in self.trained):
             for name in run.data["splits"].get(split, {}).get("subsets", {}):
-                metrics = run.metrics(split, name, scope)
-                if metrics:
+                if metrics := run.metrics(split, name, scope):
                     found.setdefault(name, int(metrics["n"]))
         return found
 
     def baselines(
         self, split: str, subset: str = "all", scope: str = "end_to_end"
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, Mapping[str, float]]:
         """Name -> metrics of the systems that need no training, also in the readings of a tie that
         differ."""
         by_system = self.untrained.get(split, {}).get(subset, {}).get(scope, {})
-        found: dict[str, dict[str, Any]] = {}
-        for name, by_ties in by_system.items():
-            if not by_ties["mean"]["n"]:
-                continue
-            found[name] = by_ties["mean"]
-            found |= {f"{name}, {ties}": {**m} for ties, m in differing(by_ties).items()}
-        return found
+        found = [readings(name, ties) for name, ties in by_system.items() if ties["mean"]["n"]]
+        return {name: metrics for each in found for name, metrics in each.items()}
 
 
 def load(workdir: Path) -> Results:
@@ -183,29 +167,19 @@ def load(workdir: Path) -> Results:
     suite = read_json(path)
     try:
         rows = [_row(workdir, fields) for fields in suite["rows"]]
-        runs = [run for row in rows for run in row.runs]
-        if not runs:
+        if not any(row.runs for row in rows):
             raise UserError(
                 f"{workdir} has no finished run to report; {rows[0].row}: {rows[0].why_not}"
             )
-        first, split = runs[0].data, suite["split"]
-        base = _optional(workdir / "baselines.json", {})
+        baselines = read_json(workdir / "baselines.json", {})
+        told = ("suite", "title", "against", "config", "published", "split", "command")
         return Results(
-            suite=suite["suite"],
-            title=suite["title"],
+            **{name: suite[name] for name in told if name in suite},
             rows=rows,
-            against=suite["against"],
-            config=suite["config"],
-            ks=first["ks"],
-            protocol=first["protocol"],
-            counts={name: result["counts"] for name, result in first["splits"].items()},
-            untrained={name: result["subsets"] for name, result in base.items()},
-            comparisons=_comparisons(workdir, rows, suite["against"], split),
-            audit=_optional(workdir / "audit.json", []),
-            environment=_optional(workdir / "environment.json", {}),
-            published=suite.get("published", []),
-            split=split,
-            command=suite.get("command", ""),
+            untrained={name: result["subsets"] for name, result in baselines.items()},
+            comparisons=_comparisons(workdir, rows, suite["against"], suite["split"]),
+            audit=read_json(workdir / "audit.json", []),
+            environment=read_json(workdir / "environment.json", {}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -214,8 +188,10 @@ def load(workdir: Path) -> Results:
         ) from None
 
 
-def read_json(path: Path) -> Any:
-    """The file's content; UserError where it is damaged."""
+def read_json(path: Path, default: Any = None) -> Any:
+    """The file's content, `default` where there is no file; UserError where it is damaged."""
+    if default is not None and not path.is_file():
+        return default
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -226,26 +202,23 @@ def run_folders(workdir: Path, row: str) -> dict[int, Path]:
     """Seed -> folder of the row's finished runs."""
     found = (workdir / "runs" / row).glob(f"seed*/{RUN_JSON}")
     seeds = {path.parent.name.removeprefix("seed"): path.parent for path in found}
-    return {int(seed): seeds[seed] for seed in sorted(seeds, key=_number) if seed.isdigit()}
-
-
-def _number(seed: str) -> int:
-    return int(seed) if seed.isdigit() else -1
+    return dict(sorted((int(seed), path) for seed, path in seeds.items() if seed.isdigit()))
 
 
 def _row(workdir: Path, fields: Mapping[str, Any]) -> Row:
-    name = fields["row"]
+    name, title = fields["row"], fields["title"]
     runs = [
-        Run(name, seed, folder, read_json(folder / RUN_JSON))
+        Run(seed, folder, read_json(folder / RUN_JSON))
         for seed, folder in run_folders(workdir, name).items()
     ]
-    why_not = f"not run: {fields['why_not']}" if fields.get("why_not") else None
+    why_not = f"not run: {fields['why_not']}" if fields.get("why_not") else ""
     failure = workdir / "runs" / name / FAILURE
     if failure.is_file():
         why_not = f"failed: {failure.read_text().partition(chr(10))[0]}"
-    elif not runs and why_not is None:
-        why_not = "not run yet"
-    return Row(name, fields["title"], runs, why_not)
+    row = Row(name, title, runs, why_not or ("" if runs else "not run yet"))
+    if row.leaks and GOLD_IN_GRAPH not in title:
+        return dataclasses.replace(row, title=f"{title}, {GOLD_IN_GRAPH}")
+    return row
 
 
 def _comparisons(workdir: Path, rows: list[Row], against: str, split: str) -> list[Comparison]:
@@ -261,17 +234,49 @@ def _comparisons(workdir: Path, rows: list[Row], against: str, split: str) -> li
     return [
         comparison
         for name, chosen in subsets.items()
-        for comparison in compare(hits, against, split=split, subset=name, chosen=chosen)
+        for comparison in compare(hits, against, name, chosen)
     ]
 
 
-def _optional(path: Path, default: Any) -> Any:
-    return read_json(path) if path.is_file() else default
+FIELDS = ("system", "dataset", "metric", "value", "protocol", "source")
 
 
-def _load_array(path: Path) -> np.ndarray:
+def read_published(path: Path) -> list[dict[str, Any]]:
+    """Published numbers to stand beside ours. None are bundled: each comes with its source.
+
+    The file is a list of objects with these fields, all but `value`, a fraction, texts:
+
+        [{"system": "the row's slug or title", "dataset": "as in the paper", "metric": "hits@1",
+          "value": 0.5, "protocol": "candidates, gold in graph or not", "source": "paper, table"}]
+
+    `metric` is `hits@K` or `mrr`. What was measured under another protocol than ours is shown with
+    its own and compared with nothing.
+
+    Raises:
+        UserError: naming the entry that is odd.
+    """
     try:
-        return np.load(path)
-    except (OSError, ValueError) as error:
-        message = f"{path}: unreadable ({error}); delete its folder to run it again"
-        raise UserError(message) from None
+        entries = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"--published {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"--published {path}: is no JSON ({error})") from None
+    if not isinstance(entries, list):
+        raise UserError(f"--published {path}: is no list of objects {{{', '.join(FIELDS)}}}")
+    for i, entry in enumerate(entries):
+        if problem := _problem(entry if isinstance(entry, dict) else {}):
+            raise UserError(f"--published {path}: entry {i + 1} {problem}")
+    return entries
+
+
+def _problem(entry: Mapping[str, Any]) -> str:
+    value, metric = entry.get("value"), entry.get("metric")
+    for field in FIELDS:
+        text = str(value) if field == "value" else entry.get(field)
+        if not isinstance(text, str) or not text.strip():
+            return f"has no text in {field!r}; it needs {', '.join(FIELDS)}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        return f"has the value {value!r}; write a fraction from 0 to 1"
+    if metric != "mrr" and not str(metric).removeprefix("hits@").isdigit():
+        return f"has the metric {metric!r}; known are mrr, hits@K"
+    return ""

@@ -3,7 +3,7 @@
 Two questions, two tests. Would other mentions say the same? A paired sign-flip permutation test and
 a bootstrap interval over the mentions, on each one's hit averaged over the seeds. Would other seeds
 say the same? Welch's t-test between the seeds' scores. Several rows against one are corrected by
-Holm's method. Where there is nothing to compute a value from it is None, shown as "n/a".
+Holm's method. Where there is nothing to compute a value from it is NaN, shown as "n/a".
 """
 
 import dataclasses
@@ -27,43 +27,39 @@ METHOD = (
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A row against another on one subset of a split; every mention counts (end to end).
+    """A row against the suite's on one subset of its split; every mention counts (end to end).
 
     `difference`, `low` and `high` are fractions (Top-1 of `row` minus that of `against`, with its
-    95 % interval). The `_holm` values are what to read; None where a value cannot be had.
+    95 % interval). The `_holm` values are what to read; NaN where a value cannot be had.
     """
 
     row: str
-    against: str
-    split: str
     subset: str
     mentions: int
     seeds: tuple[int, int]
-    difference: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    p_holm: float | None
-    t: float | None
-    p_seeds: float | None
-    p_seeds_holm: float | None
+    difference: float
+    low: float
+    high: float
+    p: float
+    t: float
+    p_seeds: float
+    p_holm: float = math.nan
+    p_seeds_holm: float = math.nan
 
     @property
     def significant(self) -> bool:
         """Whether other mentions and other seeds would both be expected to say the same."""
-        return all(p is not None and p < LEVEL for p in (self.p_holm, self.p_seeds_holm))
+        return self.p_holm < LEVEL and self.p_seeds_holm < LEVEL
+
+    @property
+    def mark(self) -> str:
+        """▲ above, ▼ below; △ ▽ by the test over mentions alone; "" where neither says so."""
+        signs = "▲▼" if self.significant else "△▽"
+        return signs[int(self.difference < 0)] if self.p_holm < LEVEL else ""
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1) over seeds; None where too few."""
-    if not len(values):
-        return None, None
-    mean = float(np.mean(values))
-    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def permutation_p(differences: np.ndarray, seed: int = 0) -> float | None:
-    """Two-sided p that paired differences [n] have mean 0, by flipping signs at random; None over
+def permutation_p(differences: np.ndarray, seed: int = 0) -> float:
+    """Two-sided p that paired differences [n] have mean 0, by flipping signs at random; NaN over
     no mention. Never below 1 / (PERMUTATIONS + 1).
 
     Differences of hits take few values, so instead of a sign for each mention, as in
@@ -71,7 +67,7 @@ def permutation_p(differences: np.ndarray, seed: int = 0) -> float | None:
     drawn (binomial): the same distribution, without 10,000 x n numbers.
     """
     if not len(differences):
-        return None
+        return math.nan
     sizes, counts = np.unique(np.abs(np.round(differences, DECIMALS)), return_counts=True)
     rng = np.random.default_rng(seed)
     positive = rng.binomial(counts, 0.5, (PERMUTATIONS, len(counts)))
@@ -81,9 +77,7 @@ def permutation_p(differences: np.ndarray, seed: int = 0) -> float | None:
     return float(1 + as_large) / (PERMUTATIONS + 1)
 
 
-def bootstrap_interval(
-    differences: np.ndarray, seed: int = 0
-) -> tuple[float, float] | tuple[None, None]:
+def bootstrap_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean of differences [n], mentions drawn with replacement.
 
     What is drawn is how often each value occurs (multinomial): the same resamples as
@@ -91,40 +85,35 @@ def bootstrap_interval(
     """
     n = len(differences)
     if not n:
-        return None, None
+        return math.nan, math.nan
     values, counts = np.unique(np.round(differences, DECIMALS), return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, RESAMPLES)
     low, high = np.quantile(drawn @ values / n, (0.025, 0.975))
     return float(low), float(high)
 
 
-def welch(a: Sequence[float], b: Sequence[float]) -> tuple[float | None, float | None]:
-    """Welch's t and its two-sided p between the seeds' scores of two rows; None with fewer than
+def welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """Welch's t and its two-sided p between the seeds' scores of two rows; NaN with fewer than
     two seeds on a side, or where no score varies at all."""
     if min(len(a), len(b)) < 2 or np.ptp(a) + np.ptp(b) < 1e-12:
-        return None, None
+        return math.nan, math.nan
     # From the moments: scipy's ttest_ind warns where one side alone does not vary.
     moments = [(np.mean(side), np.std(side, ddof=1), len(side)) for side in (a, b)]
     t, p = stats.ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False)
     return float(t), float(p)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction of the values that there are; None stays None."""
-    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None and not math.isnan(p))
-    out: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, i) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
-        out[i] = largest
-    return out
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of the values that there are; NaN stays NaN."""
+    p = np.array(p_values, float)
+    order = np.argsort(p)[: np.sum(~np.isnan(p))]
+    p[order] = np.maximum.accumulate(np.minimum(1, p[order] * np.arange(len(order), 0, -1)))
+    return p.tolist()
 
 
 def compare(
     hits: Mapping[str, np.ndarray],
     against: str,
-    *,
-    split: str,
     subset: str = "all",
     chosen: np.ndarray | None = None,
 ) -> list[Comparison]:
@@ -137,36 +126,30 @@ def compare(
     """
     if against not in hits:
         return []
-    others = [row for row in hits if row != against]
-    chosen = np.ones(hits[against].shape[1], bool) if chosen is None else chosen
-    theirs = hits[against][:, chosen].astype(np.float64)
-    n = int(chosen.sum())
-    raw: list[Comparison] = []
-    for row in others:
-        ours = hits[row][:, chosen].astype(np.float64)
+    mentions = slice(None) if chosen is None else chosen
+    own = {row: every[:, mentions].astype(np.float64) for row, every in hits.items()}
+    theirs = own.pop(against)
+    n = theirs.shape[1]
+    found = []
+    for row, ours in own.items():
         differences = ours.mean(0) - theirs.mean(0)
         low, high = bootstrap_interval(differences)
-        t, p_seeds = welch(list(ours.mean(1)), list(theirs.mean(1))) if n else (None, None)
-        raw.append(
+        t, p_seeds = (
+            welch(ours.mean(1).tolist(), theirs.mean(1).tolist()) if n else (math.nan, math.nan)
+        )
+        found.append(
             Comparison(
-                row=row,
-                against=against,
-                split=split,
-                subset=subset,
-                mentions=n,
-                seeds=(len(ours), len(theirs)),
-                difference=float(differences.mean()) if n else None,
+                *(row, subset, n, (len(ours), len(theirs))),
+                difference=float(differences.mean()) if n else math.nan,
                 low=low,
                 high=high,
                 p=permutation_p(differences),
-                p_holm=None,
                 t=t,
                 p_seeds=p_seeds,
-                p_seeds_holm=None,
             )
         )
-    over_mentions, over_seeds = holm([c.p for c in raw]), holm([c.p_seeds for c in raw])
+    corrected = holm([c.p for c in found]), holm([c.p_seeds for c in found])
     return [
-        dataclasses.replace(c, p_holm=a, p_seeds_holm=b)
-        for c, a, b in zip(raw, over_mentions, over_seeds, strict=True)
+        dataclasses.replace(c, p_holm=over_mentions, p_seeds_holm=over_seeds)
+        for c, over_mentions, over_seeds in zip(found, *corrected, strict=True)
     ]

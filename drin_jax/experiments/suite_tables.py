@@ -4,14 +4,13 @@ Everything is tie-aware and in percent, mean ± sample standard deviation over s
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-
-from drin_jax.experiments import table_forms
-from drin_jax.experiments.results import SCOPES, Results, Row, Spread, hits
+from drin_jax.evaluation.report import SCOPES
+from drin_jax.evaluation.tables import Best, Table
+from drin_jax.experiments.results import GOLD_IN_GRAPH, NOTHING, Results, Row, Spread
 from drin_jax.experiments.significance import LEVEL, METHOD, Comparison
-from drin_jax.experiments.table_forms import Cell, Table
 
 FIRST_COLUMN = {
     "table3": "DRIN",
@@ -21,122 +20,113 @@ FIRST_COLUMN = {
     "learning_curve": "trained with",
     "choices": "configuration",
 }
-NOTHING = "–"
-LEAK = "GOLD IN GRAPH: leaks, measures nothing else"
-# Top-1 differs from the named row's: by the test over mentions alone, or over seeds as well.
-MARKS = {(True, False): "△", (False, False): "▽", (True, True): "▲", (False, True): "▼"}
+LEAK = f"{GOLD_IN_GRAPH}: leaks, measures nothing else"
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What a table shows of every row. `marked` is the subset of whose Top-1 it is, "" for none;
-    `exact` numbers have no seed to vary over."""
+    """What a table shows of every row, by its slug. `marks`: row -> whether its Top-1 differs."""
 
     head: str
-    value: Callable[[Row], Spread | None]
-    marked: str = ""
+    values: Mapping[str, Spread | None]
+    marks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     signed: bool = False
-    exact: bool = False
 
 
 def main(results: Results) -> Table:
     """The suite's own table, laid out as in the paper where the paper has it."""
-    layout = {"table4": _layers, "retrieval": _first_stages, "gold_slot": _gold_slots}
-    if results.suite not in layout:
-        return systems(results)
-    n = results.sizes(results.split).get("all", 0)
-    columns = layout[results.suite](results)
-    title = results.title if results.suite == "table4" else _titled(results)
-    return _table(results, "table-main", title, columns, "end_to_end", n)
+    if results.suite == "table4":
+        both = ((s, column) for s in ("valid", "test") for column in _metrics(results, s, ks=2))
+        return _table(results, [dataclasses.replace(c, head=f"{s} {c.head}") for s, c in both])
+    if results.suite == "retrieval":
+        return _table(results, [*_recalls(results), *_metrics(results, results.split, ks=3)])
+    if results.suite == "gold_slot":
+        return _table(results, [*_metrics(results, results.split, ks=1), *_gaps(results)])
+    return systems(results)
 
 
-def print_main(results: Results) -> None:
-    """The suite's own table on stdout."""
-    console = Console(width=None if Console().is_terminal else 140, highlight=False)
-    console.print(table_forms.to_rich(main(results)))
+def systems(
+    results: Results, subset: str = "all", scope: str = "end_to_end", split: str = ""
+) -> Table:
+    """Rows x Top-k and MRR; what needs no training stands on top."""
+    split = split or results.split
+    names = [*(f"hits@{k}" for k in results.first["ks"]), "mrr"]
+    untrained = []
+    # Another first stage has other candidates, and so other baselines than the first row's.
+    if results.suite != "retrieval":
+        untrained = [
+            [name, NOTHING, *(Spread(values[m]).percent() for m in names)]
+            for name, values in results.baselines(split, subset, scope).items()
+            if all(m in values for m in names)
+        ]
+    n = results.sizes(split, scope).get(subset, 0)
+    whole = (subset, scope, split) == ("all", "end_to_end", results.split)
+    title = "" if whole else f"{subset}, {SCOPES[scope]}, {split} (n = {n})"
+    return _table(results, _metrics(results, split, subset, scope), title, untrained)
+
+
+def further(results: Results) -> list[Table]:
+    """Rows x Top-k for every subset and scope, and for valid; without those that say it again."""
+    own, whole = results.split, results.sizes(results.split)
+    out = [systems(results)] if results.suite in ("table4", "retrieval", "gold_slot") else []
+    for subset, n in whole.items():
+        if subset != "all" and n == whole["all"]:
+            continue
+        if subset != "all":
+            out.append(systems(results, subset))
+        if 0 < results.sizes(own, "answerable").get(subset, 0) < n:
+            out.append(systems(results, subset, "answerable"))
+    return out if own == "valid" else [*out, systems(results, split="valid")]
 
 
 def _table(
     results: Results,
-    slug: str,
-    title: str,
     columns: Sequence[Column],
-    scope: str,
-    n: int,
-    untrained: Sequence[Sequence[Cell]] = (),
-    brief: bool = False,
+    title: str = "",
+    untrained: Sequence[Sequence[str]] = (),
 ) -> Table:
-    """Rows x columns, the best of each column bold; `brief`: without what the main table tells."""
-    run = results.trained
+    """Rows x columns, the best of each column bold; below it what the marks in it mean, and
+    without a title, as the suite's table, what its numbers are."""
     # A leaking row is not the best of anything, unless the whole table leaks.
-    honest = [row for row in run if not row.leaks] or run
-    tops = [_best([column.value(row) for row in honest]) for column in columns]
+    honest = [row for row in results.trained if not row.leaks] or results.trained
     rows = [*untrained]
     for row in results.rows:
-        if not row.runs:
-            rows.append([Cell(row.full_title), Cell(row.remark)])
-            continue
-        cells = [
-            _cell(row, column, top if row in honest else "", results)
-            for column, top in zip(columns, tops, strict=True)
-        ]
-        rows.append([Cell(row.full_title), Cell(str(len(row.runs))), *cells])
-    leak = f" ({LEAK})" if run and all(row.leaks for row in run) else ""
-    heads = [column.head + ("" if column.exact else leak) for column in columns]
-    return Table(
-        slug=slug,
-        title=title,
-        head=[FIRST_COLUMN.get(results.suite, "system"), "seeds", *heads],
-        rows=rows,
-        notes=_legend(results, rows) if brief else _notes(results, rows, scope, n),
-    )
+        cells = [row.why_not]
+        if row.runs:
+            cells = [str(len(row.runs)), *(_cell(row, column, honest) for column in columns)]
+        rows.append([row.title, *cells])
+    notes = [] if title else _notes(results)
+    head = [FIRST_COLUMN.get(results.suite, "system"), "seeds", *(c.head for c in columns)]
+    if any(mark in cell for row in rows for cell in row for mark in "▲▼△▽"):
+        against = results.row(results.against)
+        legend = (
+            f"▲ above, ▼ below {against.title if against else results.against} in Top-1: p < "
+            f"{LEVEL} both over mentions (permutation) and over seeds (Welch), Holm-corrected; "
+            "△ ▽: over mentions only."
+        )
+        notes = [*notes[:1], legend, *notes[1:]]
+    split = "" if results.suite == "table4" or results.split in results.title else results.split
+    return Table(title or results.title + (split and f" ({split})"), head, rows, notes)
 
 
-def _best(values: Sequence[Spread | None]) -> str:
-    """The largest mean as it is printed; nothing where there are fewer than two to compare."""
-    known = [value.mean for value in values if value is not None]
-    return f"{100 * max(known):.1f}" if len(known) > 1 else ""
-
-
-def _cell(row: Row, column: Column, top: str, results: Results) -> Cell:
-    value = column.value(row)
+def _cell(row: Row, column: Column, honest: Sequence[Row]) -> str:
+    value = column.values.get(row.row)
     if value is None:
-        return Cell(NOTHING)
-    text = f"{100 * value.mean:.1f}" if column.exact else value.percent(column.signed)
-    best = f"{100 * value.mean:.1f}" == top
-    return Cell(text, best, _mark(results, row, column.marked))
+        return NOTHING
+    text = " ".join(filter(None, (value.percent(column.signed), column.marks.get(row.row))))
+    rivals = [f"{100 * v.mean:.1f}" for one in honest if (v := column.values.get(one.row))]
+    # What prints as the largest mean is best, where there is something to compare it with.
+    best = row in honest and len(rivals) > 1 and f"{100 * value.mean:.1f}" == max(rivals, key=float)
+    return Best(text) if best else text
 
 
-def _mark(results: Results, row: Row, subset: str) -> str:
-    for c in results.comparisons:
-        if (c.row, c.subset) == (row.row, subset) and c.p_holm is not None and c.p_holm < LEVEL:
-            return MARKS[(c.difference or 0) > 0, c.significant]
-    return ""
-
-
-def _legend(results: Results, rows: Sequence[Sequence[Cell]]) -> list[str]:
-    """What the signs mean, where any stands in the rows."""
-    if not any(c.mark for row in rows for c in row):
-        return []
-    against = results.row(results.against)
-    name = against.full_title if against else results.against
+def _notes(results: Results) -> list[str]:
+    n = results.sizes(results.split).get("all", 0)
     return [
-        f"▲ above, ▼ below {name} in Top-1: p < {LEVEL} both over mentions (permutation) and "
-        "over seeds (Welch), Holm-corrected; △ ▽: over mentions only."
+        f"{n} mentions of {results.split}, {SCOPES['end_to_end']}; mean ± sample standard "
+        "deviation over seeds, in percent; best in bold.",
+        *(f"{row.title}: {row.why_not}" for row in results.trained if row.why_not),
     ]
-
-
-def _notes(results: Results, rows: Sequence[Sequence[Cell]], scope: str, n: int) -> list[str]:
-    notes = [
-        f"{n} mentions of {results.split}, {SCOPES[scope]}; mean ± sample standard deviation "
-        "over seeds, in percent; best in bold."
-    ]
-    incomplete = [f"{r.full_title}: {r.remark}" for r in results.rows if r.runs and r.why_not]
-    return [*notes, *_legend(results, rows), *incomplete]
-
-
-def _titled(results: Results) -> str:
-    return results.title if results.split in results.title else f"{results.title} ({results.split})"
 
 
 def _metrics(
@@ -147,115 +137,54 @@ def _metrics(
     ks: int | None = None,
 ) -> list[Column]:
     """Top-k, of the first `ks` that are asked for, and MRR; marked where comparisons are made."""
-    named = {f"Top-{k}": hits(k) for k in results.ks[:ks]} | {"MRR": "mrr"}
+    named = {f"Top-{k}": f"hits@{k}" for k in results.first["ks"][:ks]} | {"MRR": "mrr"}
+    leak = f" ({LEAK})" if all(row.leaks for row in results.trained) else ""
     compared = scope == "end_to_end" and split == results.split
+    marks = {c.row: c.mark for c in results.comparisons if compared and c.subset == subset}
     return [
         Column(
-            head,
-            lambda row, name=name: row.spread(name, split, subset, scope),  # type: ignore[misc]
-            marked=subset if compared and i == 0 else "",
+            head + leak,
+            {row.row: row.spread(name, split, subset, scope) for row in results.trained},
+            marks=marks if i == 0 else {},
         )
         for i, (head, name) in enumerate(named.items())
     ]
 
 
-def systems(
-    results: Results, subset: str = "all", scope: str = "end_to_end", split: str = ""
-) -> Table:
-    """Rows x Top-k and MRR; what needs no training stands on top."""
-    split = split or results.split
-    names = [*map(hits, results.ks), "mrr"]
-    untrained = []
-    # Another first stage has other candidates, and so other baselines than the first row's.
-    if results.suite != "retrieval":
-        untrained = [
-            [Cell(name), Cell(NOTHING), *(Cell(f"{100 * values[m]:.1f}") for m in names)]
-            for name, values in results.baselines(split, subset, scope).items()
-            if all(m in values for m in names)
-        ]
-    whole = (subset, scope, split) == ("all", "end_to_end", results.split)
-    n = results.sizes(split, scope).get(subset, 0)
-    return _table(
-        results,
-        slug="-".join(("table", split, subset.replace(":", "-"), scope)),
-        title=_titled(results) if whole else f"{subset}, {SCOPES[scope]}, {split} (n = {n})",
-        columns=_metrics(results, split, subset, scope),
-        scope=scope,
-        n=n,
-        untrained=untrained,
-        brief=not whole,
-    )
-
-
-def _layers(results: Results) -> list[Column]:
-    """Valid and test."""
-    return [
-        dataclasses.replace(column, head=f"{split} {column.head}")
-        for split in ("valid", "test")
-        for column in _metrics(results, split, ks=2)
-    ]
-
-
-def _first_stages(results: Results) -> list[Column]:
-    """Recall@k, and what the ranker makes of it."""
+def _recalls(results: Results) -> list[Column]:
+    """Recall@k of each row's first stage, which no seed moves."""
     recalls = {
         row.row: row.runs[0].data["splits"][results.split]["retrieval"] for row in results.trained
     }
     names = {name for found in recalls.values() for name in found}
-    recall = [
-        Column(
-            name,
-            lambda row, name=name: Spread.of(v for k, v in recalls[row.row].items() if k == name),  # type: ignore[misc]
-            exact=True,
-        )
+    return [
+        Column(name, {row: Spread(found[name]) for row, found in recalls.items() if name in found})
         for name in sorted(names, key=lambda name: int(name.split("@")[1]))
     ]
-    return recall + _metrics(results, results.split, ks=3)
 
 
-def _gold_slots(results: Results) -> list[Column]:
-    """Each system without and with the gold in its graph, and beside the latter the difference."""
+def _gaps(results: Results) -> list[Column]:
+    """What each system gains by the gold in its graph, over the seeds that it has both ways."""
+
+    def gap(row: Row, name: str) -> Spread | None:
+        never = results.row(row.row.removesuffix("_upstream") + "_never")
+        if never is None or never.row == row.row:
+            return None
+        honest, leaking = (
+            {run.seed: m[name] for run in one.runs if name in (m := run.metrics(results.split))}
+            for one in (never, row)
+        )
+        return Spread.of(leaking[seed] - honest[seed] for seed in sorted({*honest} & {*leaking}))
+
+    k = results.first["ks"][0]
     return [
-        *_metrics(results, results.split, ks=1),
-        *(
-            Column(
-                f"{head} more than never, seed by seed ({LEAK})",
-                lambda row, name=name: _gap(results, row, name),  # type: ignore[misc]
-                signed=True,
-            )
-            for head, name in ((f"Top-{results.ks[0]}", hits(results.ks[0])), ("MRR", "mrr"))
-        ),
+        Column(
+            f"{head} more than never, seed by seed ({LEAK})",
+            {row.row: gap(row, name) for row in results.trained},
+            signed=True,
+        )
+        for head, name in ((f"Top-{k}", f"hits@{k}"), ("MRR", "mrr"))
     ]
-
-
-def _gap(results: Results, row: Row, name: str) -> Spread | None:
-    """Upstream minus never, over the seeds that both have; None for the row that is never."""
-    never = results.row(row.row.removesuffix("_upstream") + "_never")
-    if never is None or never.row == row.row:
-        return None
-    by_row = [
-        {run.seed: found[name] for run in one.runs if (found := run.metrics(results.split))}
-        for one in (never, row)
-    ]
-    shared = sorted({*by_row[0]} & {*by_row[1]})
-    return Spread.of(by_row[1][seed] - by_row[0][seed] for seed in shared)
-
-
-def further(results: Results) -> list[Table]:
-    """Rows x Top-k for every subset and scope, and for valid; without those that say it again."""
-    own, whole = results.split, results.sizes(results.split)
-    out = [] if main(results).slug != "table-main" else [systems(results)]
-    for subset, n in whole.items():
-        if subset != "all" and n == whole["all"]:
-            continue
-        if subset != "all":
-            out.append(systems(results, subset))
-        answerable = results.sizes(own, "answerable").get(subset, 0)
-        if 0 < answerable < n:
-            out.append(systems(results, subset, "answerable"))
-    if own != "valid":
-        out.append(systems(results, split="valid"))
-    return out
 
 
 def comparisons(results: Results) -> list[Table]:
@@ -266,72 +195,55 @@ def comparisons(results: Results) -> list[Table]:
     for c in results.comparisons:
         if c.subset == "all" or 0 < c.mentions < whole:
             by_subset.setdefault(c.subset, []).append(c)
-    return [_comparison(results, subset, found) for subset, found in by_subset.items()]
-
-
-def _comparison(results: Results, subset: str, found: list[Comparison]) -> Table:
-    titles = {row.row: row.full_title for row in results.rows}
+    titles = {row.row: row.title for row in results.rows}
     against = titles.get(results.against, results.against)
     head = ["row", "seeds", "Top-1 difference", "95 % interval", "p mentions", "Holm", "Welch t"]
-    rows = [
-        [
-            Cell(titles.get(c.row, c.row)),
-            Cell(f"{c.seeds[0]} / {c.seeds[1]}"),
-            Cell(_points(c.difference)),
-            Cell(f"{_points(c.low)} to {_points(c.high)}"),
-            Cell(_p(c.p)),
-            Cell(_p(c.p_holm)),
-            Cell("n/a" if c.t is None else f"{c.t:+.2f}"),
-            Cell(_p(c.p_seeds)),
-            Cell(_p(c.p_seeds_holm)),
-        ]
-        for c in found
+    return [
+        Table(
+            f"Against {against}: {subset}, {results.split} (n = {found[0].mentions})",
+            head=[*head, "p seeds", "Holm"],
+            rows=[
+                [
+                    titles.get(c.row, c.row),
+                    f"{c.seeds[0]} / {c.seeds[1]}",
+                    _number(100 * c.difference, "+.1f"),
+                    f"{_number(100 * c.low, '+.1f')} to {_number(100 * c.high, '+.1f')}",
+                    *(_p(c.p), _p(c.p_holm), _number(c.t, "+.2f"), _p(c.p_seeds)),
+                    _p(c.p_seeds_holm),
+                ]
+                for c in found
+            ],
+            notes=[f"Points of Top-1, end to end; {METHOD}."] if subset == "all" else [],
+        )
+        for subset, found in by_subset.items()
     ]
-    return Table(
-        slug=f"against-{subset.replace(':', '-')}",
-        title=f"Against {against}: {subset}, {found[0].split} (n = {found[0].mentions})",
-        head=[*head, "p seeds", "Holm"],
-        rows=rows,
-        notes=[f"Points of Top-1, end to end; {METHOD}."] if subset == "all" else [],
-    )
 
 
-def _points(fraction: float | None) -> str:
-    return "n/a" if fraction is None else f"{100 * fraction:+.1f}"
+def _number(value: float, form: str) -> str:
+    return "n/a" if math.isnan(value) else format(value, form)
 
 
-def _p(value: float | None) -> str:
-    if value is None:
-        return "n/a"
-    return "< 0.001" if value < 1e-3 else f"{value:.3f}"
+def _p(value: float) -> str:
+    return "< 0.001" if value < 1e-3 else _number(value, ".3f")
 
 
-def published(results: Results) -> Table | None:
-    """Published numbers beside ours, each with its own protocol; None where none are given."""
-    if not results.published:
-        return None
-    ours = {}
-    for row in results.rows:
-        ours[row.row.casefold()] = ours[row.title.casefold()] = row
+def published(results: Results) -> list[Table]:
+    """Published numbers beside ours, each with its own protocol; no table where none are given."""
+    ours = {name.casefold(): row for row in results.rows for name in (row.row, row.title)}
     rows = []
     for entry in results.published:
-        own = ours.get(entry["system"].casefold())
-        found = own.spread(entry["metric"], results.split) if own else None
-        rows.append(
-            [
-                *(
-                    Cell(entry[name])
-                    for name in ("system", "dataset", "metric", "protocol", "source")
-                ),
-                Cell(f"{100 * entry['value']:.1f}"),
-                Cell(found.percent() if found else NOTHING),
-            ]
-        )
-    return Table(
-        slug="published",
-        title="Published numbers beside ours",
+        row = ours.get(entry["system"].casefold())
+        found = row.spread(entry["metric"], results.split) if row else None
+        told = [entry[name] for name in ("system", "dataset", "metric", "protocol", "source")]
+        theirs = Spread(entry["value"]).percent()
+        rows.append([*told, theirs, found.percent() if found else NOTHING])
+    table = Table(
+        "Published numbers beside ours",
         head=["system", "data set", "metric", "protocol", "source", "published", "ours"],
         rows=rows,
-        notes=[f"Ours: {results.protocol}. Numbers of different protocols do not compare."],
-        text_columns=5,
+        notes=[
+            f"Ours: {results.first['protocol']}. Numbers of different protocols do not compare."
+        ],
+        words=5,
     )
+    return [table] if rows else []

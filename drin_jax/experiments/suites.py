@@ -26,6 +26,7 @@ FIRST_STAGES = {
     "given": "The data set's own",
     "vectors": "Dense vectors",
 }
+GOLD_SLOTS = {"never": "", "upstream": ", GOLD IN GRAPH"}
 # MATH.md's open choices: the paper form has them, the authors' program has decided them.
 PAPER_CHOICES = ("edge_activation", "vertex_activation", "edge_scale", "mention_rows")
 
@@ -71,10 +72,6 @@ def has_pictures(config: ConfigDict) -> bool:
     return bool(encoders.image or encoders.pictures) or config.data.reader == "release"
 
 
-def _systems(config: ConfigDict) -> list[RowPlan]:
-    return [RowPlan(name, title, {"model.name": name}) for name, title in TITLES.items()]
-
-
 def _relations(config: ConfigDict) -> list[RowPlan]:
     enabled = tuple(config.graph.relations)
 
@@ -98,24 +95,9 @@ def _relations(config: ConfigDict) -> list[RowPlan]:
     ]
 
 
-def _layers(config: ConfigDict) -> list[RowPlan]:
-    return [
-        RowPlan(f"layers_{n}", f"L = {n}", {"model.name": "drin", "model.layers": n})
-        for n in LAYERS
-    ]
-
-
-def _own_layers(config: ConfigDict) -> str:
-    return f"layers_{config.model.layers if config.model.layers in LAYERS else 2}"
-
-
-def _box_file(config: ConfigDict) -> str:
-    """The config's file of boxes; empty where a detector, or nothing, finds the objects."""
-    return "" if config.encoders.objects in DETECTORS else config.encoders.objects
-
-
 def _objects(config: ConfigDict) -> list[RowPlan]:
-    boxes = _box_file(config)
+    # A file of boxes, where it is no detector (or nothing) that finds the objects.
+    boxes = "" if config.encoders.objects in DETECTORS else config.encoders.objects
     why = None
     if boxes:
         why = f"the config's objects are a file of boxes ({boxes}), which no detector made"
@@ -123,23 +105,10 @@ def _objects(config: ConfigDict) -> list[RowPlan]:
         why = "the config has no pictures"
     elif importlib.util.find_spec("torchvision") is None:
         why = "torchvision is not installed; pip install 'drin-jax[detector]'"
-    rows = [
+    given = [RowPlan("boxes", f"Boxes of {boxes}", {"model.name": "drin"})] if boxes else []
+    return given + [
         RowPlan(name, title, {"model.name": "drin", "encoders.objects": name}, why_not=why)
         for name, title in DETECTORS.items()
-    ]
-    given = RowPlan("boxes", f"Boxes of {boxes}", {"model.name": "drin"})
-    return [*rows, given] if boxes else rows
-
-
-def _first_stages(config: ConfigDict) -> list[RowPlan]:
-    return [
-        RowPlan(name, title, {"retrieval.method": name}) for name, title in FIRST_STAGES.items()
-    ]
-
-
-def _shares(config: ConfigDict) -> list[RowPlan]:
-    return [
-        RowPlan(f"share_{n}", f"{n} % of the training mentions", {}, share=n / 100) for n in SHARES
     ]
 
 
@@ -167,40 +136,44 @@ def _choices(config: ConfigDict) -> list[RowPlan]:
     return rows
 
 
-def _gold_slots(config: ConfigDict) -> list[RowPlan]:
-    labels = {"never": "", "upstream": ", GOLD IN GRAPH"}
-    return [
-        RowPlan(f"{name}_{slot}", title + label, {"model.name": name, "graph.gold_slot": slot})
-        for name, title in TITLES.items()
-        for slot, label in labels.items()
-    ]
-
-
 SUITES = {
     suite.name: suite
     for suite in (
         Suite("table2", "Systems", "all systems on the same features and candidates (Table 2)",
-              _systems, "drin"),
+              lambda config: [RowPlan(name, title, {"model.name": name})
+                              for name, title in TITLES.items()],
+              "drin"),
         Suite("table3", "Ablation of the relations",
               "DRIN without one relation at a time, and with static edges (Table 3)",
               _relations, "full"),
         Suite("table4", "Number of graph layers", "DRIN with 1 to 5 layers (Table 4)",
-              _layers, _own_layers),
+              lambda config: [RowPlan(f"layers_{n}", f"L = {n}",
+                                      {"model.name": "drin", "model.layers": n}) for n in LAYERS],
+              lambda config: (f"layers_{config.model.layers}" if config.model.layers in LAYERS
+                              else "layers_2")),
         Suite("table5", "Source of the objects",
               "DRIN with objects of Faster R-CNN and Mask R-CNN, a store each (Table 5)",
-              _objects, lambda config: "boxes" if _box_file(config) else "fasterrcnn"),
+              _objects, lambda config: _objects(config)[0].row),
         Suite("retrieval", "First stage",
               "the config's system over each first stage's candidates, a store each",
-              _first_stages, lambda config: config.retrieval.method),
+              lambda config: [RowPlan(name, title, {"retrieval.method": name})
+                              for name, title in FIRST_STAGES.items()],
+              lambda config: config.retrieval.method),
         Suite("learning_curve", "Share of the training mentions",
               "the config's system with 10 to 100 % of the training mentions",
-              _shares, "share_100"),
+              lambda config: [RowPlan(f"share_{n}", f"{n} % of the training mentions", {}, n / 100)
+                              for n in SHARES],
+              "share_100"),
         Suite("choices", "Open choices, on valid",
               "forms, activations, scales and losses, one changed at a time; valid only",
               _choices, "as_configured", "valid"),
         Suite("gold_slot", "Gold in the graph: what the leaking protocol is worth",
               "every system with the gold never and always put into its graph",
-              _gold_slots, "drin_never"),
+              lambda config: [RowPlan(f"{name}_{slot}", title + label,
+                                      {"model.name": name, "graph.gold_slot": slot})
+                              for name, title in TITLES.items()
+                              for slot, label in GOLD_SLOTS.items()],
+              "drin_never"),
     )
 }  # fmt: skip
 

@@ -16,9 +16,7 @@ NEAREST = 4  # ids offered for an unknown one
 def ranker(run: FinishedRun) -> Ranker:
     """The run's best parameters, to be asked about single mentions."""
     setup = run.setup
-    return Ranker(
-        run.store, setup.graphdef, run.params, setup.spec, run.system, setup.protocol.label()
-    )
+    return Ranker(run.store, setup.graphdef, run.params, setup.spec, run.system, setup.protocol)
 
 
 def outcome(run: FinishedRun, split: str) -> Outcome:

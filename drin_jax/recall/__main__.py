@@ -15,20 +15,16 @@ from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from data_pipeline import files
 from data_pipeline.retrieval.recall import table
 from data_pipeline.schema import Corpus, UserError
 from drin_jax import command
+from drin_jax.evaluation.tables import Table
 from drin_jax.extract.pairs import untrained
 
 METHODS = ("names", "statistics", "given")
 DEEPEST = 100  # recall is told at this depth too, whatever eval.ks are
-
-# One method on one subset: subset, method, denominator, recall at each k as a text.
-Row = tuple[str, ...]
 
 
 def measure(
@@ -57,58 +53,30 @@ def measure(
     return {"name": corpus.name, "entities": len(corpus.entities), "ks": ks, "methods": out}
 
 
-def rows(result: Mapping[str, Any]) -> list[Row]:
-    """The table: every method on a subset, then the next subset."""
-    methods = result["methods"]
-    subsets = next(iter(methods.values()))["subsets"]
-    return [
-        (
-            subset,
-            method,
-            str(methods[method]["subsets"][subset]["asked"]),
-            *(f"{100 * methods[method]['subsets'][subset]['share'][k]:.1f}" for k in result["ks"]),
-        )
-        for subset in subsets
-        for method in methods
-    ]
-
-
-def caption(result: Mapping[str, Any]) -> list[str]:
-    """What the table does not say."""
-    first = next(iter(result["methods"].values()))["subsets"]
+def shown(result: Mapping[str, Any]) -> Table:
+    """Every method on a subset, then the next subset: denominator, and recall at each k."""
+    ks, methods = result["ks"], result["methods"]
+    first = next(iter(methods.values()))["subsets"]
     counts = "; ".join(f"{name}: {s['outside']} and {s['nil']}" for name, s in first.items())
-    seconds = ", ".join(f"{name} {m['seconds']:.0f} s" for name, m in result["methods"].items())
-    return [
-        f"{result['name']}: {result['entities']} entities; percent of the mentions with a gold",
-        f"gold outside the knowledge base (a miss), and NIL (left out): {counts}",
-        f"seconds, less where names were cached: {seconds}",
-    ]
-
-
-def _print(result: Mapping[str, Any], head: Sequence[str]) -> None:
-    console = Console(width=None if Console().is_terminal else 130, highlight=False)
-    shown = Table(title="retrieval recall", title_justify="left", pad_edge=False)
-    for i, name in enumerate(head):
-        shown.add_column(name, justify="left" if i < 2 else "right")
-    previous = ""
-    for subset, *cells in rows(result):
-        if previous and subset != previous:
-            shown.add_section()
-        shown.add_row("" if subset == previous else subset, *cells)
-        previous = subset
-    console.print(shown)
-    for line in caption(result):
-        console.print(f"  {line}")
-
-
-def _write(workdir: Path, result: Mapping[str, Any], head: Sequence[str]) -> tuple[Path, Path]:
-    lines = ["# Retrieval recall", "", *(f"* {line}" for line in caption(result)), ""]
-    lines += ["| " + " | ".join(head) + " |", "|---" * 2 + "|---:" * (len(head) - 2) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(result)]
-    paths = workdir / "recall.json", workdir / "recall.md"
-    files.write_json(paths[0], result)
-    files.write_text(paths[1], "\n".join(lines) + "\n")
-    return paths
+    seconds = ", ".join(f"{name} {m['seconds']:.0f} s" for name, m in methods.items())
+    rows = []
+    for subset in first:
+        for method in methods:
+            found = methods[method]["subsets"][subset]
+            shares = [f"{100 * found['share'][k]:.1f}" for k in ks]
+            rows.append([subset, method, str(found["asked"]), *shares])
+    return Table(
+        title="Retrieval recall",
+        head=["mentions", "method", "n", *(f"recall@{k}" for k in ks)],
+        rows=rows,
+        notes=[
+            f"{result['name']}: {result['entities']} entities; percent of the mentions with a gold",
+            f"gold outside the knowledge base (a miss), and NIL (left out): {counts}",
+            f"seconds, less where names were cached: {seconds}",
+        ],
+        words=2,
+        grouped=1,
+    )
 
 
 def main() -> None:
@@ -124,9 +92,12 @@ def main() -> None:
         given = all(mention.candidates is not None for mention in corpus.mentions)
         methods = [method for method in METHODS if method != "given" or given]
     result = measure(config, corpus, methods, workdir / "cache")
-    head = ("mentions", "method", "n", *(f"recall@{k}" for k in result["ks"]))
-    _print(result, head)
-    print("recall: " + ", ".join(map(str, _write(workdir, result, head))))
+    paths = workdir / "recall.json", workdir / "recall.md"
+    files.write_json(paths[0], result)
+    told = shown(result)
+    files.write_text(paths[1], f"# {told.title}\n\n{told.markdown()}\n")
+    told.show()
+    print("recall: " + ", ".join(map(str, paths)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,43 @@
 """One table of several runs: `python -m drin_jax.report WORKDIR [WORKDIR ...]`."""
 
+import argparse
+import json
 import sys
+from pathlib import Path
+from typing import Any
 
-from drin_jax.evaluation.report import main
+from data_pipeline.schema import UserError
+from drin_jax.evaluation.report import compare
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table of the runs in these workdirs."""
+    parser = argparse.ArgumentParser("python -m drin_jax.report", description=__doc__)
+    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
+    parser.add_argument("--split", default="test", choices=("valid", "test"))
+    parser.add_argument("--subsets", nargs="+", default=["all", "clean"], help="as in report.md")
+    args = parser.parse_args(argv)
+    try:
+        print(compare([read(w) for w in args.workdirs], args.split, args.subsets))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def read(workdir: Path) -> dict[str, Any]:
+    """A finished run's report. UserError where there is none."""
+    path = workdir / "report.json"
+    try:
+        report = json.loads(path.read_text())
+        if not isinstance(report, dict) or "splits" not in report:
+            raise ValueError("not a report")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the run is not finished") from None
+    except ValueError as error:
+        raise UserError(f"{path}: unreadable ({error})") from None
+    return report
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,6 @@ from data_pipeline import graphs
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
-from drin_jax.evaluation.evaluate import Protocol
 from drin_jax.parallel.data_parallel import DataParallel
 
 LEAK_WARNING = (
@@ -27,7 +26,7 @@ class Setup:
     params: Any
     parallel: DataParallel
     spec: GraphSpec
-    protocol: Protocol
+    protocol: str  # what a score has to be read with: candidates, and the leak switch
 
 
 def set_up(config: ConfigDict, store: Store) -> Setup:
@@ -48,7 +47,8 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
     graphdef, params = nnx.split(model, nnx.Param)
     retrieval = config.retrieval
     source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
-    protocol = Protocol(source, spec.r, config.graph.gold_slot)
+    gold = "ALWAYS (published protocol, leaks)" if gold_slot else "only where retrieved"
+    protocol = f"candidates: {source}, r = {spec.r}; gold in graph: {gold}"
     return Setup(graphdef, params, parallel, spec, protocol)
 
 

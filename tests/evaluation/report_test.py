@@ -11,6 +11,7 @@ import pytest
 from data_pipeline.schema import UserError
 from drin_jax.evaluation import report
 from drin_jax.evaluation.evaluate import SplitView, evaluate_split
+from drin_jax.report import __main__ as command
 
 
 def a_report(system: str, flip: bool = False) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def test_one_table_of_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     for name, flip in (("good", False), ("bad", True)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(a_report(name, flip)))
-    assert report.main([str(tmp_path / "good"), str(tmp_path / "bad")]) == 0
+    assert command.main([str(tmp_path / "good"), str(tmp_path / "bad")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "| all | end to end | good | 2 | 100.0 | 100.0 | 100.0 |" in lines
     assert "| all | end to end | bad | 2 | 0.0 | 100.0 | 33.3 |" in lines
@@ -85,11 +86,11 @@ def test_protocols_do_not_mix() -> None:
 def test_missing_and_damaged_reports_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert report.main([str(tmp_path)]) == 1
+    assert command.main([str(tmp_path)]) == 1
     assert "report.json: no such file" in capsys.readouterr().err
     (tmp_path / "report.json").write_text("{")
-    assert report.main([str(tmp_path)]) == 1
+    assert command.main([str(tmp_path)]) == 1
     assert "unreadable" in capsys.readouterr().err
     (tmp_path / "report.json").write_text(json.dumps(a_report("a")))
-    assert report.main([str(tmp_path), "--subsets", "kind:x"]) == 1
+    assert command.main([str(tmp_path), "--subsets", "kind:x"]) == 1
     assert "no subset 'kind:x'; it has all, clean" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Suites as plans: rows of fields that exist, the stores they share, and mistakes in one line."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from configs import sample, wikimel_text
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
-from drin_jax.experiments import published, suites
-from drin_jax.experiments.stores import Stores
+from drin_jax.experiments import suites
+from drin_jax.experiments.results import read_published
+from drin_jax.experiments.runner import Stores
 from drin_jax.extract import preparation
 from tests.support.commands import assert_one_clear_line, run, small_store, user_error
 
@@ -48,48 +50,40 @@ def test_what_a_config_cannot_have_is_not_planned() -> None:
     assert "paper form" in str(reasons("choices", world)["edge_scale_mean"])
 
 
-class Prepared:
-    """Stands in for `preparation.prepare`: notes what was asked, refuses needs where told to."""
-
-    def __init__(self, plain: Path, whole: Path | None):
-        self.plain, self.whole = plain, whole
-        self.asked: list[tuple[str, list[str]]] = []
-
-    def __call__(self, config: ConfigDict, workdir: Path, needs: list[str]) -> Store:
-        self.asked.append((Path(config.data.store).name, needs))
-        if needs and self.whole is None:
-            raise UserError("the raw files are gone")
-        return Store.open(self.plain if self.whole is None else self.whole)
-
-
 @pytest.mark.parametrize("refuse", [False, True])
 def test_rows_share_the_stores_that_can_serve_them(
     refuse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = small_store(tmp_path / "plain")
-    whole = None if refuse else small_store(tmp_path / "whole", tokens=True, regions=True)
-    prepared = Prepared(store, whole)
+    plain = small_store(tmp_path / "plain")
+    whole = small_store(tmp_path / "whole", tokens=True, regions=True)
+    asked: list[tuple[str, set[str]]] = []
+
+    def prepared(config: ConfigDict, workdir: Path, needs: Collection[str]) -> Store:
+        """Notes what is asked for; gives what some systems lack only where that is asked for."""
+        asked.append((Path(config.data.store).name, set(needs)))
+        if needs and refuse:
+            raise UserError("the raw files are gone")
+        return Store.open(whole if needs else plain)
+
     monkeypatch.setattr(preparation, "prepare", prepared)
     base = sample.get_config()
     rows = {plan.row: plan.config(base) for plan in suites.get("table2").plan(base)}
-    stores = Stores(base, rows, tmp_path)
-    opened = stores.of(rows["bert"])
-    assert stores.of(rows["drin"]) is opened
-    needs = sorted({need for name in rows for need in models.needs(name, 1)})
-    assert {"tokens", "regions"} <= set(needs)
-    once = [("store", needs)]
+    stores = Stores(base, tmp_path)
+    opened = stores.of("bert", rows["bert"])
+    assert stores.of("drin", rows["drin"]) is opened
     if refuse:
-        told = user_error(lambda: stores.of(rows["ghmfc"]))
-        assert "ghmfc needs tokens and regions: the raw files are gone" in told
-        assert prepared.asked == [*once, ("store", []), *(("store", [need]) for need in needs)]
+        told = user_error(lambda: stores.of("ghmfc", rows["ghmfc"]))
+        assert told == "the raw files are gone"
+        assert stores.of("jmel", rows["jmel"]) is opened
     else:
-        assert stores.of(rows["ghmfc"]) is opened
-        assert prepared.asked == once
+        added = stores.of("ghmfc", rows["ghmfc"])
+        assert not added.lacks(models.needs("ghmfc", 1))
+        assert stores.of("mel_hi", rows["mel_hi"]) is stores.of("bert", rows["bert"]) is added
+    assert asked == [("store", set()), ("store", {"tokens", "regions"})]
     rows = {plan.row: plan.config(base) for plan in suites.get("retrieval").plan(base)}
-    stores = Stores(base, rows, tmp_path)
-    assert len({id(stores.of(config)) for config in rows.values()}) == 4
-    places = [name for name, _ in prepared.asked[-4:]]
-    assert places == ["store", "statistics", "given", "vectors"]
+    stores = Stores(base, tmp_path)
+    assert len({id(stores.of(row, config)) for row, config in rows.items()}) == 4
+    assert [name for name, _ in asked[-4:]] == ["store", "statistics", "given", "vectors"]
 
 
 def test_published_numbers_come_with_their_source(tmp_path: Path) -> None:
@@ -99,16 +93,16 @@ def test_published_numbers_come_with_their_source(tmp_path: Path) -> None:
 
     def refused(content: Any) -> str:
         path.write_text(json.dumps(content))
-        return user_error(lambda: published.read(path))
+        return user_error(lambda: read_published(path))
 
     path.write_text(json.dumps([row]))
-    assert published.read(path) == [row]
-    assert "entry 2 has an empty or odd 'source'" in refused([row, row | {"source": ""}])
+    assert read_published(path) == [row]
+    assert "entry 2 has no text in 'source'" in refused([row, row | {"source": ""}])
     assert "a fraction from 0 to 1" in refused([row | {"value": 51.1}])
     assert "known are mrr, hits@K" in refused([row | {"metric": "f1"}])
     assert "is no list" in refused({})
     path.unlink()
-    assert "cannot be read" in user_error(lambda: published.read(path))
+    assert "cannot be read" in user_error(lambda: read_published(path))
 
 
 def test_the_command_tells_mistakes_in_one_line(tmp_path: Path) -> None:

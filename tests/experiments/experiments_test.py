@@ -13,7 +13,7 @@ from configs import common
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.experiments import results, seed_runs, suites
-from drin_jax.experiments.runner import Choice, Runner
+from drin_jax.experiments.runner import Runner
 from drin_jax.experiments.suites import RowPlan, Suite
 from drin_jax.training.session import Session
 from tests.support.commands import small_store, start, user_error
@@ -64,7 +64,7 @@ def config_over(store: Path, **more: Any) -> ConfigDict:
 def trial(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a finished suite of two seeds."""
     workdir = tmp_path_factory.mktemp("trial")
-    failed = Runner(TRIAL, config_over(store), workdir, Choice(seeds=(0, 1))).run()
+    failed = Runner(TRIAL, config_over(store), workdir, seeds=(0, 1)).run()
     assert failed == ["wild"]
     return workdir
 
@@ -80,17 +80,17 @@ def test_every_row_is_there_with_its_runs_or_its_reason(trial: Path) -> None:
     found = results.load(trial)
     assert [row.row for row in found.rows] == ["bert", "drin", "wild", "wide", "never"]
     assert [len(row.runs) for row in found.rows] == [2, 2, 0, 0, 0]
-    assert [row.why_not for row in found.rows[:2]] == [None, None]
-    assert "not finite" in str(found.rows[2].why_not)
-    assert str(found.rows[2].why_not).startswith("failed: seed 0: ")
-    assert "graph.r is 99" in str(found.rows[3].why_not)
+    assert [row.why_not for row in found.rows[:2]] == ["", ""]
+    assert "not finite" in found.rows[2].why_not
+    assert found.rows[2].why_not.startswith("failed: seed 0: ")
+    assert "graph.r is 99" in found.rows[3].why_not
     assert found.rows[4].why_not == "not run: for a reason"
-    assert (found.against, found.split, found.ks) == ("drin", "test", [1, 3])
-    assert found.counts["test"]["mentions"] == 30
+    assert (found.against, found.split, found.first["ks"]) == ("drin", "test", [1, 3])
+    assert found.first["splits"]["test"]["counts"]["mentions"] == 30
     assert "name matching" in found.untrained["test"]["all"]["end_to_end"]
     assert {"retrieval/test", "raw files"} <= {finding["finding"] for finding in found.audit}
     assert {"jax", "python", "device", "cores"} <= set(found.environment)
-    assert {(c.row, c.against) for c in found.comparisons} == {("bert", "drin")}
+    assert {c.row for c in found.comparisons} == {"bert"}
     assert found.comparisons[0].subset == "all"
 
 
@@ -101,21 +101,19 @@ def test_a_run_holds_scores_that_give_its_metrics(trial: Path, store: Path) -> N
     opened = Store.open(store)
     view = SplitView.of(opened, "test")
     for one in (first, second):
-        scores, ranks = one.scores("test"), one.ranks("test")
+        scores, ranks = np.load(one.folder / "scores_test.npy"), one.ranks("test")
         assert scores.shape == (30, 6)
         top = np.where(view.candidates, scores, -np.inf).argmax(1) == view.gold
         np.testing.assert_array_equal(ranks == 1, top)
-        metrics = one.metrics("test")
-        assert metrics is not None
-        assert metrics["hits@1"] == pytest.approx(top.mean())
+        assert one.metrics("test")["hits@1"] == pytest.approx(top.mean())
         assert one.data["config"]["seed"] == one.seed
         assert len(one.data["valid_curve"]) == len(one.data["loss_curve"]) == 6
         assert one.data["best_score"] == max(one.data["valid_curve"])
         assert one.data["gold_in_graph"] is False
-        assert one.metrics("test", "no such subset") is None
-    assert not np.array_equal(first.scores("test"), second.scores("test"))
-    scores = [(one.metrics("test") or {})["mrr"] for one in row.runs]
-    assert row.spread("mrr", "test") == results.Spread.of(scores)
+        assert one.metrics("test", "no such subset") == {}
+    assert not np.array_equal(first.ranks("test"), second.ranks("test"))
+    found = [one.metrics("test")["mrr"] for one in row.runs]
+    assert row.spread("mrr", "test") == results.Spread.of(found)
 
 
 def test_the_edges_before_the_first_layer_are_the_stores(trial: Path, store: Path) -> None:
@@ -155,10 +153,10 @@ def test_a_second_start_trains_nothing_and_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(seed_runs, "train_seed", never)
-    wanted = Choice(seeds=(0, 1), rows=("bert", "drin"))
+    wanted: dict[str, Any] = {"seeds": (0, 1), "rows": ("bert", "drin")}
     before = {path: path.read_bytes() for path in copy.rglob("run.json")}
     reasons = [row.why_not for row in results.load(copy).rows]
-    assert Runner(TRIAL, config_over(store), copy, wanted).run() == []
+    assert Runner(TRIAL, config_over(store), copy, **wanted).run() == []
     assert capsys.readouterr().err.count("nothing trained") == 2
     assert {path: path.read_bytes() for path in copy.rglob("run.json")} == before
     assert [row.why_not for row in results.load(copy).rows] == reasons  # of rows not asked for
@@ -177,8 +175,8 @@ def test_more_seeds_train_only_the_new_ones(
         return train_seed(session, seed, folder, title)
 
     monkeypatch.setattr(seed_runs, "train_seed", note)
-    wanted = Choice(seeds=range(4), rows=("bert",))
-    assert Runner(TRIAL, config_over(store), copy, wanted).run() == ["bert"]
+    wanted: dict[str, Any] = {"seeds": range(4), "rows": ("bert",)}
+    assert Runner(TRIAL, config_over(store), copy, **wanted).run() == ["bert"]
     assert asked == [2, 3]
     row = results.load(copy).row("bert")
     assert row is not None
@@ -190,12 +188,12 @@ def test_more_seeds_train_only_the_new_ones(
 def test_another_suite_or_config_is_refused(copy: Path, store: Path) -> None:
     def starting(suite: Suite, **more: Any) -> str:
         config = config_over(store, **more)
-        return user_error(lambda: Runner(suite, config, copy, Choice(seeds=(0,))))
+        return user_error(lambda: Runner(suite, config, copy, seeds=(0,)))
 
     assert "suite 'trial' -> 'table2'" in starting(suites.get("table2"))
     assert "train.epochs 6 -> 7" in starting(TRIAL, **{"train.epochs": 7})
-    wanted = Choice(seeds=(0,), rows=("bart",))
-    told = user_error(lambda: Runner(TRIAL, config_over(store), copy, wanted))
+    wanted: dict[str, Any] = {"seeds": (0,), "rows": ("bart",)}
+    told = user_error(lambda: Runner(TRIAL, config_over(store), copy, **wanted))
     assert "no row 'bart'; its rows are bert, drin" in told
 
 
@@ -224,14 +222,15 @@ def test_a_killed_suite_goes_on_where_it_was(trial: Path, store: Path, tmp_path:
     _, told = process.communicate()
     assert sorted(path.name for path in row.iterdir()) == ["seed0", "training-1"], told
     assert (row / "seed0" / "run.json").is_file()  # a seed is recorded before the next begins
-    wanted = Choice(seeds=(0, 1), rows=("bert",))
-    assert Runner(suites.get("table2"), config_over(store), tmp_path, wanted).run() == []
+    wanted: dict[str, Any] = {"seeds": (0, 1), "rows": ("bert",)}
+    assert Runner(suites.get("table2"), config_over(store), tmp_path, **wanted).run() == []
     assert sorted(path.name for path in row.iterdir()) == ["seed0", "seed1"]
     theirs = results.load(trial).row("bert")
     ours = results.load(tmp_path).row("bert")
     assert ours is not None
     assert theirs is not None
     for one, other in zip(ours.runs, theirs.runs, strict=True):
-        np.testing.assert_array_equal(one.scores("test"), other.scores("test"))
+        files = [run.folder / "scores_test.npy" for run in (one, other)]
+        np.testing.assert_array_equal(*map(np.load, files))
         assert one.data["loss_curve"] == other.data["loss_curve"]
         assert one.data["best_step"] == other.data["best_step"]

@@ -76,9 +76,9 @@ def test_each_method_is_measured_at_the_same_depths(tmp_path: Path) -> None:
     }
     assert at_one == {"names": 6 / 7, "statistics": 6 / 7, "given": 1 / 7}
     assert found["methods"]["given"]["subsets"]["test"]["share"][100] == 2 / 7
-    table = command.rows(found)
-    assert table[0][:4] == ("valid", "names", "1", "100.0")
-    assert [row[:2] for row in table[3:6]] == [("test", name) for name in command.METHODS]
+    rows = command.shown(found).rows
+    assert rows[0][:4] == ["valid", "names", "1", "100.0"]
+    assert [row[:2] for row in rows[3:6]] == [["test", name] for name in command.METHODS]
 
 
 def test_what_cannot_be_measured_is_told() -> None:

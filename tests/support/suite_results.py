@@ -8,7 +8,7 @@ import numpy as np
 from configs import sample
 from data_pipeline import schema
 from drin_jax.config import flat
-from drin_jax.evaluation.evaluate import Protocol, SplitView, baseline_scores, evaluate_split
+from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.experiments import suites
 from drin_jax.experiments.results import Results, Row, Run
 from drin_jax.experiments.significance import compare
@@ -44,7 +44,7 @@ def view(split: str, seed: int) -> SplitView:
 VIEWS = {split: view(split, i) for i, split in enumerate(("valid", "test"))}
 
 
-def a_run(suite: suites.Suite, plan: suites.RowPlan, seed: int, skill: float) -> Run:
+def a_run(plan: suites.RowPlan, seed: int, skill: float, hostile: str) -> Run:
     """A run whose score of the gold is `skill` above noise."""
     config = plan.config(sample.get_config())
     rng = np.random.default_rng([seed, *plan.row.encode()])
@@ -60,11 +60,9 @@ def a_run(suite: suites.Suite, plan: suites.RowPlan, seed: int, skill: float) ->
         "other": [[0.3, 0.25, 0.2, None]] * layers,
     }
     data = {
-        "suite": suite.name,
-        "row": plan.row,
-        "title": plan.title,
         "system": plan.title,
-        "seed": seed,
+        "ks": list(KS),
+        "protocol": f"candidates: names (WRatio), r = {CANDIDATES}; gold in graph: …{hostile}",
         "config": flat(config) | {"seed": seed},
         "gold_in_graph": config.graph.gold_slot == "upstream",
         "valid_curve": list(0.9 - 0.6 * np.exp(-np.arange(EPOCHS - seed % 2) * skill / 2)),
@@ -72,7 +70,7 @@ def a_run(suite: suites.Suite, plan: suites.RowPlan, seed: int, skill: float) ->
     }
     if config.model.name == "drin":
         data["edges"] = dict.fromkeys(("all", *(f"kind:{k}" for k in KINDS)), sides)
-    return Run(plan.row, seed, Path("nowhere"), data)
+    return Run(seed, Path("nowhere"), data)
 
 
 def results(name: str, seeds: int = 3, hostile: str = "", **changed: Any) -> Results:
@@ -86,8 +84,9 @@ def results(name: str, seeds: int = 3, hostile: str = "", **changed: Any) -> Res
     config.data.name += hostile
     rows = []
     for i, plan in enumerate(suite.plan(config)):
-        runs = [a_run(suite, plan, s, 1 + i / 4) for s in range(0 if plan.why_not else seeds)]
-        why = f"not run: {plan.why_not}" if plan.why_not else None
+        count = 0 if plan.why_not else seeds
+        runs = [a_run(plan, seed, 1 + i / 4, hostile) for seed in range(count)]
+        why = f"not run: {plan.why_not}" if plan.why_not else ""
         rows.append(Row(plan.row, plan.title + hostile, runs, why))
     of = VIEWS[suite.split]
     against = suite.default_against(config)
@@ -100,19 +99,10 @@ def results(name: str, seeds: int = 3, hostile: str = "", **changed: Any) -> Res
         "rows": rows,
         "against": against,
         "config": flat(config),
-        "ks": list(KS),
-        "protocol": Protocol("names (WRatio)", CANDIDATES, "never").label() + hostile,
-        "counts": {split: v.counts() for split, v in VIEWS.items()},
         "untrained": base,
         "comparisons": [
-            *compare(right, against, split=suite.split),
-            *compare(
-                right,
-                against,
-                split=suite.split,
-                subset="clean",
-                chosen=of.groups["clean"],
-            ),
+            *compare(right, against),
+            *compare(right, against, "clean", of.groups["clean"]),
         ],
         "audit": [{"finding": "overlap", "message": f"12 mentions share a text{hostile}"}],
         "environment": {"python": "3.11", "jax": "0.10", "commit": f"abc{hostile}"},
@@ -125,6 +115,4 @@ def results(name: str, seeds: int = 3, hostile: str = "", **changed: Any) -> Res
 
 def _right(run: Run, split: str) -> np.ndarray:
     """Which mentions [n] a run has right: as many as its Top-1 says, the same first ones."""
-    metrics = run.metrics(split)
-    assert metrics is not None
-    return np.arange(MENTIONS) < round(metrics["hits@1"] * MENTIONS)
+    return np.arange(MENTIONS) < round(run.metrics(split)["hits@1"] * MENTIONS)
