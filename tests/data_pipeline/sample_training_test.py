@@ -15,14 +15,15 @@ import pytest
 from absl import flags
 from flax import nnx
 
+from benchmarks.random_module import random_module
 from data_pipeline.pictures import images
 from data_pipeline.sample import lexicon as words
 from data_pipeline.sample import tiny_bert, world
 from data_pipeline.schema import UserError
-from drin_jax.encoders.clip import load_clip
+from drin_jax.encoders.clip import Clip, load_clip
 from drin_jax.encoders.clip_encoder import ClipEncoder
 from drin_jax.encoders.hf import load_tokenizer
-from drin_jax.encoders.resnet import ResNetEncoder
+from drin_jax.encoders.resnet import ResNet, ResNetEncoder
 from tests.golden.make_sample import byte_pairs, training
 from tests.golden.make_sample import lessons as lesson_maker
 from tests.golden.make_sample.lessons import CONCEPTS, FACETS, UNTOLD, Captions, Lessons
@@ -124,6 +125,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "TEXT": dataclasses.replace(training.TEXT, **fields),
         "VISION": dataclasses.replace(training.VISION, **fields),
         "BATCH": 8,
+        # Flax draws an initial weight by a program for each shape, which takes 0.2 s to compile.
+        "ResNet": lambda config, rngs: random_module(lambda: ResNet(config, rngs=rngs)),
+        "Clip": lambda config, rngs: random_module(lambda: Clip(config, rngs=rngs)),
     }.items():
         monkeypatch.setattr(training, name, value)
 
@@ -137,7 +141,7 @@ def test_it_writes_two_folders_that_the_encoders_read(
 
     def fit(model: Any, extra: Any, loss: Any, batches: Any, n: int, *_: Any) -> Any:
         batch = jax.tree.map(jnp.asarray, next(batches))
-        assert np.isfinite(loss(model, extra, batch))
+        assert np.isfinite(nnx.jit(loss)(model, extra, batch))
         steps.append(n)
         model.eval()
         return model
