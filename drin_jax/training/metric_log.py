@@ -4,6 +4,7 @@ clu's metric writers need TensorFlow; this needs tensorboardX only.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,7 @@ class MetricLog:
         write_text(path, "".join(json.dumps(fields) + "\n" for fields in kept))
         self._file = path.open("a")
         if tensorboard:
-            from tensorboardX import SummaryWriter  # seconds, where torch is installed
-
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=after + 1)
+            self._board = tensorboard_writer()(str(workdir / "tensorboard"), purge_step=after + 1)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write the scalars as of `step`."""
@@ -54,6 +53,20 @@ class MetricLog:
     def close(self) -> None:
         for out in filter(None, (self._file, self._board)):
             out.close()
+
+
+def tensorboard_writer() -> Any:
+    """tensorboardX's SummaryWriter, imported without torch, which it would load for seconds where
+    it is installed."""
+    missing = "torch" not in sys.modules
+    if missing:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if missing:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def curves(workdir: Path) -> tuple[list[float], list[float]]:

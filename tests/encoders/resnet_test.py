@@ -51,7 +51,7 @@ LIVE = {
     ),
     "bottleneck": (TINY, 51),
     "bottleneck downsamples early": (TINY | {"downsample_in_bottleneck": True}, 96),
-    "ResNet-50": ({}, 224),
+    "ResNet-50, a block a stage": ({"depths": [1, 1, 1, 1]}, 224),
 }
 
 

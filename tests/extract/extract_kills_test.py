@@ -2,7 +2,6 @@
 
 import resource
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -28,11 +27,11 @@ def log(workdir: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def start(world: Path, workdir: Path) -> subprocess.Popen:
+def start(world: Path, workdir: Path) -> commands.Command:
     return commands.start("tests.support.extract_kills", "child", str(world), str(workdir))
 
 
-def wait_for(process: subprocess.Popen, workdir: Path, lines: int) -> None:
+def wait_for(process: commands.Command, workdir: Path, lines: int) -> None:
     deadline = time.monotonic() + 200
     while process.poll() is None and len(log(workdir)) < lines and time.monotonic() < deadline:
         time.sleep(0.002)

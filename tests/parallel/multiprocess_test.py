@@ -20,6 +20,7 @@ from drin_jax.parallel.data_parallel import DataParallel
 from tests.support import restored_parameters
 from tests.support.commands import (
     ROOT,
+    Command,
     assert_one_clear_line,
     run,
     small_store,
@@ -30,15 +31,6 @@ from tests.support.commands import (
 from tests.support.processes import finish, free_port
 
 STEPS = 45  # 230 mentions in batches of 16, three times
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation(tmp_path_factory: pytest.TempPathFactory):
-    """What one run compiled the next ones read."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +76,7 @@ def digests(workdir: Path, devices: int = 1, processes: int = 1) -> list[str]:
     return found
 
 
-def start_two(*args: str) -> list[subprocess.Popen]:
+def start_two(*args: str) -> list[Command]:
     place = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"
     return [start("drin_jax.main", *args, *place, f"--process={i}") for i in (0, 1)]
 

@@ -1,10 +1,17 @@
 """Run the project's commands as a user does, in processes of their own."""
 
+import atexit
+import contextlib
+import functools
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +24,98 @@ from drin_jax.extract import stored
 from tests.support.fixtures import TINY_GROUPS, tiny_arrays
 from tests.support.paths import ROOT
 
+HASTY = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
 
-def start(module: str, *args: str, devices: int = 1) -> subprocess.Popen:
-    """`python -m module args`, with so many simulated CPU devices."""
-    env = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "COLUMNS": "160",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *args],
+
+class Command:
+    """A running command, as `subprocess.Popen` shows one."""
+
+    def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str]):
+        self.args = [module, *arguments]
+        self.returncode: int | None = None
+        self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        answers, answer = os.pipe()
+        request = {"module": module, "arguments": arguments, "environment": dict(environment)}
+        files = [*(file.fileno() for file in self._files), answer]
+        socket.send_fds(_server(), [json.dumps(request).encode()], files)
+        os.close(answer)
+        self._answers = os.fdopen(answers)
+        self.pid = int(self._answers.readline())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its end; subprocess.TimeoutExpired where it does not end so soon."""
+        if self.returncode is None:
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Its end, None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it wrote to stdout and stderr, once it has ended."""
+        self.wait(timeout)
+        texts = []
+        for file in self._files:
+            file.seek(0)
+            texts.append(file.read())
+        return texts[0], texts[1]
+
+    def send_signal(self, number: int) -> None:
+        """Nothing happens to one that has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def _server() -> socket.socket:
+    """Requests of this process go in here; the server ends with it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.command_server", str(theirs.fileno())],
         cwd=ROOT,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        env=_environment(1),
+        pass_fds=[theirs.fileno()],
+        process_group=0,
     )
+    theirs.close()
+    atexit.register(process.wait)
+    atexit.register(ours.close)
+    return ours
 
 
-def run(module: str, *args: str, devices: int = 1) -> subprocess.CompletedProcess:
+def _environment(devices: int, hasty: bool = False) -> dict[str, str]:
+    flags = [f"--xla_force_host_platform_device_count={devices}"]
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": " ".join([*flags, *(HASTY if hasty else [])]),
+        "COLUMNS": "160",
+        "TF_CPP_MIN_LOG_LEVEL": "3",  # a command sets it before it imports JAX
+    }
+
+
+def start(module: str, *args: str, devices: int = 1, hasty: bool = False) -> Command:
+    """`python -m module args`, with so many simulated CPU devices. Where `hasty`, XLA leaves out
+    what makes programs fast, which on toy data takes longer than they run."""
+    return Command(module, args, _environment(devices, hasty))
+
+
+def run(
+    module: str, *args: str, devices: int = 1, hasty: bool = False
+) -> subprocess.CompletedProcess:
     """The same, finished."""
-    process = start(module, *args, devices=devices)
+    process = start(module, *args, devices=devices, hasty=hasty)
     out, err = process.communicate(timeout=600)
-    return subprocess.CompletedProcess(args, process.returncode, out, err)
+    return subprocess.CompletedProcess(args, process.wait(), out, err)
 
 
 def assert_one_clear_line(result: subprocess.CompletedProcess, *words: str, code: int = 1) -> None:

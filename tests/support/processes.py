@@ -3,6 +3,8 @@
 import socket
 import subprocess
 
+from tests.support.commands import Command
+
 
 def free_port() -> int:
     """A port that nobody listens at."""
@@ -10,7 +12,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def finish(processes: list[subprocess.Popen]) -> list[subprocess.CompletedProcess]:
+def finish(processes: list[Command]) -> list[subprocess.CompletedProcess]:
     """Their results, once all have ended."""
     outputs = [process.communicate(timeout=600) for process in processes]
     return [
