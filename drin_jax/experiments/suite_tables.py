@@ -105,8 +105,9 @@ def _table(
             "△ ▽: over mentions only."
         )
         notes = [*notes[:1], legend, *notes[1:]]
-    split = "" if results.suite == "table4" or results.split in results.title else results.split
-    return Table(title or results.title + (split and f" ({split})"), head, rows, notes)
+    told = any(results.split in text for text in (results.title, *head))
+    own = results.title if told else f"{results.title} ({results.split})"
+    return Table(title or own, head, rows, notes)
 
 
 def _cell(row: Row, column: Column, honest: Sequence[Row]) -> str:
