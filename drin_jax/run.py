@@ -19,15 +19,15 @@ from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.config import check, flat
 from drin_jax.evaluation import report
-from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
+from drin_jax.evaluation.evaluate import Setup, SplitView, Trained, baseline_scores, evaluate_split
 from drin_jax.explain import linked
-from drin_jax.explain.cases import Outcome, Ranker
+from drin_jax.explain.cases import Outcome
 from drin_jax.extract.preparation import describe, prepare
 from drin_jax.extract.stored import store_path
 from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import multihost
 from drin_jax.training.session import Session
-from drin_jax.training.setup import LEAK_WARNING, Setup
+from drin_jax.training.setup import LEAK_WARNING
 from drin_jax.workdir import claim
 
 
@@ -51,12 +51,14 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     trained = time.perf_counter()
     best_step, params = trainer.position.best_step, trainer.best_params()
     trainer.close()
-    result = _evaluate(config, store, session, params) | {"best_step": best_step}
+    run = Trained(config, store, session.setup, params, _system_name(config))
+    result = _evaluate(run, session) | {"best_step": best_step}
+    ended = time.perf_counter()
     result["seconds"] = {
         "prepare": prepared - began,
         "train": trainer.seconds,
-        "evaluate": time.perf_counter() - trained,
-        "total": time.perf_counter() - began,
+        "evaluate": ended - trained,
+        "total": ended - began,
     }
     result["steps_trained_now"] = trainer.steps_run
     result["peak_memory_gb"] = _peak_memory_gb()
@@ -88,42 +90,35 @@ def _prepare(config: ConfigDict, workdir: Path) -> Store:
 
 
 def _overview(config: ConfigDict, setup: Setup) -> str:
-    tree = nnx.to_pure_dict(setup.params)
-    shapes = jax.tree.map(np.asarray, tree)
-    count = sum(a.size for a in jax.tree.leaves(shapes))
-    table = parameter_overview.get_parameter_overview(_named(shapes), include_stats=False)
+    arrays = {
+        "/".join(map(str, path)): np.asarray(leaf[...])
+        for path, leaf in nnx.to_flat_state(setup.params)
+    }
+    count = sum(array.size for array in arrays.values())
+    table = parameter_overview.get_parameter_overview(arrays, include_stats=False)
     return (
         f"{config.model.name}, {count:,} parameters, {setup.parallel.size} "
         f"{jax.default_backend()} device(s), {config.parallel.impl}\n{table}"
     )
 
 
-def _named(tree: Any) -> Any:
-    """String keys throughout, as clu's overview wants them."""
-    if isinstance(tree, dict):
-        return {str(name): _named(value) for name, value in tree.items()}
-    return tree
-
-
-def _evaluate(config: ConfigDict, store: Store, session: Session, params: Any) -> dict[str, Any]:
-    setup, system, protocol = session.setup, _system_name(config), session.setup.protocol.label()
-    splits = {}
-    ks = [k for k in config.eval.ks if k <= setup.spec.r]
+def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
+    store, spec, splits = run.store, run.setup.spec, {}
+    ks = [k for k in run.config.eval.ks if k <= spec.r]
     for split in ("valid", "test"):
-        view = SplitView.of(store, split, setup.spec.r)
-        scores = session.scores(params, split)
-        splits[split] = evaluate_split(view, {**baseline_scores(view), system: scores}, ks)
-    ranker = Ranker(store, setup.graphdef, params, setup.spec, system, protocol)
-    found = Outcome.of(view, scores)
+        view = SplitView.of(store, split, spec.r)
+        scores = session.scores(run.params, split)
+        splits[split] = evaluate_split(view, {**baseline_scores(view), run.system: scores}, ks)
+    found = Outcome(view, scores)
     return {
-        "name": f"{store.name}: {system}",
-        "system": system,
-        "protocol": protocol,
+        "name": f"{store.name}: {run.system}",
+        "system": run.system,
+        "protocol": run.protocol,
         "ks": ks,
-        "gold_in_graph": setup.spec.gold_slot,
+        "gold_in_graph": spec.gold_slot,
         "store": {"counts": store.report.get("counts", {}), "groups": store.groups},
         "splits": splits,
-        "examples": linked.examples(config, ranker, found) if jax.process_index() == 0 else {},
+        "examples": linked.examples(run, found) if jax.process_index() == 0 else {},
     }
 
 

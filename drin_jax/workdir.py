@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from data_pipeline.files import write_json
 from data_pipeline.schema import UserError
-from data_pipeline.store.reader import Store
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
-from drin_jax.evaluation.evaluate import SplitScorer
+from drin_jax.evaluation.evaluate import Trained
 from drin_jax.extract.stored import open_store, store_path
 from drin_jax.training.checkpoint import Checkpoints
-from drin_jax.training.setup import Setup, set_up
+from drin_jax.training.setup import set_up
 
 CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
 
@@ -59,7 +57,7 @@ def claim(
 
 
 @dataclasses.dataclass(frozen=True)
-class FinishedRun:
+class FinishedRun(Trained):
     """What `open_run` finds in a workdir.
 
     `config` is as the run had it, but for one local device and a store that is not read through;
@@ -67,28 +65,8 @@ class FinishedRun:
     """
 
     workdir: Path
-    config: ConfigDict
-    store: Store
-    setup: Setup
-    params: Any
     step: int
     report: Mapping[str, Any]
-
-    @property
-    def system(self) -> str:
-        """The system's name with what sets it apart, as reports have it."""
-        return str(self.report.get("system", self.config.model.name.upper()))
-
-    @property
-    def protocol(self) -> str:
-        """What the scores have to be read with."""
-        return self.setup.protocol.label()
-
-    def scores(self, split: str) -> np.ndarray:
-        """Scores [n, r] of the split's mentions in file order."""
-        setup, batch = self.setup, self.config.eval.batch
-        scorer = SplitScorer(setup.graphdef, setup.parallel, batch=batch, spec=setup.spec)
-        return scorer.scores(self.params, self.store, split)
 
 
 def open_run(workdir: Path) -> FinishedRun:
@@ -122,7 +100,8 @@ def open_run(workdir: Path) -> FinishedRun:
         step, params = checkpoints.restore_best(setup.params)
     finally:
         checkpoints.close()
-    return FinishedRun(workdir, config, store, setup, params, step, report)
+    system = str(report.get("system", config.model.name.upper()))
+    return FinishedRun(config, store, setup, params, system, workdir, step, report)
 
 
 def _check_fit(checkpoints: Checkpoints, params: Any, config: Path) -> None:

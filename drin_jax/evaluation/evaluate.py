@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from data_pipeline import schema
 from data_pipeline.loader import EvalLoader
@@ -25,17 +26,38 @@ RECALL_AT = (1, 5, 10, 20, 50, 100)
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol:
-    """What a score has to be read with: how many candidates, from where, and the leak switch."""
+class Setup:
+    """Everything of a config but the data that flows through. `protocol` is what a score has to be
+    read with: how many candidates, from where, and whether the gold leaks."""
 
-    candidates: str
-    r: int
-    gold_slot: str
+    graphdef: nnx.GraphDef
+    params: Any
+    parallel: DataParallel
+    spec: GraphSpec
+    protocol: str
 
-    def label(self) -> str:
-        honest = self.gold_slot == "never"
-        gold = "only where retrieved" if honest else "ALWAYS (published protocol, leaks)"
-        return f"candidates: {self.candidates}, r = {self.r}; gold in graph: {gold}"
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A config's system with trained parameters over a store. `system` is its name with what sets
+    it apart, as reports have it."""
+
+    config: ConfigDict
+    store: Store
+    setup: Setup
+    params: Any
+    system: str
+
+    @property
+    def protocol(self) -> str:
+        """What the scores have to be read with."""
+        return self.setup.protocol
+
+    def scores(self, split: str) -> np.ndarray:
+        """Scores [n, r] of the split's mentions in file order."""
+        setup, batch = self.setup, self.config.eval.batch
+        scorer = SplitScorer(setup.graphdef, setup.parallel, batch=batch, spec=setup.spec)
+        return scorer.scores(self.params, self.store, split)
 
 
 class SplitScorer:

@@ -66,7 +66,7 @@ class Recorder:
             "system": title,
             "seed": one.seed,
             "config": flat(config) | {"seed": one.seed},
-            "protocol": self._setup.protocol.label(),
+            "protocol": self._setup.protocol,
             "gold_in_graph": self._setup.spec.gold_slot,
             "ks": self._ks,
             "train_mentions": config.train.max_mentions or self._store.splits["train"],

@@ -6,26 +6,18 @@ from rapidfuzz import process
 from data_pipeline.progress import say
 from data_pipeline.schema import SPLITS, UserError
 from drin_jax.evaluation.evaluate import SplitView
-from drin_jax.explain.cases import Case, Outcome, Ranker
+from drin_jax.explain.cases import Case, Outcome, ranked
 from drin_jax.workdir import FinishedRun
 
 RANDOM, RANDOM_WRONG = "random", "random-wrong"
 NEAREST = 4  # ids offered for an unknown one
 
 
-def ranker(run: FinishedRun) -> Ranker:
-    """The run's best parameters, to be asked about single mentions."""
-    setup = run.setup
-    return Ranker(
-        run.store, setup.graphdef, run.params, setup.spec, run.system, setup.protocol.label()
-    )
-
-
 def outcome(run: FinishedRun, split: str) -> Outcome:
     """The run's ranking of every mention of the split."""
     n = run.store.check_split(split)
     say(f"ranking {n} mentions of {split}")
-    return Outcome.of(SplitView.of(run.store, split, run.setup.spec.r), run.scores(split))
+    return Outcome(SplitView.of(run.store, split, run.setup.spec.r), run.scores(split))
 
 
 def mention_ids(run: FinishedRun, split: str) -> list[str]:
@@ -69,13 +61,12 @@ def same_mention(other: FinishedRun, run: FinishedRun, case: Case) -> Case:
     Raises:
         UserError: the other run knows no such mention, or it is not the same one.
     """
-    ids, store = mention_ids(other, case.split), other.store
-    row = ids.index(case.id) if case.id in ids else None
-    mention = None if row is None else int(store.array(f"{case.split}_mention")[row])
-    same = mention is not None and store.strings("mention_surface")[mention] == case.surface
-    if row is None or store.name != run.store.name or not same:
-        raise UserError(
-            f"--against {other.workdir}: made from other data ({store.name}), whose {case.split} "
-            f"split has no mention {case.id!r} of {case.surface!r}; give a run over the same data"
-        )
-    return ranker(other).case(case.split, row)
+    ids = mention_ids(other, case.split)
+    if other.store.name == run.store.name and case.id in ids:
+        [found] = ranked(other, case.split, [ids.index(case.id)])
+        if found.surface == case.surface:
+            return found
+    raise UserError(
+        f"--against {other.workdir}: made from other data ({other.store.name}), whose {case.split} "
+        f"split has no mention {case.id!r} of {case.surface!r}; give a run over the same data"
+    )

@@ -1,6 +1,5 @@
 """The wrong mentions of a split, sorted into the kinds that can be told without reading them."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -24,25 +23,9 @@ OTHER = "everything else"
 KINDS = (OUTSIDE, NOT_RETRIEVED, SAME_TEXT, NO_DESCRIPTION, NO_PICTURE, NEAR, OTHER)
 
 
-@dataclasses.dataclass(frozen=True)
-class Wrong:
-    """A mention whose gold is not ranked first. `kinds` are all that apply, in the order of KINDS;
-    ids and names are None where there is no such entity or score."""
-
-    id: str
-    surface: str
-    gold: str | None
-    gold_name: str | None
-    gold_score: float | None
-    predicted: str | None
-    predicted_name: str | None
-    predicted_score: float | None
-    kinds: tuple[str, ...]
-
-
-def wrong_mentions(run: FinishedRun, split: str, found: Outcome, sources: Sources, near: float
-                   ) -> list[Wrong]:  # fmt: skip
-    """Every wrong mention of the split with its kinds, in file order.
+def summary(run: FinishedRun, found: Outcome, sources: Sources, near: float) -> dict[str, Any]:
+    """What `--json` writes: counts by kind (first and all that apply), then every wrong mention of
+    the split with its kinds, in file order; None where there is no such entity or score.
 
     `SAME_TEXT` holds where gold and winner have one name and one text feature: no text that the
     model reads tells them apart. `NO_DESCRIPTION` holds where the encoder had no text, or the raw
@@ -52,6 +35,7 @@ def wrong_mentions(run: FinishedRun, split: str, found: Outcome, sources: Source
     Raises:
         UserError: no mention is wrong.
     """
+    split = found.view.split
     rows = np.flatnonzero(found.wrong)
     if not len(rows):
         raise UserError(f"{run.workdir} has no mention of {split} wrong; there are no errors")
@@ -60,7 +44,7 @@ def wrong_mentions(run: FinishedRun, split: str, found: Outcome, sources: Source
     entities, names = store.strings("entity_id"), store.strings("entity_name")
     text, has_text = store.array("entity_text"), store.array("entity_has_text")
     pictured, own_picture = store.array("entity_has_image"), store.array("mention_has_image")
-    wrong = []
+    wrong: list[dict[str, Any]] = []
     for row in map(int, rows):
         mention, gold = int(store.array(f"{split}_mention")[row]), int(view.gold_entity[row])
         slot, gold_slot = int(found.predicted[row]), int(view.gold[row])
@@ -81,40 +65,34 @@ def wrong_mentions(run: FinishedRun, split: str, found: Outcome, sources: Source
             NEAR: own is not None and best is not None and best - own <= near,
         }
         wrong.append(
-            Wrong(
-                id=ids[row],
-                surface=surfaces[mention],
-                gold=entities[gold] if known else None,
-                gold_name=names[gold] if known else None,
-                gold_score=own,
-                predicted=None if winner is None else entities[winner],
-                predicted_name=None if winner is None else names[winner],
-                predicted_score=best,
-                kinds=tuple(kind for kind in KINDS if applies.get(kind)) or (OTHER,),
-            )
+            {
+                "id": ids[row],
+                "surface": surfaces[mention],
+                "gold": entities[gold] if known else None,
+                "gold_name": names[gold] if known else None,
+                "gold_score": own,
+                "predicted": None if winner is None else entities[winner],
+                "predicted_name": None if winner is None else names[winner],
+                "predicted_score": best,
+                "kinds": [kind for kind in KINDS if applies.get(kind)] or [OTHER],
+            }
         )
-    return wrong
-
-
-def summary(run: FinishedRun, split: str, wrong: list[Wrong], near: float, missing: str
-            ) -> dict[str, Any]:  # fmt: skip
-    """What `--json` writes: counts by kind (first and all that apply), then every wrong mention."""
     return {
         "workdir": str(run.workdir),
         "system": run.system,
         "protocol": run.protocol,
         "split": split,
         "near": near,
-        "without_raw_files": missing,
-        "mentions": run.store.splits[split],
+        "without_raw_files": sources.missing,
+        "mentions": store.splits[split],
         "wrong": len(wrong),
         "kinds": [
             {
                 "kind": kind,
-                "first": sum(w.kinds[0] == kind for w in wrong),
-                "all": sum(kind in w.kinds for w in wrong),
+                "first": sum(w["kinds"][0] == kind for w in wrong),
+                "all": sum(kind in w["kinds"] for w in wrong),
             }
             for kind in KINDS
         ],
-        "wrong_mentions": [dataclasses.asdict(w) for w in wrong],
+        "wrong_mentions": wrong,
     }

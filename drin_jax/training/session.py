@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 from data_pipeline.loader import TrainLoader, TrainOrder
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax.evaluation.evaluate import SplitScorer, SplitView, valid_score
+from drin_jax.evaluation.evaluate import Setup, SplitScorer, SplitView, valid_score
 from drin_jax.training import device_tables
 from drin_jax.training.batches import HostSteps, ResidentSteps, Steps
 from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.loop import Trainer
-from drin_jax.training.setup import Setup, set_up
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state, make_train_step
 
 

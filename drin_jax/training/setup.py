@@ -1,8 +1,5 @@
 """What a config stands for, built: model, devices, graphs and protocol."""
 
-import dataclasses
-from typing import Any
-
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -10,24 +7,13 @@ from data_pipeline import graphs
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
-from drin_jax.evaluation.evaluate import Protocol
+from drin_jax.evaluation.evaluate import Setup
 from drin_jax.parallel.data_parallel import DataParallel
 
 LEAK_WARNING = (
     "warning: graph.gold_slot is 'upstream': the gold is put into every graph. Scores of this run "
     "reproduce a leaking protocol and measure nothing else (docs/protocol.md)."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """Everything of a config but the data that flows through."""
-
-    graphdef: nnx.GraphDef
-    params: Any
-    parallel: DataParallel
-    spec: GraphSpec
-    protocol: Protocol
 
 
 def set_up(config: ConfigDict, store: Store) -> Setup:
@@ -48,7 +34,8 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
     graphdef, params = nnx.split(model, nnx.Param)
     retrieval = config.retrieval
     source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
-    protocol = Protocol(source, spec.r, config.graph.gold_slot)
+    gold = "ALWAYS (published protocol, leaks)" if gold_slot else "only where retrieved"
+    protocol = f"candidates: {source}, r = {spec.r}; gold in graph: {gold}"
     return Setup(graphdef, params, parallel, spec, protocol)
 
 

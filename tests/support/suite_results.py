@@ -8,7 +8,7 @@ import numpy as np
 from configs import sample
 from data_pipeline import schema
 from drin_jax.config import flat
-from drin_jax.evaluation.evaluate import Protocol, SplitView, baseline_scores, evaluate_split
+from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.experiments import suites
 from drin_jax.experiments.results import Results, Row, Run
 from drin_jax.experiments.significance import compare
@@ -101,7 +101,8 @@ def results(name: str, seeds: int = 3, hostile: str = "", **changed: Any) -> Res
         "against": against,
         "config": flat(config),
         "ks": list(KS),
-        "protocol": Protocol("names (WRatio)", CANDIDATES, "never").label() + hostile,
+        "protocol": f"candidates: names (WRatio), r = {CANDIDATES}; gold in graph: only where "
+        f"retrieved{hostile}",
         "counts": {split: v.counts() for split, v in VIEWS.items()},
         "untrained": base,
         "comparisons": [
