@@ -1,4 +1,5 @@
-"""A run's best parameters and its scores, as a function of arrays, written as an export."""
+"""A run's best parameters and its scores, as a function of arrays: written as an export, and an
+export compared with the model that its parameters and config build."""
 
 import os
 import shutil
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax import export as jax_export
@@ -18,13 +20,16 @@ from data_pipeline import schema
 from data_pipeline.files import write_json
 from data_pipeline.schema import UserError, reason
 from drin_jax.config import flat
-from drin_jax.export import manifest
+from drin_jax.export import manifest, scorer
 from drin_jax.training.setup import build_model
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, read_config
 
 Named = dict[str, Any]
 Score = Callable[[Named, Mapping[str, Array]], Float[Array, "b scored"]]
+# What is allowed: two programs of the same arithmetic in float32, or with bfloat16's 8 bits.
+LIMITS = {"float32": 1e-6, "bfloat16": 2e-2}
+SIZES = ({"b": 5, "r": 23, "s": 12, "q": 9}, {"b": 1, "r": 1, "s": 1, "q": 1})
 
 
 def named(params: Any) -> Named:
@@ -34,7 +39,7 @@ def named(params: Any) -> Named:
 
 def _name(path: Sequence[Any]) -> str:
     """Without the last key, the leaf that NNX adds below each parameter."""
-    return ".".join(str(key.key) for key in path[:-1])
+    return jax.tree_util.keystr(tuple(path[:-1]), simple=True, separator=".")
 
 
 def score_function(make: Callable[[], nnx.Module], gold_slot: bool) -> Score:
@@ -86,11 +91,11 @@ def write(
     """
     check_platforms(platforms)
     check_out(out, overwrite)
-    config, store = finished.config, finished.store
-    widths = {name: store.sizes[name] for name in ("text_width", "image_width")}
-    score = score_function(lambda: build_model(config, **widths), finished.setup.spec.gold_slot)
+    spec = finished.setup.spec
+    widths = {name: finished.store.sizes[name] for name in ("text_width", "image_width")}
+    score = score_function(lambda: build_model(finished.config, **widths), spec.gold_slot)
     params = named(finished.params)
-    exported = trace(score, params, **widths, needs=finished.setup.spec.needs, platforms=platforms)
+    exported = trace(score, params, **widths, needs=spec.needs, platforms=platforms)
     try:
         artefact = exported.serialize()
     except ImportError as error:
@@ -160,6 +165,7 @@ def _describe(
 ) -> dict[str, Any]:
     """`export.json` but for the checksums."""
     (_, arrays), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+    order = schema.batch_shapes(1, 1, 1, 1, schema.NEEDS)
     return {
         "format": manifest.FORMAT,
         "version": manifest.VERSION,
@@ -183,17 +189,63 @@ def _describe(
             "s": "tokens of a mention's text",
             "q": "regions of a picture",
         },
-        "inputs": {name: _spec(arrays[name]) for name in _order(arrays)},
+        "inputs": {name: _spec(arrays[name]) for name in order if name in arrays},
         "output": _spec(exported.out_avals[0]),
         "parameters": {name: _spec(leaf) for name, leaf in params.items()},
     }
 
 
-def _order(arrays: Mapping[str, Any]) -> list[str]:
-    """The names as the batch's schema has them."""
-    return [name for name in schema.batch_shapes(1, 1, 1, 1, schema.NEEDS) if name in arrays]
-
-
 def _spec(array: Any) -> dict[str, Any]:
     shape = [size if isinstance(size, int) else str(size) for size in array.shape]
     return {"shape": shape, "dtype": str(array.dtype)}
+
+
+def check(folder: Path) -> tuple[float, float, int]:
+    """The largest difference of scores on fixed random batches, its limit, and how many scores.
+
+    Raises:
+        UserError: the export cannot be loaded, or its config is of another version of this program.
+    """
+    exported = scorer.load(folder)
+    content, config = exported.manifest, read_config(folder)
+    widths = {name: content["widths"][name] for name in ("text_width", "image_width")}
+    model = jax.jit(score_function(lambda: build_model(config, **widths), content["gold_slot"]))
+    worst, count = 0.0, 0
+    for sizes in SIZES:
+        arrays = random_batch(content["inputs"], sizes)
+        ours = exported.scores(arrays)
+        theirs = np.asarray(model(exported.params, arrays))
+        difference = np.nan_to_num(np.abs(ours - theirs), nan=np.inf)
+        worst = max(worst, float(np.max(difference)))
+        count += ours.size
+    return worst, LIMITS[content["dtype"]], count
+
+
+def random_batch(
+    inputs: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int], seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Arrays of these inputs: normal features, a fifth of all flags off, spans within the tokens.
+
+    Args:
+        inputs: of `export.json`.
+        sizes: of each symbol in their shapes.
+    """
+    rng = np.random.default_rng(seed)
+
+    def array(name: str, shape: list[int], dtype: str) -> np.ndarray:
+        if dtype == "bool":
+            return rng.random(shape) < 0.8
+        if name == "mention_span":
+            begin = rng.integers(0, sizes["s"], shape[0])
+            return np.stack([begin, rng.integers(begin + 1, sizes["s"] + 1)], 1)
+        if dtype == "int32":  # bytes of names, and padding
+            return rng.integers(0, 257, shape)
+        return rng.standard_normal(shape)
+
+    def resolved(shape: list[int | str]) -> list[int]:
+        return [sizes[size] if isinstance(size, str) else size for size in shape]
+
+    return {
+        name: array(name, resolved(spec["shape"]), spec["dtype"]).astype(spec["dtype"])
+        for name, spec in inputs.items()
+    }

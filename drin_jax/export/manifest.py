@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import schema
+from data_pipeline.files import sha256
 from data_pipeline.schema import UserError
 
 FORMAT, VERSION = "drin_jax export", 1
@@ -90,9 +91,3 @@ def own_checksum(content: Mapping[str, Any]) -> str:
     """SHA-256 of the manifest itself, but for this number."""
     fields = {name: value for name, value in content.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipeline.schema import UserError
@@ -55,12 +54,6 @@ class DataParallel:
     def size(self) -> int:
         """Devices over all processes."""
         return self.mesh.size
-
-    def least(self, value: int) -> int:
-        """The least of a number over all processes, which they then agree on."""
-        if jax.process_count() == 1:
-            return value
-        return int(np.min(multihost_utils.process_allgather(np.float64(value))))
 
     def check_batch(self, batch: int, field: str) -> None:
         """UserError where `batch` mentions cannot be split evenly over the devices."""

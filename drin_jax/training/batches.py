@@ -4,9 +4,14 @@ Two ways with the same batches in the same order. `HostSteps` reads each batch f
 by grain, and dispatches one step. `ResidentSteps` has the store's tables on the devices and
 dispatches as many steps as the host can wait for; in an epoch nothing goes to the devices but the
 program's start, and nothing comes back but what the host asks of the metrics.
+
+Of either, `steps(state, step, most)` starts at least one and at most `most` steps of the epoch that
+`step`, the next, is in. It returns the new state (the given one is donated), the metrics of every
+step along a first axis (which may go on after them; scalars of a single step), and how many steps
+there were. `go_to(step)` lets the next call begin there, and `of_seed` is the same compiled steps
+in the order of another seed, from the first on.
 """
 
-import abc
 import copy
 import functools
 from collections.abc import Callable
@@ -25,30 +30,7 @@ from drin_jax.training.step import NEVER, TrainState, TrainStep
 from drin_jax.types import Metrics
 
 
-class Steps(abc.ABC):
-    """Where a run's steps come from."""
-
-    order: TrainOrder
-
-    @abc.abstractmethod
-    def go_to(self, step: int) -> None:
-        """Let the next call begin at `step`."""
-
-    @abc.abstractmethod
-    def of_seed(self, seed: int) -> "Steps":
-        """The same compiled steps in the order of another seed, from the first on."""
-
-    @abc.abstractmethod
-    def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
-        """Start at least one and at most `most` steps of the epoch that `step`, the next, is in.
-
-        Returns:
-            The new state (the given one is donated), the metrics of every step along a first axis
-            (which may go on after them; scalars of a single step), and how many steps there were.
-        """
-
-
-class HostSteps(Steps):
+class HostSteps:
     """A step a dispatch, on batches from the store.
 
     Args:
@@ -81,7 +63,7 @@ class HostSteps(Steps):
         return state, metrics, 1
 
 
-class ResidentSteps(Steps):
+class ResidentSteps:
     """Many steps a dispatch, on batches that are looked up in tables on the devices.
 
     One program serves the whole run. How many of its steps run is an argument of it, so that any
@@ -197,3 +179,6 @@ class ResidentSteps(Steps):
             check_vma=False,
         )
         return jax.jit(sharded, donate_argnums=1)
+
+
+Steps = HostSteps | ResidentSteps

@@ -8,6 +8,7 @@ ones, an equal part of the rows; batches are then looked up by all of them toget
 
 import dataclasses
 import math
+import mmap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,8 +23,8 @@ from data_pipeline import graphs
 from data_pipeline.graphs import HostArrays
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
+from drin_jax.parallel import multihost
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
-from drin_jax.training.uploading import aligned, copy_rows
 
 SPLITS = ("train", "valid", "test")
 PLACES = {
@@ -35,6 +36,8 @@ PLACES = {
 # Tables of the features: those that are wide, may be halved, and may be spread over devices.
 FEATURES = tuple(f"{side}_{kind}" for side in ("entity", "mention") for kind in ("text", "image"))
 SHARE_OF_FREE = 0.8  # of the device's free memory that tables may take
+CHUNK_BYTES = 1 << 24  # read of a file at once
+ALIGNMENT = 64  # in bytes, of what a CPU device takes over instead of copying it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +105,35 @@ class Placement:
     def _dtype(self, name: str, array: np.ndarray) -> np.dtype:
         halved = self.kind == "bfloat16" and name in FEATURES
         return np.dtype(jnp.bfloat16) if halved else jax.dtypes.canonicalize_dtype(array.dtype)
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin at a multiple of ALIGNMENT bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + size].view(dtype).reshape(shape)
+
+
+def copy_rows(array: np.ndarray, first: int, out: np.ndarray) -> None:
+    """Copy the rows from `first` on into `out` [rows, …], as many as both have.
+
+    A whole array that is a file's memory map is read from the file, a few megabytes at a time:
+    pages read through a map stay counted to the process until memory is short.
+    """
+    out = out[: max(len(array) - first, 0)]
+    whole = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)  # not cut from one
+    if not (whole and array.flags.c_contiguous and array.size):
+        out[:] = array[first : first + len(out)]
+        return
+    row_bytes = array.itemsize * math.prod(array.shape[1:])
+    step = max(1, CHUNK_BYTES // row_bytes)
+    assert isinstance(array, np.memmap)
+    with open(str(array.filename), "rb", buffering=0) as file:
+        file.seek(array.offset + first * row_bytes)
+        for at in range(0, len(out), step):
+            chunk = out[at : at + step]
+            chunk[...] = np.fromfile(file, array.dtype, chunk.size).reshape(chunk.shape)
 
 
 @flax.struct.dataclass
@@ -230,7 +262,7 @@ def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> 
             f"data.tables is {kind!r}, but parallel.impl 'pmap' reads batches from the store; "
             "use data.tables='host' or parallel.impl='shard_map'"
         )
-    free = parallel.least(free_bytes())
+    free = min(multihost.gather(free_bytes()))  # the least of all processes
     needed = {
         name: DeviceTables.bytes(store, SPLITS, spec, Placement(name, parallel)) for name in PLACES
     }

@@ -95,7 +95,6 @@ class Session:
     def trainer(self, seed: int, workdir: Path, **options: Any) -> Trainer:
         """A run of this seed in this folder, to begin or to go on; `options` are more of
         `Trainer`'s. Runs of one session compile once, so take them one after another."""
-        train = self.config.train
         params, steps = self.setup.params, self._steps
         if seed != self.config.seed:
             config = self.config.copy_and_resolve_references()
@@ -108,10 +107,7 @@ class Session:
             workdir=workdir,
             evaluate=self._valid_score,
             describe_step=lambda step: self._mentions_of(steps.order, step),
-            epochs=train.epochs,
-            patience=train.patience,
-            save_every=train.save_every,
-            log_every=train.log_every,
+            train=self.config.train,
             **options,
         )
 

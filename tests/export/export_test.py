@@ -23,7 +23,7 @@ from data_pipeline.store.reader import Store
 from drin_jax import export, models
 from drin_jax.export import __main__ as export_command
 from drin_jax.export import artefact, manifest
-from drin_jax.export.check import LIMITS, random_batch
+from drin_jax.export.artefact import LIMITS, random_batch
 from drin_jax.training.checkpoint import Checkpoints, Position
 from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state

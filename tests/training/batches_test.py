@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from configs import common
 from data_pipeline.schema import GraphSpec, UserError
@@ -111,10 +112,7 @@ def test_losses_are_fetched_once_a_dispatch(
         workdir=tmp_path,
         evaluate=lambda params: 0.5,
         describe_step=str,
-        epochs=2,
-        patience=0,
-        save_every=1000,
-        log_every=2,
+        train=ConfigDict({"epochs": 2, "patience": 0, "save_every": 1000, "log_every": 2}),
     )
     fetched, dispatched = [], []
     get, start = jax.device_get, ResidentSteps.__call__
