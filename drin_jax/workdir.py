@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from data_pipeline.files import write_json
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, differing
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
 from drin_jax.evaluation.evaluate import Trained
 from drin_jax.extract.stored import open_store, store_path
@@ -38,16 +38,11 @@ def claim(
     """
     new = flat(config) | more
     if (workdir / CONFIG).exists():
-        old = {**BEFORE, **_read(workdir, CONFIG)}
-        differing = [
-            f"{name} {old.get(name)!r} -> {new.get(name)!r}"
-            for name in sorted({*old, *new} - set(free))
-            if old.get(name) != new.get(name)
-        ]
-        if differing:
+        found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
+        if found:
             raise UserError(
-                f"{workdir} was made by another config ({'; '.join(differing[:4])}"
-                f"{'; …' if len(differing) > 4 else ''}); use another --workdir or the same values"
+                f"{workdir} was made by another config ({found}); use another --workdir or the "
+                "same values"
             )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -114,13 +109,13 @@ def _check_fit(checkpoints: Checkpoints, params: Any, config: Path) -> None:
     except (OSError, ValueError, AttributeError):
         return
     wanted = _shapes(params)
-    differing = [
+    misfits = [
         f"{name} is {stored.get(name, 'not there')}, should be {wanted.get(name, 'not there')}"
         for name in sorted({*stored, *wanted})
         if stored.get(name) != wanted.get(name)
     ]
-    if differing:
-        raise UserError(f"{path}: does not fit {config} ({differing[0]}); train again")
+    if misfits:
+        raise UserError(f"{path}: does not fit {config} ({misfits[0]}); train again")
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

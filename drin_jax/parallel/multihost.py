@@ -19,7 +19,7 @@ from uuid import uuid4
 from absl import flags
 
 from data_pipeline import progress
-from data_pipeline.schema import UserError, reason
+from data_pipeline.schema import UserError, differing, reason
 from drin_jax.parallel import watchdog
 
 T = TypeVar("T")
@@ -183,15 +183,11 @@ def check_equal(name: str, values: Mapping[str, Any]) -> None:
     """UserError where a process has other `values` than process 0, naming those that differ."""
     first, *others = gather(dict(values))
     for process, other in enumerate(others, 1):
-        differing = [
-            f"{field} {first.get(field)!r} -> {other.get(field)!r}"
-            for field in sorted({*first, *other})
-            if first.get(field) != other.get(field)
-        ]
-        if differing:
+        found = differing(first, other)
+        if found:
             raise UserError(
-                f"{name}: process {process} differs from process 0 ({'; '.join(differing[:4])}"
-                f"{'; …' if len(differing) > 4 else ''}); they must be the same on all processes"
+                f"{name}: process {process} differs from process 0 ({found}); they must be the "
+                "same on all processes"
             )
 
 

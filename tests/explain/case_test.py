@@ -216,8 +216,8 @@ def test_a_mention_is_chosen_by_id_or_drawn(drin: FinishedRun) -> None:
         assert found.wrong[row] == (not candidates[0].gold)
         gold = [c.rank for c in candidates if c.gold]
         assert found.ranks[row] == (gold[0] if gold else np.inf)
-    assert found.wrong[choice.choose(drin, "test", cases.RANDOM_WRONG, rng)]
-    assert 0 <= choice.choose(drin, "test", cases.RANDOM, rng) < len(ids)
+    assert found.wrong[choice.choose(drin, "test", choice.RANDOM_WRONG, rng)]
+    assert 0 <= choice.choose(drin, "test", choice.RANDOM, rng) < len(ids)
     elsewhere = choice.mention_ids(drin, "train")[0]
     with pytest.raises(
         UserError, match=f"{elsewhere}' is in train, not in test; add --split=train"
