@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from clu import parameter_overview
-from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -90,10 +89,8 @@ def _prepare(config: ConfigDict, workdir: Path) -> Store:
 
 
 def _overview(config: ConfigDict, setup: Setup) -> str:
-    arrays = {
-        "/".join(map(str, path)): np.asarray(leaf[...])
-        for path, leaf in nnx.to_flat_state(setup.params)
-    }
+    named = models.named(setup.params)
+    arrays = {name.replace(".", "/"): np.asarray(leaf) for name, leaf in named.items()}
     count = sum(array.size for array in arrays.values())
     table = parameter_overview.get_parameter_overview(arrays, include_stats=False)
     return (

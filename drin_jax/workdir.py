@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from data_pipeline.files import write_json
 from data_pipeline.schema import UserError, differing
+from drin_jax import models
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
 from drin_jax.evaluation.evaluate import Trained
 from drin_jax.extract.stored import open_store, store_path
@@ -119,11 +119,7 @@ def _check_fit(checkpoints: Checkpoints, params: Any, config: Path) -> None:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by the names of parameters, without the leaf that NNX adds below each."""
-    return {
-        "/".join(str(getattr(key, "key", "")) for key in path[:-1]): tuple(leaf.shape)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
+    return {name: tuple(leaf.shape) for name, leaf in models.named(tree).items()}
 
 
 def read_config(workdir: Path) -> ConfigDict:

@@ -19,6 +19,7 @@ import drin_jax
 from data_pipeline import schema
 from data_pipeline.files import write_json
 from data_pipeline.schema import UserError, reason
+from drin_jax import models
 from drin_jax.config import flat
 from drin_jax.export import manifest, scorer
 from drin_jax.training.setup import build_model
@@ -32,24 +33,15 @@ LIMITS = {"float32": 1e-6, "bfloat16": 2e-2}
 SIZES = ({"b": 5, "r": 23, "s": 12, "q": 9}, {"b": 1, "r": 1, "s": 1, "q": 1})
 
 
-def named(params: Any) -> Named:
-    """A model's parameters as a flat dict: `layers.0.w_h.kernel`."""
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-
-
-def _name(path: Sequence[Any]) -> str:
-    """Without the last key, the leaf that NNX adds below each parameter."""
-    return jax.tree_util.keystr(tuple(path[:-1]), simple=True, separator=".")
-
-
 def score_function(make: Callable[[], nnx.Module], gold_slot: bool) -> Score:
     """The scores of the system that `make` builds, of named parameters and a batch's arrays."""
     graphdef, like = nnx.split(nnx.eval_shape(make), nnx.Param)
+    names, structure = list(models.named(like)), jax.tree.structure(like)
 
     def scores(params: Named, arrays: Mapping[str, Array]) -> Float[Array, "b scored"]:
         b = arrays["candidate_mask"].shape[0]
         unread = {"gold": jnp.full(b, schema.NOT_RETRIEVED, jnp.int32), "mask": jnp.ones(b, bool)}
-        state = jax.tree_util.tree_map_with_path(lambda path, _: params[_name(path)], like)
+        state = jax.tree.unflatten(structure, [params[name] for name in names])
         batch = GraphBatch.from_host({**arrays, **unread}, gold_slot)
         return nnx.merge(graphdef, state)(batch)[0]
 
@@ -94,7 +86,7 @@ def write(
     spec = finished.setup.spec
     widths = {name: finished.store.sizes[name] for name in ("text_width", "image_width")}
     score = score_function(lambda: build_model(finished.config, **widths), spec.gold_slot)
-    params = named(finished.params)
+    params = models.named(finished.params)
     exported = trace(score, params, **widths, needs=spec.needs, platforms=platforms)
     try:
         artefact = exported.serialize()

@@ -197,10 +197,10 @@ def check_shared(folder: Path) -> None:
 
     if jax.process_count() == 1:
         return
-    token = folder / gather(f".seen-{uuid4().hex}")[0]
+    token = folder / f".seen-{uuid4().hex}"
     if jax.process_index() == 0:
         token.touch()
-    gather("it is there")
+    token = folder / gather(token.name)[0]  # of process 0, and it is there
     seen = gather(token.exists())
     if jax.process_index() == 0:
         token.unlink()

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from data_pipeline.schema import UserError
+from drin_jax import models
 from drin_jax.models.graph import cosine
 from drin_jax.types import GraphBatch
 
@@ -126,40 +127,33 @@ def from_torch(model: nnx.Module, state_dict: TorchArrays) -> None:
         UserError: naming every parameter that is missing, unexpected, or of another shape.
     """
     theirs = _unpack(state_dict)
-    flat = {_dotted(path): (path, leaf) for path, leaf in _flat(nnx.state(model, nnx.Param))}
+    params = nnx.state(model, nnx.Param)
+    flat = models.named(params)
     names = _names(flat)
     missing = sorted(names[ours] for ours in flat if names[ours] not in theirs)
     unexpected = sorted(set(theirs) - {names[ours] for ours in flat})
     new, misshapen = [], []
-    for ours, (path, leaf) in flat.items():
+    for ours, leaf in flat.items():
         if names[ours] in missing:
             continue
         array = _transposed(ours, np.asarray(theirs[names[ours]]))
-        if array.shape != leaf[...].shape:
-            misshapen.append(f"{names[ours]} {array.shape} for {leaf[...].shape}")
-        new.append((path, leaf.replace(jnp.asarray(array, leaf[...].dtype))))
+        if array.shape != leaf.shape:
+            misshapen.append(f"{names[ours]} {array.shape} for {leaf.shape}")
+        new.append(jnp.asarray(array, leaf.dtype))
     if missing or unexpected or misshapen:
         raise UserError(
             "parameters do not fit the model: "
             f"missing {missing or 'none'}, unexpected {unexpected or 'none'}, "
             f"wrong shape (as stored, transposed) {misshapen or 'none'}"
         )
-    nnx.update(model, nnx.from_flat_state(new))
+    nnx.update(model, jax.tree.unflatten(jax.tree.structure(params), new))
 
 
 def to_torch(params: nnx.State) -> dict[str, np.ndarray]:
     """Parameters, or gradients of them, under the authors' names and layouts."""
-    flat = {_dotted(path): np.asarray(leaf[...]) for path, leaf in _flat(params)}
+    flat = models.named(params)
     names = _names(flat)
-    return _pack({names[ours]: _transposed(ours, array) for ours, array in flat.items()})
-
-
-def _flat(params: nnx.State) -> list[tuple]:
-    return list(nnx.to_flat_state(params))
-
-
-def _dotted(path: tuple) -> str:
-    return ".".join(map(str, path))
+    return _pack({names[ours]: _transposed(ours, np.asarray(x)) for ours, x in flat.items()})
 
 
 def _transposed(ours: str, array: np.ndarray) -> np.ndarray:

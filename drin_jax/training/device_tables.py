@@ -57,11 +57,6 @@ class Placement:
     free: int = 0
 
     @property
-    def on_devices(self) -> bool:
-        """Whether there are tables on devices."""
-        return self.kind != "host"
-
-    @property
     def _shares(self) -> int:
         """Devices that share the features' rows."""
         return self.parallel.size if self.parallel and self.kind == "sharded" else 1
@@ -69,7 +64,7 @@ class Placement:
     def describe(self) -> str:
         """One line for the user."""
         numbers = f"{self.needed / 1e9:.2f} GB of {self.free / 1e9:.2f} GB free"
-        if not self.on_devices:
+        if self.kind == "host":
             numbers = f"on a device they would take {numbers}"
         return f"tables {PLACES[self.kind]}: {numbers}"
 

@@ -79,7 +79,7 @@ class Session:
             )
         self.placement = device_tables.choose(config.data.tables, store, setup.parallel, setup.spec)
         tables = None
-        if self.placement.on_devices:
+        if self.placement.kind != "host":
             tables = DeviceTables.of(store, "train", setup.spec, placement=self.placement)
         self._scorer = SplitScorer(
             setup.graphdef,

@@ -140,7 +140,7 @@ def test_every_system_lowers_for_every_platform_and_any_size(
     def build() -> nnx.Module:
         return models.build(name, T, v, dtype=dtype, rngs=nnx.Rngs(0), width=4, **fields)
 
-    params = random_like(artefact.named(nnx.state(nnx.eval_shape(build), nnx.Param)))
+    params = random_like(models.named(nnx.state(nnx.eval_shape(build), nnx.Param)))
     score = artefact.score_function(build, gold_slot)
     needs = models.needs(name, v)
     traced = artefact.trace(score, params, text_width=T, image_width=v, needs=needs)
