@@ -55,8 +55,7 @@ class Trained:
 
     def scores(self, split: str) -> np.ndarray:
         """Scores [n, r] of the split's mentions in file order."""
-        setup, batch = self.setup, self.config.eval.batch
-        scorer = SplitScorer(setup.graphdef, setup.parallel, batch=batch, spec=setup.spec)
+        scorer = SplitScorer(self.setup, batch=self.config.eval.batch)
         return scorer.scores(self.params, self.store, split)
 
 
@@ -65,30 +64,28 @@ class SplitScorer:
 
     Args:
         batch: mentions scored at once, over all devices.
-        spec: of the graphs.
         tables: of any split, whose features are then read on the devices; else from the store.
         placement: of the tables.
     """
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef,
-        parallel: DataParallel,
+        setup: Setup,
         *,
         batch: int,
-        spec: GraphSpec,
         tables: DeviceTables | None = None,
         placement: Placement = Placement(),
     ):
         def step(params: Any, arrays: Any) -> Float[Array, "b r"]:
-            return nnx.merge(graphdef, params)(GraphBatch.from_host(arrays, spec.gold_slot))[0]
+            graphs = GraphBatch.from_host(arrays, setup.spec.gold_slot)
+            return nnx.merge(setup.graphdef, params)(graphs)[0]
 
-        self._parallel, self._batch, self._spec = parallel, batch, spec
+        self._parallel, self._batch, self._spec = setup.parallel, batch, setup.spec
         self._tables, self._placement = tables, placement
         if tables is None:
-            self._step = parallel.eval_step(step)
+            self._step = setup.parallel.eval_step(step)
         else:
-            self._step = parallel.eval_step(
+            self._step = setup.parallel.eval_step(
                 lambda params, tables, rows: step(params, tables.batch(rows)), tables.partitions()
             )
         self._split = functools.lru_cache(maxsize=2)(self._own_tables)

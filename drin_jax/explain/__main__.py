@@ -58,7 +58,7 @@ def main() -> None:
     mode = check(values, [name for name in values if FLAGS[name].present])
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     from drin_jax import workdir
-    from drin_jax.explain import choice, terminal
+    from drin_jax.explain import outcomes, terminal
 
     run = workdir.open_run(Path(FLAGS.workdir))
     run.store.check_split(FLAGS.split)
@@ -70,7 +70,7 @@ def main() -> None:
         file = Path(FLAGS.json) if FLAGS.json else None
         show_errors(run, FLAGS.split, FLAGS.errors, FLAGS.near, file)
     else:
-        found = choice.outcome(run, FLAGS.split)
+        found = outcomes.outcome(run, FLAGS.split)
         terminal.show_list(terminal.console(), run, found, FLAGS.list)
 
 
@@ -85,10 +85,12 @@ def show_mention(
     """One mention on the terminal and as a picture."""
     import numpy as np
 
-    from drin_jax.explain import cases, choice, sources, terminal
+    from drin_jax.explain import cases, outcomes, sources, terminal
 
-    [case] = cases.ranked(run, split, [choice.choose(run, split, wanted, np.random.default_rng())])
-    other = choice.same_mention(against, run, case) if against else None
+    [case] = cases.ranked(
+        run, split, [outcomes.choose(run, split, wanted, np.random.default_rng())]
+    )
+    other = outcomes.same_mention(against, run, case) if against else None
     found = sources.read(run.config)
     terminal.show_case(terminal.console(), case, found, candidates, other)
     try:
@@ -110,9 +112,9 @@ def show_errors(
 ) -> None:
     """The kinds of errors on the terminal, and every wrong mention in a JSON file."""
     from data_pipeline.files import write_json
-    from drin_jax.explain import choice, errors, sources, terminal
+    from drin_jax.explain import outcomes, sources, terminal
 
-    told = errors.summary(run, choice.outcome(run, split), sources.read(run.config), near)
+    told = outcomes.summary(run, outcomes.outcome(run, split), sources.read(run.config), near)
     terminal.show_errors(terminal.console(), told, examples)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

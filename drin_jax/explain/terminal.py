@@ -13,7 +13,7 @@ from rich.text import Text
 
 from data_pipeline.schema import RELATIONS
 from drin_jax.explain.cases import MOVED, Candidate, Case, Outcome, two_decimals
-from drin_jax.explain.choice import mention_ids
+from drin_jax.explain.outcomes import mention_ids
 from drin_jax.explain.sources import Sources
 from drin_jax.workdir import FinishedRun
 
@@ -96,7 +96,7 @@ def _edges(case: Case, shown: Sequence[Candidate], against: Case | None) -> Tabl
 
 
 def show_errors(out: Console, told: dict[str, Any], examples: int) -> None:
-    """The counts of every kind with shares, and so many examples of each (`errors.summary`)."""
+    """The counts of every kind with shares, and so many examples of each (`outcomes.summary`)."""
     n = told["wrong"]
     share = f"{100 * n / told['mentions']:.1f} %"
     out.print(Text(f"{told['system']}; {told['protocol']}"), soft_wrap=True)

@@ -199,6 +199,15 @@ def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
     edges = jnp.zeros((b, 4, slots))
     if "similarity_miet" in x:
         edges = _edges(x, mention_text, entity_edge)
+    sequences = {}
+    if "mention_text_mask" in x:
+        span = np.stack([x["mention_start"], x["mention_end"]], 1).astype(np.int32)
+        sequences = {
+            "mention_tokens": jnp.asarray(x["mention_text_feature"]),
+            "mention_token_mask": jnp.asarray(x["mention_text_mask"] > 0),
+            "mention_span": jnp.asarray(span),
+            "mention_regions": jnp.asarray(x["mention_image_feature"]),
+        }
     answer = x["answer"].astype(np.int32)
     return GraphBatch(
         mention_text=jnp.asarray(mention_text),
@@ -214,21 +223,8 @@ def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
         gold=jnp.where(answer < slots - 1, answer, -1),
         mask=jnp.ones(b, bool),
         gold_slot=True,
-        **_sequences(x),
+        **sequences,
     )
-
-
-def _sequences(x: TorchArrays) -> dict[str, jax.Array]:
-    """Tokens and regions of the mentions; nothing where the arrays do not tell padding."""
-    if "mention_text_mask" not in x:
-        return {}
-    span = np.stack([x["mention_start"], x["mention_end"]], 1).astype(np.int32)
-    return {
-        "mention_tokens": jnp.asarray(x["mention_text_feature"]),
-        "mention_token_mask": jnp.asarray(x["mention_text_mask"] > 0),
-        "mention_span": jnp.asarray(span),
-        "mention_regions": jnp.asarray(x["mention_image_feature"]),
-    }
 
 
 def _edges(x: TorchArrays, mention_text: np.ndarray, entity_edge: np.ndarray) -> jax.Array:

@@ -112,11 +112,11 @@ class ResidentSteps:
         other._epoch = NEVER
         return other
 
-    def lower(self, state: TrainState, step: int) -> jax.stages.Lowered:
+    def lower(self, state: TrainState, step: int) -> Any:
         """The program as a call at `step` would run it, for a look at what it costs."""
         self._begin(step)
-        program: Any = self._program
-        return program.lower(self._tables, state, self._rows, self._first, self._on_devices(1))
+        one = self._on_devices(1)
+        return self._program.lower(self._tables, state, self._rows, self._first, one)
 
     def _begin(self, step: int) -> int:
         """Have the rows of the epoch that `step` is in on the devices; its place in there."""
@@ -129,7 +129,7 @@ class ResidentSteps:
     @property
     def compilations(self) -> int:
         """Programs compiled so far: 1 once a step was taken."""
-        return int(self._program._cache_size())  # type: ignore[attr-defined]
+        return int(self._program._cache_size())
 
     def _upload(self, number: int) -> Any:
         return self._parallel.replicate(np.int32(number))
@@ -143,7 +143,7 @@ class ResidentSteps:
             rows.reshape(order.steps_per_epoch, order.batch), PartitionSpec(None, AXIS)
         )
 
-    def _jitted(self, step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
+    def _jitted(self, step: TrainStep) -> Any:
         most = self._most
 
         def steps(

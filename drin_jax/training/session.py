@@ -82,12 +82,7 @@ class Session:
         if self.placement.kind != "host":
             tables = DeviceTables.of(store, "train", setup.spec, placement=self.placement)
         self._scorer = SplitScorer(
-            setup.graphdef,
-            setup.parallel,
-            batch=config.eval.batch,
-            spec=setup.spec,
-            tables=tables,
-            placement=self.placement,
+            setup, batch=config.eval.batch, tables=tables, placement=self.placement
         )
         self._optimizer = optax.adam(config.train.learning_rate)
         self._steps = make_steps(config, store, setup, self._optimizer, tables)

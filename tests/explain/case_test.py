@@ -12,7 +12,7 @@ from PIL import Image
 from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import UserError
-from drin_jax.explain import cases, choice, figure, linked, sources, terminal
+from drin_jax.explain import cases, figure, linked, outcomes, sources, terminal
 from drin_jax.explain.sources import Sources
 from drin_jax.models.graph import edge_mask
 from drin_jax.training.setup import set_up
@@ -68,7 +68,7 @@ def test_the_terminal_shows_span_gold_and_arrows(
     found = sources.read(drin.config)
     row = int(np.flatnonzero(np.asarray(drin.store.array("test_gold")) >= 0)[0])
     case = case_of(drin, row)
-    against = choice.same_mention(bert, drin, case)
+    against = outcomes.same_mention(bert, drin, case)
     out = shown(case, found, capsys, against=against)
     assert f"see [[mention {case.id[1:]}]] and $5" in out
     assert case.gold in out
@@ -101,7 +101,7 @@ def test_static_edges_stay_as_they_were(drin: FinishedRun, capsys: pytest.Captur
         assert other.edges is not None
         np.testing.assert_array_equal(c.edges[0], other.edges[0])
         assert not np.array_equal(c.edges[1], other.edges[1], equal_nan=True)
-    both = choice.same_mention(static, drin, moving)
+    both = outcomes.same_mention(static, drin, moving)
     out = shown(moving, sources.read(drin.config), capsys, n=9, against=both)
     assert f"against, rank {both.candidates[0].rank}" in out
 
@@ -134,9 +134,9 @@ def test_a_run_ends_with_three_mentions_that_it_linked(
     for one in (drin, bert):
         told = one.report["examples"]
         assert told["told"] == "3 mentions of test, drawn with seed 0"
-        found = choice.outcome(one, "test")
+        found = outcomes.outcome(one, "test")
         assert linked.examples(one, found) == told
-        ids = choice.mention_ids(one, "test")
+        ids = outcomes.mention_ids(one, "test")
         assert len({mention["mention"] for mention in told["mentions"]}) == 3
         for mention in told["mentions"]:
             name, kind = mention["mention"].split(": ")
@@ -177,7 +177,7 @@ def test_what_decided_is_told_by_hand(drin: FinishedRun) -> None:
 
 
 def test_examples_never_lose_a_finished_run(drin: FinishedRun, folder: Path) -> None:
-    found = choice.outcome(drin, "test")
+    found = outcomes.outcome(drin, "test")
     told = linked.examples(dataclasses.replace(drin, params=None), found)
     assert told["told"].startswith("no mention is shown: ")
     assert told["mentions"] == []
@@ -207,21 +207,21 @@ def test_without_raw_files_names_stay(
 
 def test_a_mention_is_chosen_by_id_or_drawn(drin: FinishedRun) -> None:
     rng = np.random.default_rng(0)
-    ids = choice.mention_ids(drin, "test")
-    assert [choice.choose(drin, "test", name, rng) for name in ids] == list(range(len(ids)))
-    found = choice.outcome(drin, "test")
+    ids = outcomes.mention_ids(drin, "test")
+    assert [outcomes.choose(drin, "test", name, rng) for name in ids] == list(range(len(ids)))
+    found = outcomes.outcome(drin, "test")
     chosen = [np.flatnonzero(found.wrong)[0], np.flatnonzero(~found.wrong)[0], len(ids) - 1]
     for row in map(int, chosen):
         candidates = case_of(drin, row).candidates
         assert found.wrong[row] == (not candidates[0].gold)
         gold = [c.rank for c in candidates if c.gold]
         assert found.ranks[row] == (gold[0] if gold else np.inf)
-    assert found.wrong[choice.choose(drin, "test", choice.RANDOM_WRONG, rng)]
-    assert 0 <= choice.choose(drin, "test", choice.RANDOM, rng) < len(ids)
-    elsewhere = choice.mention_ids(drin, "train")[0]
+    assert found.wrong[outcomes.choose(drin, "test", outcomes.RANDOM_WRONG, rng)]
+    assert 0 <= outcomes.choose(drin, "test", outcomes.RANDOM, rng) < len(ids)
+    elsewhere = outcomes.mention_ids(drin, "train")[0]
     with pytest.raises(
         UserError, match=f"{elsewhere}' is in train, not in test; add --split=train"
     ):
-        choice.choose(drin, "test", elsewhere, rng)
+        outcomes.choose(drin, "test", elsewhere, rng)
     with pytest.raises(UserError, match=rf"no mention '{ids[2]}x'; the nearest ids are.*{ids[2]}"):
-        choice.choose(drin, "test", f"{ids[2]}x", rng)
+        outcomes.choose(drin, "test", f"{ids[2]}x", rng)

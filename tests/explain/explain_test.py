@@ -13,7 +13,7 @@ from data_pipeline import schema
 from data_pipeline.schema import Entity, UserError
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.explain import __main__ as command
-from drin_jax.explain import cases, choice, errors
+from drin_jax.explain import cases, outcomes
 from drin_jax.explain.sources import Sources
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support import commands, fixtures
@@ -43,22 +43,22 @@ def test_every_kind_of_error_by_hand(
     found = cases.Outcome(SplitView.of(store, "test"), scores)
     assert found.ranks.tolist() == [np.inf, np.inf, 2, 3, 2, 2, 1, 2]
     described = {f"Q{i}": Entity(f"Q{i}", "name", "" if i == 3 else "text") for i in range(4)}
-    told = errors.summary(handmade, found, Sources({}, described), 0.02)
+    told = outcomes.summary(handmade, found, Sources({}, described), 0.02)
     wrong = told["wrong_mentions"]
     kinds = {w["id"]: w["kinds"] for w in wrong}
     assert kinds == {
-        "m0": [errors.OUTSIDE],
-        "m1": [errors.NOT_RETRIEVED, errors.NO_DESCRIPTION],
-        "m2": [errors.OTHER],
-        "m3": [errors.SAME_TEXT],
-        "m4": [errors.NO_PICTURE],
-        "m5": [errors.NO_PICTURE, errors.NEAR],
-        "m7": [errors.OTHER],
+        "m0": [outcomes.OUTSIDE],
+        "m1": [outcomes.NOT_RETRIEVED, outcomes.NO_DESCRIPTION],
+        "m2": [outcomes.OTHER],
+        "m3": [outcomes.SAME_TEXT],
+        "m4": [outcomes.NO_PICTURE],
+        "m5": [outcomes.NO_PICTURE, outcomes.NEAR],
+        "m7": [outcomes.OTHER],
     }
     assert (told["mentions"], told["wrong"]) == (8, 7)
     counts = {row["kind"]: (row["first"], row["all"]) for row in told["kinds"]}
-    assert counts[errors.NEAR] == (0, 1)
-    assert counts[errors.NO_PICTURE] == (2, 2)
+    assert counts[outcomes.NEAR] == (0, 1)
+    assert counts[outcomes.NO_PICTURE] == (2, 2)
     assert sum(first for first, _ in counts.values()) == 7
     assert (wrong[2]["gold"], wrong[2]["predicted"]) == ("Q1", "Q0")
     assert wrong[2]["gold_score"] == pytest.approx(0.3)
@@ -66,7 +66,7 @@ def test_every_kind_of_error_by_hand(
     view = dataclasses.replace(found.view, gold=np.zeros(8, int))
     right = cases.Outcome(view, scores)
     with pytest.raises(UserError, match="has no mention of test wrong"):
-        errors.summary(handmade, right, Sources({}, described), 0.02)
+        outcomes.summary(handmade, right, Sources({}, described), 0.02)
 
 
 def test_a_run_that_cannot_be_opened_says_why(
@@ -105,7 +105,7 @@ def test_a_run_that_cannot_be_opened_says_why(
     refused(moved, "made with other settings", UserError)
     other = dataclasses.replace(bert, store=fixtures.tiny_store(tmp_path / "tiny"))
     with pytest.raises(UserError, match="made from other data"):
-        choice.same_mention(other, drin, case_of(drin, 0))
+        outcomes.same_mention(other, drin, case_of(drin, 0))
 
 
 def test_errors_are_counted_shown_and_written(
@@ -127,7 +127,7 @@ def test_a_mention_is_shown_and_drawn(
     drin: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "one.svg"
-    one = choice.mention_ids(drin, "test")[3]
+    one = outcomes.mention_ids(drin, "test")[3]
     command.show_mention(drin, "test", one, 2, None, out)
     assert f"written: {out}" in capsys.readouterr().out
     assert out.read_text().startswith("<?xml")
@@ -141,7 +141,7 @@ def test_the_command_lists_and_refuses_in_one_line(drin: FinishedRun) -> None:
     assert result.returncode == 0, result.stderr
     surfaces = drin.store.strings("mention_surface")
     for row, name in zip(
-        drin.store.array("valid_mention"), choice.mention_ids(drin, "valid")[:3], strict=False
+        drin.store.array("valid_mention"), outcomes.mention_ids(drin, "valid")[:3], strict=False
     ):
         assert f"{name} " in result.stdout
         assert surfaces[int(row)] in result.stdout
