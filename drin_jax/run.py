@@ -60,7 +60,8 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "total": ended - began,
     }
     result["steps_trained_now"] = trainer.steps_run
-    result["peak_memory_gb"] = _peak_memory_gb()
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    result["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
     result["config"] = flat(config)
     if jax.process_index() == 0:
         _report(workdir, result)
@@ -145,9 +146,3 @@ def _report(workdir: Path, result: dict[str, Any]) -> None:
     if result["gold_in_graph"]:
         console.print(LEAK_WARNING)
     console.print(f"report: {paths[1]}  {paths[0]}", soft_wrap=True)
-
-
-def _peak_memory_gb() -> float:
-    """Peak resident memory of this process in GB; macOS counts bytes, Linux kilobytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -89,7 +89,17 @@ def load(folder: Path) -> Scorer:
             f"{platform}; export it with --platforms={','.join([*content['platforms'], platform])}"
         )
     exported = _deserialize(folder / manifest.ARTEFACT, content)
-    params = read_params(folder, content)
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = {
+        name: jax.ShapeDtypeStruct(tuple(spec["shape"]), spec["dtype"], sharding=sharding)
+        for name, spec in content["parameters"].items()
+    }
+    path = folder / manifest.PARAMS
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore(path.absolute(), like)
+    except Exception as error:  # damage surfaces as whatever tensorstore or orbax meets first
+        raise UserError(f"{path}: unreadable ({reason(error)}); {manifest.AGAIN}") from None
     return Scorer(content, params, jax.jit(exported.call))
 
 
@@ -112,22 +122,3 @@ def _deserialize(path: Path, content: Mapping[str, Any]) -> jax_export.Exported:
             f"{path}: {versions}, which cannot read it ({reason(error)}); use that jax, or "
             f"{manifest.AGAIN}"
         ) from None
-
-
-def read_params(folder: Path, content: Mapping[str, Any]) -> Params:
-    """The parameters by name, on the first local device.
-
-    Raises:
-        UserError: they cannot be read, or are not those of the manifest.
-    """
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = {
-        name: jax.ShapeDtypeStruct(tuple(spec["shape"]), spec["dtype"], sharding=sharding)
-        for name, spec in content["parameters"].items()
-    }
-    path = folder / manifest.PARAMS
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path.absolute(), like)
-    except Exception as error:  # damage surfaces as whatever tensorstore or orbax meets first
-        raise UserError(f"{path}: unreadable ({reason(error)}); {manifest.AGAIN}") from None

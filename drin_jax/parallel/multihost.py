@@ -116,7 +116,12 @@ def joined(rank: Rank | None, config: Mapping[str, Any]) -> Iterator[None]:
         _initialize(rank)
         os.write(parent, b"joined")
         progress.SPEAKS = jax.process_index() == 0
-        _check_same(config)
+        places = [device.process_index for device in jax.devices()]
+        devices = [places.count(process) for process in range(jax.process_count())]
+        if len({*devices}) > 1:  # an exchange would fail
+            raise UserError(f"the processes have {devices} devices; give all the same number")
+        versions = {f"version of {name}": metadata.version(name) for name in SAME_VERSIONS}
+        check_equal("the run", {**versions, "platform": jax.default_backend(), **config})
         yield
     except (UserError, OSError, KeyboardInterrupt):
         raise  # and the exit is at once: the others are not waited for
@@ -150,17 +155,6 @@ def _initialize(rank: Rank) -> None:
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes do not come together: {reason(error)}") from error
-
-
-def _check_same(config: Mapping[str, Any]) -> None:
-    import jax
-
-    places = [device.process_index for device in jax.devices()]
-    devices = [places.count(process) for process in range(jax.process_count())]
-    if len({*devices}) > 1:  # an exchange would fail
-        raise UserError(f"the processes have {devices} devices; give all the same number")
-    versions = {f"version of {name}": metadata.version(name) for name in SAME_VERSIONS}
-    check_equal("the run", {**versions, "platform": jax.default_backend(), **config})
 
 
 def gather(value: Any) -> list[Any]:

@@ -196,9 +196,20 @@ def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
     else:
         raise UserError(f"dataset {dataset!r} has no known released form; use wikidiverse, wikimel")
     mention_text = span_mean(x["mention_text_feature"], x["mention_start"], x["mention_end"])
-    edges = jnp.zeros((b, 4, slots))
+    v = x["mention_image_feature"].shape[-1]
+    edges = [jnp.zeros((b, slots))] * 4
     if "similarity_miet" in x:
-        edges = _edges(x, mention_text, entity_edge)
+        edges = [
+            cosine(jnp.asarray(mention_text)[:, None], jnp.asarray(entity_edge)),
+            jnp.asarray(x["similarity_mtei"]) / 100,
+            jnp.asarray(x["similarity_miet"]) / 100,
+            object_similarity(
+                x["mention_object_feature"].reshape(b, 1, -1, v),
+                x["mention_object_score"].reshape(b, 1, -1),
+                x["entity_object_feature"].reshape(b, slots, -1, v),
+                x["entity_object_score"].reshape(b, slots, -1),
+            ),
+        ]
     sequences = {}
     if "mention_text_mask" in x:
         span = np.stack([x["mention_start"], x["mention_end"]], 1).astype(np.int32)
@@ -214,7 +225,7 @@ def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
         mention_image=jnp.asarray(x["mention_image_feature"].mean(1)),
         entity_text=jnp.asarray(entity_text),
         entity_image=jnp.asarray(x["entity_image_feature"].reshape(b, slots, -1)),
-        edges=edges,
+        edges=jnp.stack(edges, 1),
         mention_has_text=jnp.ones(b, bool),
         mention_has_image=jnp.ones(b, bool),
         entity_has_text=jnp.ones((b, slots), bool),
@@ -224,26 +235,6 @@ def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
         mask=jnp.ones(b, bool),
         gold_slot=True,
         **sequences,
-    )
-
-
-def _edges(x: TorchArrays, mention_text: np.ndarray, entity_edge: np.ndarray) -> jax.Array:
-    """The four initial edges [b, 4, r+1]."""
-    b, slots = x["similarity_miet"].shape
-    v = x["mention_image_feature"].shape[-1]
-    return jnp.stack(
-        [
-            cosine(jnp.asarray(mention_text)[:, None], jnp.asarray(entity_edge)),
-            jnp.asarray(x["similarity_mtei"]) / 100,
-            jnp.asarray(x["similarity_miet"]) / 100,
-            object_similarity(
-                x["mention_object_feature"].reshape(b, 1, -1, v),
-                x["mention_object_score"].reshape(b, 1, -1),
-                x["entity_object_feature"].reshape(b, slots, -1, v),
-                x["entity_object_score"].reshape(b, slots, -1),
-            ),
-        ],
-        1,
     )
 
 

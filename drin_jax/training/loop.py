@@ -196,7 +196,10 @@ class Trainer:
         if not pending:
             return
         fetched = jax.device_get([metrics for _, _, metrics in pending])
-        self._time(sum(n for _, n, _ in pending))
+        now = time.perf_counter()
+        if self._looked is not None:
+            self._rate = sum(n for _, n, _ in pending) / max(now - self._looked, 1e-9)
+        self._looked = now
         values = []
         for (first, n, _), metrics in zip(pending, fetched, strict=True):
             for i in range(n):
@@ -209,13 +212,6 @@ class Trainer:
                 )
         self._progress.note(f"loss {np.mean(values):.4f}")
         self.log.flush()
-
-    def _time(self, steps: int) -> None:
-        """Note that so many steps ended since the last look."""
-        now = time.perf_counter()
-        if self._looked is not None:
-            self._rate = steps / max(now - self._looked, 1e-9)
-        self._looked = now
 
     def _fail(self, step: int, loss: float) -> NoReturn:
         self.checkpoints.drop_from(step)
