@@ -73,8 +73,8 @@ def draw(path: Path, case: Case, sources: Sources, n: int, against: Case | None)
             wspace=BETWEEN * len(widths) / sum(widths),
             hspace=0.3,
         )
-        found = [c.edges for c in (*shown, *others) if c is not None and c.edges is not None]
-        limit = max([1.0, *(float(w) for edges in found for w in np.abs(edges).flat if w == w)])
+        found = [c.edges.ravel() for c in (*shown, *others) if c and c.edges is not None]
+        limit = float(np.nanmax(np.abs(np.concatenate([[1.0], *found]))))
         for i, (candidate, other) in enumerate(zip(shown, others, strict=True)):
             cells = [figure.add_subplot(grid[i, j]) for j in range(len(widths))]
             _candidate(cells[0], cells[1], candidate, sources)

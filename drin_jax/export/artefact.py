@@ -21,7 +21,7 @@ from data_pipeline.files import write_json
 from data_pipeline.schema import UserError, reason
 from drin_jax import models
 from drin_jax.config import flat
-from drin_jax.export import manifest, scorer
+from drin_jax.export import scorer
 from drin_jax.training.setup import build_model
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, read_config
@@ -55,12 +55,12 @@ def trace(
     text_width: int,
     image_width: int,
     needs: Sequence[str],
-    platforms: Sequence[str] = manifest.PLATFORMS,
+    platforms: Sequence[str] = scorer.PLATFORMS,
 ) -> jax_export.Exported:
     """The scores lowered for every platform, for any b, r, tokens s and regions q."""
-    symbols: Sequence[manifest.Size] = jax_export.symbolic_shape("b, r, s, q")
+    symbols: Sequence[scorer.Size] = jax_export.symbolic_shape("b, r, s, q")
     b, r, s, q = symbols
-    shapes = manifest.inputs(b, r, text_width, image_width, needs, s, q)
+    shapes = scorer.inputs(b, r, text_width, image_width, needs, s, q)
     arrays = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
     like = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
     return jax_export.export(jax.jit(score), platforms=tuple(platforms))(like, arrays)
@@ -70,7 +70,7 @@ def write(
     finished: FinishedRun,
     out: Path,
     *,
-    platforms: Sequence[str] = manifest.PLATFORMS,
+    platforms: Sequence[str] = scorer.PLATFORMS,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Export a finished run to the folder `out`, which appears whole or not at all.
@@ -98,12 +98,12 @@ def write(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        (partial / manifest.ARTEFACT).write_bytes(artefact)
-        write_json(partial / manifest.CONFIG, flat(read_config(finished.workdir)))
-        _save(partial / manifest.PARAMS, params)
-        content["files"] = manifest.checksums(partial)
-        content["checksum"] = manifest.own_checksum(content)
-        write_json(partial / manifest.MANIFEST, content)
+        (partial / scorer.ARTEFACT).write_bytes(artefact)
+        write_json(partial / scorer.CONFIG, flat(read_config(finished.workdir)))
+        _save(partial / scorer.PARAMS, params)
+        content["files"] = scorer.checksums(partial)
+        content["checksum"] = scorer.own_checksum(content)
+        write_json(partial / scorer.MANIFEST, content)
         _put(partial, out)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
@@ -122,9 +122,9 @@ def _save(folder: Path, params: Named) -> None:
 
 def check_platforms(platforms: Sequence[str]) -> None:
     """UserError for none or an unknown one."""
-    unknown = sorted(set(platforms) - set(manifest.PLATFORMS))
+    unknown = sorted(set(platforms) - set(scorer.PLATFORMS))
     if unknown or not platforms:
-        known = ", ".join(manifest.PLATFORMS)
+        known = ", ".join(scorer.PLATFORMS)
         raise UserError(f"--platforms has {(unknown or [''])[0]!r}; known are {known}")
 
 
@@ -132,7 +132,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     """UserError where an export must not be written there."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    older = manifest.peek(out)
+    older = scorer.peek(out)
     if older is None:
         raise UserError(f"--out {out}: is there and is no export; give another folder")
     if not overwrite:
@@ -159,8 +159,8 @@ def _describe(
     (_, arrays), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
     order = schema.batch_shapes(1, 1, 1, 1, schema.NEEDS)
     return {
-        "format": manifest.FORMAT,
-        "version": manifest.VERSION,
+        "format": scorer.FORMAT,
+        "version": scorer.VERSION,
         "drin_jax": drin_jax.__version__,
         "jax": jax.__version__,
         "calling_convention": exported.calling_convention_version,

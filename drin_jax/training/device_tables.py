@@ -156,7 +156,7 @@ class DeviceTables:
         like: "DeviceTables | None" = None,
         placement: Placement = Placement(),
     ) -> "DeviceTables":
-        """Upload a split's tables.
+        """Upload a split's tables, of which `choose` says whether they fit.
 
         Args:
             store, split, spec: as in `data_pipeline.graphs.GraphTables`.
@@ -166,17 +166,9 @@ class DeviceTables:
 
         Raises:
             UserError: the split is unknown or empty, or as `graphs.fitted`.
-            UserError: the tables do not fit into the device's free memory.
         """
         store.check_split(split)
         spec = graphs.fitted(spec, store)
-        if like is None:  # the rest is small beside it
-            needed, free = cls.bytes(store, [split], spec, placement), free_bytes()
-            if needed > SHARE_OF_FREE * free:
-                raise UserError(
-                    f"the store's tables {_too_large(needed, free)}; lower retrieval.r, use a "
-                    "larger device, or train with drin_jax.main, which reads batches from disk"
-                )
 
         def upload(tables: HostArrays) -> dict[str, jax.Array]:
             return {name: placement.upload(name, array) for name, array in tables.items()}
@@ -266,17 +258,11 @@ def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> 
         kind = "host" if parallel.impl == "pmap" else fits[0]
     if kind not in fits:
         raise UserError(
-            f"data.tables is {kind!r}: the tables {_too_large(needed[kind], free)}; use "
+            f"data.tables is {kind!r}: the tables take {needed[kind] / 1e9:.2f} GB a device, which "
+            f"has {free / 1e9:.2f} GB free, of which tables may take {SHARE_OF_FREE:.0%}; use "
             "data.tables='auto', which reads from the store what does not fit, or lower graph.r"
         )
     return Placement(kind, parallel, needed[kind], free)
-
-
-def _too_large(needed: int, free: int) -> str:
-    return (
-        f"take {needed / 1e9:.2f} GB a device, which has {free / 1e9:.2f} GB free, of which tables "
-        f"may take {SHARE_OF_FREE:.0%}"
-    )
 
 
 def free_bytes() -> int:
