@@ -84,7 +84,7 @@ def test_the_documents_table_is_the_registry() -> None:
 
     def built(name: str) -> int:
         model = nnx.eval_shape(
-            lambda: models.build(name, 768, 2048, dtype="float32", rngs=nnx.Rngs(0))
+            lambda: models.build(name, 768, 2048, width=768, dtype="float32", rngs=nnx.Rngs(0))
         )
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
