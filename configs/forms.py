@@ -1,4 +1,5 @@
-"""The two forms of the published system, as sets of fields: --config=configs/wikidiverse.py:paper
+"""The published encoders, and the two forms of the published system, as sets of fields:
+--config=configs/wikidiverse.py:paper
 
 upstream  what the authors' public program computes, and what made the published numbers
 paper     the equations of the paper, trained with the hinge loss (docs/decisions.md)
@@ -10,7 +11,7 @@ FORMS = ("upstream", "paper")
 
 
 def apply(config: ConfigDict, form: str, *, pooler: bool) -> ConfigDict:
-    """Sets the fields in which the forms differ.
+    """Sets the encoders, and the fields in which the forms differ.
 
     Args:
         pooler: whether upstream represents this data set's entities by BERT's pooler, as for
@@ -22,6 +23,9 @@ def apply(config: ConfigDict, form: str, *, pooler: bool) -> ConfigDict:
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}; known are {', '.join(FORMS)}")
     encoders = config.encoders
+    encoders.image = "microsoft/resnet-152"
+    encoders.clip = "openai/clip-vit-base-patch32"
+    encoders.objects = "fasterrcnn"
     config.model.form = form
     encoders.mention_vertex = "span"  # [2]
     if form == "upstream":

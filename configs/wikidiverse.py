@@ -33,9 +33,6 @@ def get_config(form: str = "upstream") -> ConfigDict:
         "wikipedia_entity2desc_filtered.tsv, wikipedia_entity2imgs.tsv and the pictures) from "
         "github.com/wangxw5/wikiDiverse and pass its folder as --config.data.root=DIR"
     )
-    config.encoders.image = "microsoft/resnet-152"
-    config.encoders.clip = "openai/clip-vit-base-patch32"
-    config.encoders.objects = "fasterrcnn"
     config.retrieval.method = "given"
     config.retrieval.r = 10
     return card("forms").apply(config, form, pooler=True)

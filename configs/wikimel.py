@@ -32,8 +32,5 @@ def get_config(form: str = "upstream") -> ConfigDict:
         "MELBench's Wikidata-MEL.json with them) from github.com/seukgcode/MELBench and "
         "github.com/seukgcode/MEL-GHMFC and pass its folder as --config.data.root=DIR"
     )
-    config.encoders.image = "microsoft/resnet-152"
-    config.encoders.clip = "openai/clip-vit-base-patch32"
-    config.encoders.objects = "fasterrcnn"
     config.retrieval.r = 100
     return card("forms").apply(config, form, pooler=False)

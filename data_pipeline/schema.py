@@ -4,7 +4,8 @@ Every key that appears in a file or a batch is spelled here, once.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 SCHEMA_VERSION = 2
 SPLITS = ("train", "valid", "test")
@@ -26,6 +27,13 @@ class UserError(Exception):
 
 
 Span = tuple[int, int] | None  # first and last+1 character of a mention; None: it does not occur
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], free: Iterable[str] = ()) -> str:
+    """Which of these flat values differ, but for the `free` ones, and how: four at most."""
+    names = [name for name in sorted({*old, *new} - {*free}) if old.get(name) != new.get(name)]
+    told = [f"{name} {old.get(name)!r} -> {new.get(name)!r}" for name in names[:4]]
+    return "; ".join([*told, "…"] if names[4:] else told)
 
 
 def reason(error: Exception) -> str:

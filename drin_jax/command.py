@@ -49,7 +49,7 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
     try:
         sys.exit(main(*values) or 0)
     except _Left as left:
-        _end(left.number + 128)
+        _end(int(left.code or 0))
     except UserError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
@@ -158,14 +158,10 @@ def _hush() -> None:
 class _Left(SystemExit):
     """Raised where a signal came, so that what is open is closed on the way out."""
 
-    def __init__(self, number: int):
-        super().__init__(128 + number)
-        self.number = number
-
 
 def _leave(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)  # once is enough
-    raise _Left(number)
+    raise _Left(128 + number)
 
 
 def _fail(message: str, code: int) -> NoReturn:

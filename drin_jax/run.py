@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from clu import parameter_overview
-from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -19,15 +18,15 @@ from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.config import check, flat
 from drin_jax.evaluation import report
-from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
+from drin_jax.evaluation.evaluate import Setup, SplitView, Trained, baseline_scores, evaluate_split
 from drin_jax.explain import linked
-from drin_jax.explain.cases import Outcome, Ranker
+from drin_jax.explain.cases import Outcome
 from drin_jax.extract.preparation import describe, prepare
 from drin_jax.extract.stored import store_path
 from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import multihost
 from drin_jax.training.session import Session
-from drin_jax.training.setup import LEAK_WARNING, Setup
+from drin_jax.training.setup import LEAK_WARNING
 from drin_jax.workdir import claim
 
 
@@ -51,15 +50,18 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     trained = time.perf_counter()
     best_step, params = trainer.position.best_step, trainer.best_params()
     trainer.close()
-    result = _evaluate(config, store, session, params) | {"best_step": best_step}
+    run = Trained(config, store, session.setup, params, _system_name(config))
+    result = _evaluate(run, session) | {"best_step": best_step}
+    ended = time.perf_counter()
     result["seconds"] = {
         "prepare": prepared - began,
         "train": trainer.seconds,
-        "evaluate": time.perf_counter() - trained,
-        "total": time.perf_counter() - began,
+        "evaluate": ended - trained,
+        "total": ended - began,
     }
     result["steps_trained_now"] = trainer.steps_run
-    result["peak_memory_gb"] = _peak_memory_gb()
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    result["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
     result["config"] = flat(config)
     if jax.process_index() == 0:
         _report(workdir, result)
@@ -88,42 +90,33 @@ def _prepare(config: ConfigDict, workdir: Path) -> Store:
 
 
 def _overview(config: ConfigDict, setup: Setup) -> str:
-    tree = nnx.to_pure_dict(setup.params)
-    shapes = jax.tree.map(np.asarray, tree)
-    count = sum(a.size for a in jax.tree.leaves(shapes))
-    table = parameter_overview.get_parameter_overview(_named(shapes), include_stats=False)
+    named = models.named(setup.params)
+    arrays = {name.replace(".", "/"): np.asarray(leaf) for name, leaf in named.items()}
+    count = sum(array.size for array in arrays.values())
+    table = parameter_overview.get_parameter_overview(arrays, include_stats=False)
     return (
         f"{config.model.name}, {count:,} parameters, {setup.parallel.size} "
         f"{jax.default_backend()} device(s), {config.parallel.impl}\n{table}"
     )
 
 
-def _named(tree: Any) -> Any:
-    """String keys throughout, as clu's overview wants them."""
-    if isinstance(tree, dict):
-        return {str(name): _named(value) for name, value in tree.items()}
-    return tree
-
-
-def _evaluate(config: ConfigDict, store: Store, session: Session, params: Any) -> dict[str, Any]:
-    setup, system, protocol = session.setup, _system_name(config), session.setup.protocol
-    splits = {}
-    ks = [k for k in config.eval.ks if k <= setup.spec.r]
+def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
+    store, spec, splits = run.store, run.setup.spec, {}
+    ks = [k for k in run.config.eval.ks if k <= spec.r]
     for split in ("valid", "test"):
-        view = SplitView.of(store, split, setup.spec.r)
-        scores = session.scores(params, split)
-        splits[split] = evaluate_split(view, {**baseline_scores(view), system: scores}, ks)
-    ranker = Ranker(store, setup.graphdef, params, setup.spec, system, protocol)
-    found = Outcome.of(view, scores)
+        view = SplitView.of(store, split, spec.r)
+        scores = session.scores(run.params, split)
+        splits[split] = evaluate_split(view, {**baseline_scores(view), run.system: scores}, ks)
+    found = Outcome(view, scores)
     return {
-        "name": f"{store.name}: {system}",
-        "system": system,
-        "protocol": protocol,
+        "name": f"{store.name}: {run.system}",
+        "system": run.system,
+        "protocol": run.protocol,
         "ks": ks,
-        "gold_in_graph": setup.spec.gold_slot,
+        "gold_in_graph": spec.gold_slot,
         "store": {"counts": store.report.get("counts", {}), "groups": store.groups},
         "splits": splits,
-        "examples": linked.examples(config, ranker, found) if jax.process_index() == 0 else {},
+        "examples": linked.examples(run, found) if jax.process_index() == 0 else {},
     }
 
 
@@ -153,9 +146,3 @@ def _report(workdir: Path, result: dict[str, Any]) -> None:
     if result["gold_in_graph"]:
         console.print(LEAK_WARNING)
     console.print(f"report: {paths[1]}  {paths[0]}", soft_wrap=True)
-
-
-def _peak_memory_gb() -> float:
-    """Peak resident memory of this process in GB; macOS counts bytes, Linux kilobytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

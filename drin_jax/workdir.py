@@ -6,19 +6,17 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from data_pipeline.files import write_json
-from data_pipeline.schema import UserError
-from data_pipeline.store.reader import Store
+from data_pipeline.schema import UserError, differing
+from drin_jax import models
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
-from drin_jax.evaluation.evaluate import SplitScorer
+from drin_jax.evaluation.evaluate import Trained
 from drin_jax.extract.stored import open_store, store_path
 from drin_jax.training.checkpoint import Checkpoints
-from drin_jax.training.setup import Setup, set_up
+from drin_jax.training.setup import set_up
 
 CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
 
@@ -40,16 +38,11 @@ def claim(
     """
     new = flat(config) | more
     if (workdir / CONFIG).exists():
-        old = {**BEFORE, **_read(workdir, CONFIG)}
-        differing = [
-            f"{name} {old.get(name)!r} -> {new.get(name)!r}"
-            for name in sorted({*old, *new} - set(free))
-            if old.get(name) != new.get(name)
-        ]
-        if differing:
+        found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
+        if found:
             raise UserError(
-                f"{workdir} was made by another config ({'; '.join(differing[:4])}"
-                f"{'; …' if len(differing) > 4 else ''}); use another --workdir or the same values"
+                f"{workdir} was made by another config ({found}); use another --workdir or the "
+                "same values"
             )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -59,7 +52,7 @@ def claim(
 
 
 @dataclasses.dataclass(frozen=True)
-class FinishedRun:
+class FinishedRun(Trained):
     """What `open_run` finds in a workdir.
 
     `config` is as the run had it, but for one local device and a store that is not read through;
@@ -67,28 +60,8 @@ class FinishedRun:
     """
 
     workdir: Path
-    config: ConfigDict
-    store: Store
-    setup: Setup
-    params: Any
     step: int
     report: Mapping[str, Any]
-
-    @property
-    def system(self) -> str:
-        """The system's name with what sets it apart, as reports have it."""
-        return str(self.report.get("system", self.config.model.name.upper()))
-
-    @property
-    def protocol(self) -> str:
-        """What the scores have to be read with."""
-        return self.setup.protocol
-
-    def scores(self, split: str) -> np.ndarray:
-        """Scores [n, r] of the split's mentions in file order."""
-        setup, batch = self.setup, self.config.eval.batch
-        scorer = SplitScorer(setup.graphdef, setup.parallel, batch=batch, spec=setup.spec)
-        return scorer.scores(self.params, self.store, split)
 
 
 def open_run(workdir: Path) -> FinishedRun:
@@ -122,7 +95,8 @@ def open_run(workdir: Path) -> FinishedRun:
         step, params = checkpoints.restore_best(setup.params)
     finally:
         checkpoints.close()
-    return FinishedRun(workdir, config, store, setup, params, step, report)
+    system = str(report.get("system", config.model.name.upper()))
+    return FinishedRun(config, store, setup, params, system, workdir, step, report)
 
 
 def _check_fit(checkpoints: Checkpoints, params: Any, config: Path) -> None:
@@ -135,21 +109,17 @@ def _check_fit(checkpoints: Checkpoints, params: Any, config: Path) -> None:
     except (OSError, ValueError, AttributeError):
         return
     wanted = _shapes(params)
-    differing = [
+    misfits = [
         f"{name} is {stored.get(name, 'not there')}, should be {wanted.get(name, 'not there')}"
         for name in sorted({*stored, *wanted})
         if stored.get(name) != wanted.get(name)
     ]
-    if differing:
-        raise UserError(f"{path}: does not fit {config} ({differing[0]}); train again")
+    if misfits:
+        raise UserError(f"{path}: does not fit {config} ({misfits[0]}); train again")
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by the names of parameters, without the leaf that NNX adds below each."""
-    return {
-        "/".join(str(getattr(key, "key", "")) for key in path[:-1]): tuple(leaf.shape)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
+    return {name: tuple(leaf.shape) for name, leaf in models.named(tree).items()}
 
 
 def read_config(workdir: Path) -> ConfigDict:

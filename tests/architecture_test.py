@@ -19,12 +19,7 @@ LAYERS = (
     *("data_pipeline.sample", "data_pipeline.release", "data_pipeline.tfds_builders"),
     *("data_pipeline.validate", "data_pipeline.graphs", "data_pipeline.loader"),
     *("drin_jax.types", "drin_jax.models", "drin_jax.training.losses", "drin_jax.config"),
-    *(
-        "drin_jax.parallel",
-        "drin_jax.training.uploading",
-        "drin_jax.training.device_tables",
-        "drin_jax.training.checkpoint",
-    ),
+    *("drin_jax.parallel", "drin_jax.training.device_tables", "drin_jax.training.checkpoint"),
     *("drin_jax.training.metric_log", "drin_jax.training.step", "drin_jax.training.batches"),
     *("drin_jax.training.loop", "drin_jax.evaluation", "drin_jax.training.setup"),
     *("drin_jax.training.session", "drin_jax.encoders", "drin_jax.extract", "drin_jax.workdir"),

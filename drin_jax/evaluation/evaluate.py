@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from data_pipeline import schema
 from data_pipeline.loader import EvalLoader
@@ -24,40 +25,72 @@ from drin_jax.types import GraphBatch
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 
 
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """Everything of a config but the data that flows through. `protocol` is what a score has to be
+    read with: how many candidates, from where, and whether the gold leaks."""
+
+    graphdef: nnx.GraphDef
+    params: Any
+    parallel: DataParallel
+    spec: GraphSpec
+    protocol: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A config's system with trained parameters over a store. `system` is its name with what sets
+    it apart, as reports have it."""
+
+    config: ConfigDict
+    store: Store
+    setup: Setup
+    params: Any
+    system: str
+
+    @property
+    def protocol(self) -> str:
+        """What the scores have to be read with."""
+        return self.setup.protocol
+
+    def scores(self, split: str) -> np.ndarray:
+        """Scores [n, r] of the split's mentions in file order."""
+        scorer = SplitScorer(self.setup, batch=self.config.eval.batch)
+        return scorer.scores(self.params, self.store, split)
+
+
 class SplitScorer:
     """Scores splits of a store with a model over all devices; compiles once for a split's size.
 
     Args:
         batch: mentions scored at once, over all devices.
-        spec: of the graphs.
         tables: of any split, whose features are then read on the devices; else from the store.
         placement: of the tables.
     """
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef,
-        parallel: DataParallel,
+        setup: Setup,
         *,
         batch: int,
-        spec: GraphSpec,
         tables: DeviceTables | None = None,
         placement: Placement = Placement(),
     ):
         def step(params: Any, arrays: Any) -> Float[Array, "b r"]:
-            return nnx.merge(graphdef, params)(GraphBatch.from_host(arrays, spec.gold_slot))[0]
+            graphs = GraphBatch.from_host(arrays, setup.spec.gold_slot)
+            return nnx.merge(setup.graphdef, params)(graphs)[0]
 
-        self._parallel, self._batch, self._spec = parallel, batch, spec
+        self._parallel, self._batch, self._spec = setup.parallel, batch, setup.spec
         self._tables = tables
         if tables is None:
-            self._step = parallel.eval_step(step)
+            self._step = setup.parallel.eval_step(step)
         else:
-            self._step = parallel.eval_step(
+            self._step = setup.parallel.eval_step(
                 lambda params, tables, rows: step(params, tables.batch(rows)), tables.partitions()
             )
         self._split = functools.lru_cache(maxsize=2)(
             lambda store, split: DeviceTables.of(
-                store, split, spec, like=tables, placement=placement
+                store, split, setup.spec, like=tables, placement=placement
             )
         )
 

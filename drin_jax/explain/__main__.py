@@ -25,12 +25,8 @@ if TYPE_CHECKING:  # jax loads only when there is work
 
 FLAGS = flags.FLAGS
 FORMATS = (".png", ".pdf", ".svg")
-MODES = ("mention", "errors", "list")
-BELONGS = {
-    **dict.fromkeys(("against", "out", "candidates"), "mention"),
-    **dict.fromkeys(("json", "near"), "errors"),
-}
-LEAST = {"candidates": 1, "errors": 0, "list": 1, "near": 0}
+# What is done, and the flags that go with that alone.
+MODES = {"mention": ("against", "out", "candidates"), "errors": ("json", "near"), "list": ()}
 
 
 def check(values: Mapping[str, Any], given: Collection[str]) -> str:
@@ -47,15 +43,12 @@ def check(values: Mapping[str, Any], given: Collection[str]) -> str:
     modes = [name for name in MODES if name in given]
     if len(modes) != 1:
         raise UserError("give exactly one of --mention=ID, --errors=N and --list=N; see --help")
-    for name, least in LEAST.items():
-        value = values[name]
-        if value is not None and not value >= least:  # nor NaN
-            raise UserError(f"--{name} is {value}; it must be at least {least}")
     if values["out"] and Path(values["out"]).suffix.lower() not in FORMATS:
         raise UserError(f"--out {values['out']}: ends in none of {', '.join(FORMATS)}")
-    for name, mode in BELONGS.items():
-        if name in given and modes[0] != mode:
-            raise UserError(f"--{name} goes with --{mode} only")
+    for mode, own in MODES.items():
+        for name in own:
+            if name in given and mode not in modes:
+                raise UserError(f"--{name} goes with --{mode} only")
     return modes[0]
 
 
@@ -65,6 +58,7 @@ def main() -> None:
     mode = check(values, [name for name in values if FLAGS[name].present])
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     from drin_jax import workdir
+    from drin_jax.explain import outcomes, terminal
 
     run = workdir.open_run(Path(FLAGS.workdir))
     run.store.check_split(FLAGS.split)
@@ -76,7 +70,8 @@ def main() -> None:
         file = Path(FLAGS.json) if FLAGS.json else None
         show_errors(run, FLAGS.split, FLAGS.errors, FLAGS.near, file)
     else:
-        show_list(run, FLAGS.split, FLAGS.list)
+        found = outcomes.outcome(run, FLAGS.split)
+        terminal.show_list(terminal.console(), run, found, FLAGS.list)
 
 
 def show_mention(
@@ -90,11 +85,12 @@ def show_mention(
     """One mention on the terminal and as a picture."""
     import numpy as np
 
-    from drin_jax.explain import choice, sources, terminal
+    from drin_jax.explain import cases, outcomes, sources, terminal
 
-    row = choice.choose(run, split, wanted, np.random.default_rng())
-    case = choice.ranker(run).case(split, row)
-    other = choice.same_mention(against, run, case) if against else None
+    [case] = cases.ranked(
+        run, split, [outcomes.choose(run, split, wanted, np.random.default_rng())]
+    )
+    other = outcomes.same_mention(against, run, case) if against else None
     found = sources.read(run.config)
     terminal.show_case(terminal.console(), case, found, candidates, other)
     try:
@@ -116,23 +112,14 @@ def show_errors(
 ) -> None:
     """The kinds of errors on the terminal, and every wrong mention in a JSON file."""
     from data_pipeline.files import write_json
-    from drin_jax.explain import choice, errors, sources, terminal
+    from drin_jax.explain import outcomes, sources, terminal
 
-    found, raw = choice.outcome(run, split), sources.read(run.config)
-    wrong = errors.wrong_mentions(run, split, found, raw, near)
-    told = errors.summary(run, split, wrong, near, raw.missing)
-    terminal.show_errors(terminal.console(), wrong, told, examples)
+    told = outcomes.summary(run, outcomes.outcome(run, split), sources.read(run.config), near)
+    terminal.show_errors(terminal.console(), told, examples)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, told)
-        print(f"all {len(wrong)} wrong mentions: {file}")
-
-
-def show_list(run: "FinishedRun", split: str, n: int) -> None:
-    """The split's first n mentions with the rank of their gold."""
-    from drin_jax.explain import choice, terminal
-
-    terminal.show_list(terminal.console(), run, split, choice.outcome(run, split), n)
+        print(f"all {told['wrong']} wrong mentions: {file}")
 
 
 if __name__ == "__main__":
@@ -140,9 +127,10 @@ if __name__ == "__main__":
     flags.DEFINE_string("split", "test", "Split of the mentions: train, valid or test.")
     flags.DEFINE_string("against", None, "Workdir of another finished run on the same data.")
     flags.DEFINE_string("out", None, "The picture: FILE.png, .pdf or .svg.")
-    flags.DEFINE_integer("candidates", 5, "Candidates shown, beside the gold.")
-    flags.DEFINE_integer("list", None, "List so many mentions with the rank of their gold.")
-    flags.DEFINE_integer("errors", None, "Count the kinds of errors; so many examples of each.")
+    flags.DEFINE_integer("candidates", 5, "Candidates shown, beside the gold.", 1)
+    flags.DEFINE_integer("list", None, "List so many mentions with the rank of their gold.", 1)
+    flags.DEFINE_integer("errors", None, "Count the kinds of errors; so many examples of each.", 0)
     flags.DEFINE_float("near", 0.02, "Nearly tied: the gold's score at most this below the best.")
+    flags.register_validator("near", lambda near: near >= 0, "it must be at least 0")  # nor NaN
     flags.DEFINE_string("json", None, "With --errors: a file for every wrong mention.")
     command.run(main)

@@ -10,11 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
-from data_pipeline.schema import GraphSpec
-from data_pipeline.store.reader import Store
-from drin_jax.evaluation.evaluate import SplitView
+from data_pipeline.schema import NIL, OUTSIDE_KB
+from drin_jax.evaluation.evaluate import SplitView, Trained
 from drin_jax.evaluation.ranks import slot_counts
 from drin_jax.models.graph import edge_mask
 from drin_jax.types import GraphBatch
@@ -35,23 +33,22 @@ class Candidate:
     has_image: bool
     edges: np.ndarray | None
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.id})"
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A mention and its ranking by one system.
-
-    `gold_id` is None for NIL and for a gold outside the knowledge base; `gold` says in words what
-    the gold is and where it came.
-    """
+    """A mention and its ranking by one system; `gold` says in words what the gold is and where it
+    came, `layers` how many the edges went through, 0 for a system without edges."""
 
     id: str
     surface: str
     split: str
     system: str
     protocol: str
-    has_image: bool
-    gold_id: str | None
     gold: str
+    layers: int
     candidates: tuple[Candidate, ...]
 
     def shown(self, n: int) -> tuple[Candidate, ...]:
@@ -62,94 +59,65 @@ class Case:
         """The candidate of this id, if it was ranked."""
         return next((c for c in self.candidates if c.id == entity_id), None)
 
-    @property
-    def layers(self) -> int:
-        """Layers that the edges went through; 0 for a system without edges."""
-        edges = [c.edges for c in self.candidates if c.edges is not None]
-        return len(edges[0]) - 1 if edges else 0
 
-    @property
-    def has_edges(self) -> bool:
-        return any(c.edges is not None for c in self.candidates)
+def ranked(
+    run: Trained, split: str, rows: Sequence[int], pictures: bool | Sequence[bool] = True
+) -> list[Case]:
+    """What the run makes of the mentions in these rows of a split.
 
-
-@dataclasses.dataclass(frozen=True)
-class Ranker:
-    """A trained system over a store. `system` and `protocol` are its names in reports."""
-
-    store: Store
-    graphdef: nnx.GraphDef
-    params: Any
-    spec: GraphSpec
-    system: str
-    protocol: str
-
-    def graphs(self, split: str, rows: Sequence[int]) -> GraphBatch:
-        """The graphs of these rows of a split, as the model takes them."""
-        batch = GraphTables(self.store, split, self.spec).batch(np.asarray(rows))
-        arrays = {name: jnp.asarray(array) for name, array in batch.items()}
-        return GraphBatch.from_host(arrays, self.spec.gold_slot)
-
-    def case(self, split: str, row: int) -> Case:
-        """What the system makes of one mention, by row of its split."""
-        return self.cases(split, [row], self.graphs(split, [row]))[0]
-
-    def cases(self, split: str, rows: Sequence[int], graphs: GraphBatch) -> list[Case]:
-        """The same of several mentions at once, from the graphs of these rows."""
-        scores, aux = _forward(self.graphdef, self.params, graphs)
-        edges = [None] * len(rows)
-        if "edges" in aux:
-            there = np.asarray(edge_mask(graphs, nnx.merge(self.graphdef, self.params).relations))
-            weights = np.where(there, np.asarray(aux["edges"], np.float32), np.nan)
-            edges = list(np.moveaxis(weights, 1, 0))  # [b, l+1, 4, r]
-        scores = np.where(graphs.candidate_mask[:, : graphs.scored], scores, -np.inf)
-        pictures = np.asarray(graphs.entity_has_image)
-        store = self.store
-        cases = []
-        for i, row in enumerate(rows):
-            candidates = self._candidates(split, row, scores[i], pictures[i], edges[i])
-            mention = int(store.array(f"{split}_mention")[row])
-            gold = int(store.array(f"{split}_gold_entity")[row])
-            cases.append(
-                Case(
-                    id=store.strings("mention_id")[mention],
-                    surface=store.strings("mention_surface")[mention],
-                    split=split,
-                    system=self.system,
-                    protocol=self.protocol,
-                    has_image=bool(graphs.mention_has_image[i]),
-                    gold_id=store.strings("entity_id")[gold] if gold >= 0 else None,
-                    gold=_gold(store, gold, candidates),
-                    candidates=candidates,
-                )
-            )
-        return cases
-
-    def _candidates(
-        self,
-        split: str,
-        row: int,
-        scores: np.ndarray,
-        pictures: np.ndarray,
-        edges: np.ndarray | None,
-    ) -> tuple[Candidate, ...]:
-        """A mention's candidates best first; its `scores` [r] are -inf where there is none."""
-        slots = self.store.array(f"{split}_candidates")[row]
-        gold = self.store.array(f"{split}_gold_entity")[row]
-        ids, names = self.store.strings("entity_id"), self.store.strings("entity_name")
-        order = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] > -np.inf]
-        return tuple(
+    Args:
+        pictures: whether a mention's graph shows its pictures; one for all, or one a row.
+    """
+    store, setup = run.store, run.setup
+    batch = GraphTables(store, split, setup.spec).batch(np.asarray(rows))
+    for side in ("mention", "entity"):
+        batch[f"{side}_has_image"] = (batch[f"{side}_has_image"].T & np.asarray(pictures)).T
+    arrays = {name: jnp.asarray(array) for name, array in batch.items()}
+    graphs = GraphBatch.from_host(arrays, setup.spec.gold_slot)
+    scores, aux = _forward(setup.graphdef, run.params, graphs)
+    scores = np.where(graphs.candidate_mask[:, : graphs.scored], scores, -np.inf)
+    edges: Any = [None] * len(rows)
+    if "edges" in aux:
+        there = np.asarray(edge_mask(graphs, nnx.merge(setup.graphdef, run.params).relations))
+        weights = np.where(there, np.asarray(aux["edges"], np.float32), np.nan)
+        edges = np.moveaxis(weights, 1, 0)  # [b, l+1, 4, r]
+    ids, names = store.strings("entity_id"), store.strings("entity_name")
+    cases = []
+    for i, row in enumerate(rows):
+        slots = store.array(f"{split}_candidates")[row]
+        mention = int(store.array(f"{split}_mention")[row])
+        gold = int(store.array(f"{split}_gold_entity")[row])
+        order = [int(j) for j in np.argsort(-scores[i], kind="stable") if scores[i, j] > -np.inf]
+        candidates = tuple(
             Candidate(
                 id=ids[int(slots[slot])],
                 name=names[int(slots[slot])],
                 rank=rank,
-                score=float(scores[slot]),
+                score=float(scores[i, slot]),
                 gold=bool(slots[slot] == gold),
-                has_image=bool(pictures[slot]),
-                edges=None if edges is None else edges[:, :, slot],
+                has_image=bool(batch["entity_has_image"][i, slot]),
+                edges=None if edges[i] is None else edges[i][:, :, slot],
             )
             for rank, slot in enumerate(order, 1)
         )
+        told = {NIL: "NIL: the mention has no entity", OUTSIDE_KB: "outside the knowledge base"}
+        if gold not in told:
+            places = [f"rank {c.rank} of {len(order)}" for c in candidates if c.gold]
+            places += [f"not among the {len(order)} candidates"]
+            told[gold] = f"{names[gold]} ({ids[gold]}), {places[0]}"
+        cases.append(
+            Case(
+                id=store.strings("mention_id")[mention],
+                surface=store.strings("mention_surface")[mention],
+                split=split,
+                system=run.system,
+                protocol=run.protocol,
+                gold=told[gold],
+                layers=len(edges[i]) - 1 if order and edges[i] is not None else 0,
+                candidates=candidates,
+            )
+        )
+    return cases
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -162,42 +130,25 @@ def two_decimals(weight: float) -> str:
     return f"{weight:.2f}".replace("-0.00", "0.00")
 
 
-def _gold(store: Store, row: int, candidates: Sequence[Candidate]) -> str:
-    if row == schema.NIL:
-        return "NIL: the mention has no entity"
-    if row == schema.OUTSIDE_KB:
-        return "outside the knowledge base"
-    named = f"{store.strings('entity_name')[row]} ({store.strings('entity_id')[row]})"
-    ranks = [c.rank for c in candidates if c.gold]
-    if not ranks:
-        return f"{named}, not among the {len(candidates)} candidates"
-    return f"{named}, rank {ranks[0]} of {len(candidates)}"
-
-
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run ranks a whole split; ties in the order of retrieval.
-
-    `ranks` [n] float are the gold's, infinite where it is not among the candidates; `predicted` [n]
-    the slot that is ranked first, -1 without candidates; `wrong` [n] bool.
-    """
+    """How a run ranks a whole split, by its scores [n, r]; ties in the order of retrieval."""
 
     view: SplitView
-    scores: np.ndarray  # [n, r]
-    ranks: np.ndarray
-    predicted: np.ndarray
+    scores: np.ndarray
 
-    @classmethod
-    def of(cls, view: SplitView, scores: np.ndarray) -> "Outcome":
-        """The ranking that these scores [n, r] make of the view's mentions."""
-        best = np.where(view.candidates, scores, -np.inf).argmax(1)
-        return cls(
-            view=view,
-            scores=scores,
-            ranks=slot_counts(scores, view.gold, view.candidates).ranks("key"),
-            predicted=np.where(view.candidates.any(1), best, -1),
-        )
+    @functools.cached_property
+    def ranks(self) -> np.ndarray:
+        """The gold's [n] float, infinite where it is not among the candidates."""
+        return slot_counts(self.scores, self.view.gold, self.view.candidates).ranks("key")
+
+    @functools.cached_property
+    def predicted(self) -> np.ndarray:
+        """The slot [n] that is ranked first, -1 without candidates."""
+        best = np.where(self.view.candidates, self.scores, -np.inf).argmax(1)
+        return np.where(self.view.candidates.any(1), best, -1)
 
     @property
     def wrong(self) -> np.ndarray:
+        """Whether [n] something else than the gold is first."""
         return self.ranks > 1

@@ -4,7 +4,6 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from data_pipeline.schema import RELATIONS
 from drin_jax.explain.cases import Candidate, Case, two_decimals
 from drin_jax.explain.sources import Shown, Sources
 
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # not a line a family
 DPI = 160
 FONT = "DejaVu Sans"  # comes with matplotlib
 PLACEHOLDERS = "Last Resort"  # shows a box for every character there is
@@ -33,6 +33,7 @@ MENTION, THUMB, ABOUT, SCORE, CELL, LONGEST = 3.7, 1.2, 2.9, 0.9, 0.45, 2.7
 BETWEEN, LINE = 0.35, 0.2
 NUMBERED = 0.3  # narrower cells hold no number
 INK, GREY, GOLD, MISS, MARK, PALE = "#1d2329", "#6b7580", "#1f7a4d", "#b3372f", "#ffe08a", "#eef1f4"
+MARKED = {"weight": "bold", "bbox": {"color": MARK, "pad": 1, "linewidth": 0}}
 WEIGHTS = LinearSegmentedColormap.from_list(
     "weights", ["#b35806", "#fbe3c8", "#f7f8f9", "#a9cbe4", "#10519a"]
 ).with_extremes(bad=PALE)
@@ -41,22 +42,25 @@ WEIGHTS = LinearSegmentedColormap.from_list(
 def draw(path: Path, case: Case, sources: Sources, n: int, against: Case | None) -> str:
     """Write the page to `path`; returns the characters that no installed font shows."""
     shown = case.shown(n)
+    others = [against.find(c.id) if against else None for c in shown]
     rows = max(len(shown), 1)
-    strips = [c for c in (case, against) if c is not None and c.has_edges]
-    text = _mention_lines(case, sources)
+    strips = [c for c in (case, against) if c is not None and c.layers]
+    parts = [re.sub(r"\s+", " ", part) for part in sources.parts(case.id, case.surface)]
+    text = wrapped(Text.assemble(parts[0], (parts[1], "bold"), parts[2]), MENTION, 10, 16)
     widths = [THUMB, ABOUT, SCORE, *(min(CELL * (c.layers + 1), LONGEST) for c in strips)]
     start = MARGIN + MENTION + 0.5
     width = start + sum(widths) + BETWEEN * (len(widths) - 1) + MARGIN
-    left = len(text) * LINE + 0.1 + PICTURE
-    height = TOP + max(left, ROW * rows + LEGEND) + MARGIN
+    height = TOP + max(len(text) * LINE + 0.1 + PICTURE, ROW * rows + LEGEND) + MARGIN
     about = [f"{c.name}{c.id}{sources.description(c.id)}" for c in shown]
     told = "".join([case.surface, case.system, case.gold, case.id, *map(str, text), *about])
     families, unseen = fonts_for(told + (against.system if against else "") + "abc…→–“”·012")
     settings: Any = {"font.family": families, "pdf.fonttype": 42, "svg.fonttype": "none",
                      "text.parse_math": False, "text.color": INK}  # fmt: skip
-    with matplotlib.rc_context(settings), _quiet():
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # they are returned
         figure = Figure(figsize=(width, height), dpi=DPI)
         _heading(figure, case, against)
+        _mention(figure, text, case, sources)
         bottom = 1 - (TOP + ROW * rows) / height
         grid = figure.add_gridspec(
             rows,
@@ -69,12 +73,11 @@ def draw(path: Path, case: Case, sources: Sources, n: int, against: Case | None)
             wspace=BETWEEN * len(widths) / sum(widths),
             hspace=0.3,
         )
-        _mention(figure, text, case, sources)
-        limit = _largest(case, against, shown)
-        for i, candidate in enumerate(shown):
-            other = against.find(candidate.id) if against else None
+        found = [c.edges.ravel() for c in (*shown, *others) if c and c.edges is not None]
+        limit = float(np.nanmax(np.abs(np.concatenate([[1.0], *found]))))
+        for i, (candidate, other) in enumerate(zip(shown, others, strict=True)):
             cells = [figure.add_subplot(grid[i, j]) for j in range(len(widths))]
-            _candidate(cells, case, candidate, sources)
+            _candidate(cells[0], cells[1], candidate, sources)
             _scores(cells[2], candidate, other, against is not None)
             for strip, axes in zip(strips, cells[3:], strict=True):
                 own = candidate if strip is case else other
@@ -116,16 +119,6 @@ def fonts_for(text: str) -> tuple[list[str], str]:
     return families, "".join(sorted(missing))
 
 
-class _quiet(warnings.catch_warnings):
-    """Without matplotlib's line for every character that no font has: `draw` returns them."""
-
-    def __enter__(self) -> Any:
-        out = super().__enter__()
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-        return out
-
-
 def wrapped(text: Text, width: float, size: float, most: int) -> list[Text]:
     """At most so many lines of the text, as fit in `width` inches at this font size."""
     columns = int(width * 72 / (size * 0.58))  # of a letter's mean width; wide scripts take two
@@ -139,58 +132,48 @@ def _lines(text: str, width: float, size: float, most: int) -> list[str]:
     return [line.plain for line in wrapped(Text(text), width, size, most)]
 
 
-def _mention_lines(case: Case, sources: Sources) -> list[Text]:
-    before, span, after = (
-        re.sub(r"\s+", " ", part) for part in sources.parts(case.id, case.surface)
-    )
-    return wrapped(Text.assemble(before, (span, "bold"), after), MENTION, 10, 16)
-
-
-def _boxed(x: float, y: float, lines: Sequence[Sequence[TextArea]], to: Any) -> AnchoredOffsetbox:
-    """Lines of pieces of text, their top left at (x, y) of what `to` measures."""
+def _write(at: Figure | Axes, x: float, y: float, lines: list[list[tuple[str, dict]]]) -> None:
+    """Lines of pieces of text with their styles, the top left at (x, y) of a figure or axes."""
     rows: list[Any] = [
-        HPacker(pad=0, sep=0, children=list(line), align="baseline") for line in lines
-    ]
-    return AnchoredOffsetbox("upper left", child=VPacker(pad=0, sep=3, children=rows), pad=0,
-                             borderpad=0, frameon=False, bbox_to_anchor=(x, y),
-                             bbox_transform=to)  # fmt: skip
-
-
-def _piece(text: str, size: float, **style: Any) -> TextArea:
-    return TextArea(text, textprops={"size": size, **style})
+        HPacker(pad=0, sep=0, align="baseline",
+                children=[TextArea(text, textprops=style) for text, style in line])
+        for line in lines
+    ]  # fmt: skip
+    to = at.transFigure if isinstance(at, Figure) else at.transAxes
+    box = AnchoredOffsetbox("upper left", child=VPacker(pad=0, sep=3, children=rows), pad=0,
+                            borderpad=0, frameon=False, bbox_to_anchor=(x, y),
+                            bbox_transform=to)  # fmt: skip
+    at.add_artist(box)
 
 
 def _heading(figure: Figure, case: Case, against: Case | None) -> None:
     width, height = figure.get_size_inches()
     right = bool(case.candidates) and case.candidates[0].gold
-    verdict, colour = ("right", GOLD) if right else ("wrong", MISS)
+    bold = {"size": 11, "weight": "bold", "color": GOLD if right else MISS}
     surface = _lines(f"“{case.surface}”", width / 2, 15, 1)[0]
     about = f"{case.split} {case.id} · {case.system}"
     about += f" · against {against.system}" if against else ""
-    lines = [
+    lines: list[Any] = [
         [
-            _piece(surface, 15, weight="bold"),
-            _piece(f"   {verdict}   ", 11, weight="bold", color=colour),
-            _piece(f"gold: {case.gold}", 11),
+            (surface, {"size": 15, "weight": "bold"}),
+            (f"   {'right' if right else 'wrong'}   ", bold),
+            (f"gold: {case.gold}", {"size": 11}),
         ],
-        [_piece(_lines(about, width - 2 * MARGIN, 8, 1)[0], 8, color=GREY)],
+        [(_lines(about, width - 2 * MARGIN, 8, 1)[0], {"size": 8, "color": GREY})],
     ]
-    place = MARGIN / width, 1 - 0.28 / height
-    figure.add_artist(_boxed(*place, lines, figure.transFigure))
+    _write(figure, MARGIN / width, 1 - 0.28 / height, lines)
 
 
 def _mention(figure: Figure, lines: list[Text], case: Case, sources: Sources) -> None:
     """The text with its span marked, and the picture below it."""
     width, height = figure.get_size_inches()
     low = height - TOP - len(lines) * LINE - 0.1
-    marked = {"weight": "bold", "bbox": {"color": MARK, "pad": 1, "linewidth": 0}}
     pieces = []
     for line in lines:
         ends = {i for span in line.spans for i in (span.start, span.end)} - {0, len(line)}
         parts = [part for part in line.divide(sorted(ends)) if part.plain]
-        pieces.append([_piece(p.plain, 10, **(marked if p.spans else {})) for p in parts])
-    place = MARGIN / width, 1 - TOP / height
-    figure.add_artist(_boxed(*place, pieces, figure.transFigure))
+        pieces.append([(p.plain, {"size": 10, **(MARKED if p.spans else {})}) for p in parts])
+    _write(figure, MARGIN / width, 1 - TOP / height, pieces)
     picture, why = sources.picture(sources.mentions.get(case.id))
     at = (MARGIN / width, (low - PICTURE) / height, MENTION / width, PICTURE / height)
     _picture(figure.add_axes(at), picture, sources.missing or why, MENTION, "NW")
@@ -212,9 +195,8 @@ def _picture(axes: Axes, picture: Shown, why: str, width: float, anchor: Any = "
               transform=axes.transAxes)  # fmt: skip
 
 
-def _candidate(cells: list[Axes], case: Case, c: Candidate, sources: Sources) -> None:
+def _candidate(thumb: Axes, axes: Axes, c: Candidate, sources: Sources) -> None:
     """Its picture, rank, name, id and description."""
-    thumb, axes = cells[:2]
     if c.gold:
         thumb.set_ylabel("gold", color=GOLD, weight="bold", size=9)
     entity = sources.entities.get(c.id)
@@ -222,16 +204,15 @@ def _candidate(cells: list[Axes], case: Case, c: Candidate, sources: Sources) ->
     why = "no picture" if entity is None and not c.has_image else why
     _picture(thumb, picture, why, THUMB)
     axes.set_axis_off()
-    colour = GOLD if c.gold else MISS if c.rank == 1 and case.gold_id else INK
+    colour = GOLD if c.gold else MISS if c.rank == 1 else INK
     axes.text(0, 1, str(c.rank), size=13, weight="bold", color=colour, va="top",
               transform=axes.transAxes)  # fmt: skip
-    bold = {"weight": "bold", "color": GOLD if c.gold else INK}
+    bold = {"size": 10, "weight": "bold", "color": GOLD if c.gold else INK}
     room = ABOUT - 0.4
-    lines = [[_piece(line, 10, **bold)] for line in _lines(c.name, room, 10, 2)]
-    lines += [[_piece(_lines(c.id + " · gold" * c.gold, room, 7.5, 1)[0], 7.5, color=GREY)]]
+    lines: list[Any] = [[(line, bold)] for line in _lines(c.name, room, 10, 2)]
+    lines += [[(_lines(c.id + " · gold" * c.gold, room, 7.5, 1)[0], {"size": 7.5, "color": GREY})]]
     about = _lines(sources.description(c.id), room, 8, 6 - len(lines))
-    lines += [[_piece(line, 8)] for line in about]
-    axes.add_artist(_boxed(0.13, 1, lines, axes.transAxes))
+    _write(axes, 0.13, 1, [*lines, *([(line, {"size": 8})] for line in about)])
 
 
 def _scores(axes: Axes, c: Candidate, other: Candidate | None, against: bool) -> None:
@@ -266,10 +247,3 @@ def _strip(axes: Axes, edges: np.ndarray | None, limit: float, heads: bool, head
         number = "–" if np.isnan(weight) else two_decimals(float(weight))
         axes.text(layer + 0.5, i + 0.5, number, size=7, color="white" if dark else INK,
                   ha="center", va="center")  # fmt: skip
-
-
-def _largest(case: Case, against: Case | None, shown: tuple[Candidate, ...]) -> float:
-    """The largest weight shown, at least 1: where the colours end."""
-    others = [against.find(c.id) for c in shown] if against else []
-    found = [c.edges for c in (*shown, *others) if c is not None and c.edges is not None]
-    return max([1.0, *(float(np.nanmax(np.abs(e))) for e in found if not np.isnan(e).all())])

@@ -3,18 +3,18 @@
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from data_pipeline.schema import RELATIONS
+from drin_jax.evaluation.evaluate import Trained
 from drin_jax.explain import cases, sources
-from drin_jax.explain.cases import Candidate, Case, Outcome, Ranker, two_decimals
+from drin_jax.explain.cases import Candidate, Case, Outcome, two_decimals
 
 SIDES = {"t": "text", "v": "picture"}
 AROUND = 120  # characters shown on either side of a mention
 ROUNDING = 1e-6  # of a score
 
 
-def examples(config: ConfigDict, ranker: Ranker, found: Outcome) -> dict[str, Any]:
+def examples(run: Trained, found: Outcome) -> dict[str, Any]:
     """`told`, a line on which mentions these are, and `mentions`, each as name -> text.
 
     One that is right against its text alone, one that is wrong, one that is right as its text
@@ -22,23 +22,15 @@ def examples(config: ConfigDict, ranker: Ranker, found: Outcome) -> dict[str, An
     not lost for its examples.
 
     Args:
-        config: the run's.
-        ranker: the run's best parameters.
-        found: its ranking of a whole split.
+        found: the run's ranking of a whole split.
     """
     try:
-        chosen = _choose(found, np.random.default_rng(int(config.seed)))
-        rows, split = list(chosen), found.view.split
-        graphs = ranker.graphs(split, rows * 2)
-        seen = np.arange(len(rows) * 2) < len(rows)  # the second half has its pictures hidden
-        graphs = graphs.replace(  # type: ignore[attr-defined]
-            mention_has_image=graphs.mention_has_image & seen,
-            entity_has_image=graphs.entity_has_image & seen[:, None],
-        )
-        told_cases = ranker.cases(split, rows * 2, graphs)
-        raw = sources.read(config)
-        told = f"{len(rows)} mentions of {split}, drawn with seed {config.seed}"
-        pairs = zip(chosen.values(), told_cases[: len(rows)], told_cases[len(rows) :], strict=True)
+        chosen = _choose(found, np.random.default_rng(int(run.config.seed)))
+        split, n = found.view.split, len(chosen)
+        told_cases = cases.ranked(run, split, [*chosen, *chosen], [True] * n + [False] * n)
+        raw = sources.read(run.config)
+        told = f"{n} mentions of {split}, drawn with seed {run.config.seed}"
+        pairs = zip(chosen.values(), told_cases[:n], told_cases[n:], strict=True)
         return {
             "told": told + (f"; {raw.missing}" if raw.missing else ""),
             "mentions": [_told(kind, case, hidden, raw) for kind, case, hidden in pairs],
@@ -87,7 +79,7 @@ def _told(kind: str, case: Case, hidden: Case, raw: sources.Sources) -> dict[str
 
 
 def _named(candidate: Candidate, raw: sources.Sources) -> str:
-    told = f"{candidate.name} ({candidate.id}), score {candidate.score:.3f}"
+    told = f"{candidate}, score {candidate.score:.3f}"
     told += ", right" if candidate.gold else ", wrong" if candidate.rank == 1 else ""
     description = raw.description(candidate.id, AROUND)
     return f"{told}: {description}" if description else told
@@ -102,13 +94,13 @@ def why(case: Case, hidden: Case) -> list[str]:
     winner = case.candidates[0]
     if len(case.candidates) == 1:
         return ["it is the only candidate"]
-    edges = _edge(winner, case.candidates[1]) if case.has_edges else "the system has no edges"
+    edges = _edge(winner, case.candidates[1]) if case.layers else "the system has no edges"
     first, hidden_scores = hidden.candidates[0], {c.id: c.score for c in hidden.candidates}
     if max(abs(c.score - hidden_scores[c.id]) for c in case.candidates) < ROUNDING:
         return [edges, "no picture plays a part"]
     if first.id == winner.id:
         return [edges, "with all pictures hidden it would win as well"]
-    return [edges, f"with all pictures hidden {first.name} ({first.id}) would win"]
+    return [edges, f"with all pictures hidden {first} would win"]
 
 
 def _edge(winner: Candidate, other: Candidate) -> str:

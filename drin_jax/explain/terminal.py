@@ -13,8 +13,7 @@ from rich.text import Text
 
 from data_pipeline.schema import RELATIONS
 from drin_jax.explain.cases import MOVED, Candidate, Case, Outcome, two_decimals
-from drin_jax.explain.choice import mention_ids
-from drin_jax.explain.errors import Wrong
+from drin_jax.explain.outcomes import mention_ids
 from drin_jax.explain.sources import Sources
 from drin_jax.workdir import FinishedRun
 
@@ -36,17 +35,13 @@ def show_case(out: Console, case: Case, sources: Sources, n: int, against: Case 
     text = Text.assemble(before, (span, "bold reverse") if bare else f"[[{span}]]", after)
     out.print(Panel(text, title=Text(f"{case.split} {case.id}"), title_align="left"))
     out.print(Text(f"gold: {case.gold}"))
-    if sources.missing:
-        out.print(Text(sources.missing), soft_wrap=True)
-    else:
-        picture = mention.image if mention and mention.image else "none"
-        out.print(Text(f"picture: {picture}"), soft_wrap=True)
-    out.print(Text(f"{case.system}; {case.protocol}"), soft_wrap=True)
-    if against:
-        out.print(Text(f"against: {against.system}"), soft_wrap=True)
+    picture = mention.image if mention and mention.image else "none"
+    told = [sources.missing or f"picture: {picture}", f"{case.system}; {case.protocol}"]
+    for line in [*told, f"against: {against.system}"] if against else told:
+        out.print(Text(line), soft_wrap=True)
     shown = case.shown(n)
     out.print(_ranking(shown, sources, against))
-    if case.has_edges or (against and against.has_edges):
+    if case.layers or (against and against.layers):
         out.print(_edges(case, shown, against))
         out.print(
             "the first weight of an edge comes from the frozen features (what static edges keep), "
@@ -71,11 +66,8 @@ def arrows(weights: np.ndarray) -> Text:
 
 
 def _ranking(shown: Sequence[Candidate], sources: Sources, against: Case | None) -> Table:
-    table = _table("rank", "score", "", "candidate", "id", "picture", "description")
-    table.columns[0].justify = table.columns[1].justify = "right"
-    if against:
-        table.add_column("rank against", justify="right")
-        table.add_column("score against", justify="right")
+    columns = ["rank>", "score>", "", "candidate", "id", "picture", "description"]
+    table = _table(*columns, *(["rank against>", "score against>"] if against else []))
     for c in shown:
         entity = sources.entities.get(c.id)
         picture = entity.image.rsplit("/", 1)[-1] if entity and entity.image else ""
@@ -90,58 +82,51 @@ def _ranking(shown: Sequence[Candidate], sources: Sources, against: Case | None)
 
 
 def _edges(case: Case, shown: Sequence[Candidate], against: Case | None) -> Table:
-    table = _table("rank", "edges of", *RELATIONS)
-    table.columns[0].justify = "right"
+    table = _table("rank>", "edges of", *RELATIONS)
     for c in shown:
-        name = Text(f"{c.name} ({c.id}){' gold' if c.gold else ''}")
+        name = Text(f"{c}{' gold' if c.gold else ''}")
         if c.edges is not None:
             table.add_row(str(c.rank), name, *(arrows(c.edges[:, i]) for i in range(4)))
         other = against.find(c.id) if against else None
         if other and other.edges is not None:
-            label = Text(f"against, rank {other.rank}", style="dim") if case.has_edges else name
-            rank = "" if case.has_edges else str(c.rank)
+            label = Text(f"against, rank {other.rank}", style="dim") if case.layers else name
+            rank = "" if case.layers else str(c.rank)
             table.add_row(rank, label, *(arrows(other.edges[:, i]) for i in range(4)))
     return table
 
 
-def show_errors(out: Console, wrong: Sequence[Wrong], told: dict[str, Any], examples: int) -> None:
-    """The counts of every kind with shares, and so many examples of each."""
+def show_errors(out: Console, told: dict[str, Any], examples: int) -> None:
+    """The counts of every kind with shares, and so many examples of each (`outcomes.summary`)."""
     n = told["wrong"]
     share = f"{100 * n / told['mentions']:.1f} %"
     out.print(Text(f"{told['system']}; {told['protocol']}"), soft_wrap=True)
     out.print(f"{told['split']}: {n} of {told['mentions']} mentions wrong ({share})")
     if told["without_raw_files"]:
         out.print(Text(told["without_raw_files"]), soft_wrap=True)
-    table = _table("kind", "first that applies", "share of wrong", "all that apply", "share")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _table("kind", "first that applies>", "share of wrong>", "all that apply>", "share>")
     for row in told["kinds"]:
         counts = [(row[count], f"{100 * row[count] / n:.1f} %") for count in ("first", "all")]
         table.add_row(row["kind"], *(str(cell) for pair in counts for cell in pair))
     out.print(table)
     for row in told["kinds"]:
-        own = [w for w in wrong if w.kinds[0] == row["kind"]][:examples]
+        own = [w for w in told["wrong_mentions"] if w["kinds"][0] == row["kind"]][:examples]
         if own:
             out.print(Text(f"{row['kind']}:", style="bold"))
         for w in own:
-            out.print(
-                Text(
-                    f"  {w.id} {w.surface!r}: gold {_named(w.gold, w.gold_name, w.gold_score)}, "
-                    f"predicted {_named(w.predicted, w.predicted_name, w.predicted_score)}"
-                ),
-                soft_wrap=True,
-            )
+            line = f"  {w['id']} {w['surface']!r}: gold {_named(w, 'gold')}, "
+            out.print(Text(f"{line}predicted {_named(w, 'predicted')}"), soft_wrap=True)
 
 
-def _named(entity: str | None, name: str | None, score: float | None) -> str:
+def _named(wrong: dict[str, Any], what: str) -> str:
+    entity, name, score = wrong[what], wrong[f"{what}_name"], wrong[f"{what}_score"]
     if entity is None:
         return "none"
     return f"{name} ({entity})" + ("" if score is None else f" {score:.4f}")
 
 
-def show_list(out: Console, run: FinishedRun, split: str, found: Outcome, n: int) -> None:
+def show_list(out: Console, run: FinishedRun, found: Outcome, n: int) -> None:
     """The split's first n mentions: id, surface form and the rank of the gold."""
-    surfaces = run.store.strings("mention_surface")
+    surfaces, split = run.store.strings("mention_surface"), found.view.split
     rows = run.store.array(f"{split}_mention")
     table = _table("id", "mention", "rank of the gold")
     for i, mention in enumerate(mention_ids(run, split)[:n]):
@@ -151,7 +136,9 @@ def show_list(out: Console, run: FinishedRun, split: str, found: Outcome, n: int
 
 
 def _table(*columns: str) -> Table:
+    """Of columns with these heads; "name>" is a column of numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        justify: Any = "right" if name.endswith(">") else "left"
+        table.add_column(name.removesuffix(">"), overflow="fold", justify=justify)
     return table

@@ -51,9 +51,9 @@ def write(workdir: Path, out: Path, platforms: list[str], overwrite: bool) -> No
 
 def check(folder: Path) -> int:
     """Print the largest difference; 1 where it is above the limit."""
-    from drin_jax.export.check import check
+    from drin_jax.export import artefact
 
-    difference, limit, count = check(folder)
+    difference, limit, count = artefact.check(folder)
     good = difference <= limit  # not NaN either
     print(
         f"largest difference {difference:.1e} over {count} scores of {folder}, allowed {limit:.0e}"

@@ -1,4 +1,5 @@
-"""A run's best parameters and its scores, as a function of arrays, written as an export."""
+"""A run's best parameters and its scores, as a function of arrays: written as an export, and an
+export compared with the model that its parameters and config build."""
 
 import os
 import shutil
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax import export as jax_export
@@ -17,34 +19,29 @@ import drin_jax
 from data_pipeline import schema
 from data_pipeline.files import write_json
 from data_pipeline.schema import UserError, reason
+from drin_jax import models
 from drin_jax.config import flat
-from drin_jax.export import manifest
+from drin_jax.export import scorer
 from drin_jax.training.setup import build_model
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, read_config
 
 Named = dict[str, Any]
 Score = Callable[[Named, Mapping[str, Array]], Float[Array, "b scored"]]
-
-
-def named(params: Any) -> Named:
-    """A model's parameters as a flat dict: `layers.0.w_h.kernel`."""
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-
-
-def _name(path: Sequence[Any]) -> str:
-    """Without the last key, the leaf that NNX adds below each parameter."""
-    return ".".join(str(key.key) for key in path[:-1])
+# What is allowed: two programs of the same arithmetic in float32, or with bfloat16's 8 bits.
+LIMITS = {"float32": 1e-6, "bfloat16": 2e-2}
+SIZES = ({"b": 5, "r": 23, "s": 12, "q": 9}, {"b": 1, "r": 1, "s": 1, "q": 1})
 
 
 def score_function(make: Callable[[], nnx.Module], gold_slot: bool) -> Score:
     """The scores of the system that `make` builds, of named parameters and a batch's arrays."""
     graphdef, like = nnx.split(nnx.eval_shape(make), nnx.Param)
+    names, structure = list(models.named(like)), jax.tree.structure(like)
 
     def scores(params: Named, arrays: Mapping[str, Array]) -> Float[Array, "b scored"]:
         b = arrays["candidate_mask"].shape[0]
         unread = {"gold": jnp.full(b, schema.NOT_RETRIEVED, jnp.int32), "mask": jnp.ones(b, bool)}
-        state = jax.tree_util.tree_map_with_path(lambda path, _: params[_name(path)], like)
+        state = jax.tree.unflatten(structure, [params[name] for name in names])
         batch = GraphBatch.from_host({**arrays, **unread}, gold_slot)
         return nnx.merge(graphdef, state)(batch)[0]
 
@@ -58,12 +55,12 @@ def trace(
     text_width: int,
     image_width: int,
     needs: Sequence[str],
-    platforms: Sequence[str] = manifest.PLATFORMS,
+    platforms: Sequence[str] = scorer.PLATFORMS,
 ) -> jax_export.Exported:
     """The scores lowered for every platform, for any b, r, tokens s and regions q."""
-    symbols: Sequence[manifest.Size] = jax_export.symbolic_shape("b, r, s, q")
+    symbols: Sequence[scorer.Size] = jax_export.symbolic_shape("b, r, s, q")
     b, r, s, q = symbols
-    shapes = manifest.inputs(b, r, text_width, image_width, needs, s, q)
+    shapes = scorer.inputs(b, r, text_width, image_width, needs, s, q)
     arrays = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
     like = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in params.items()}
     return jax_export.export(jax.jit(score), platforms=tuple(platforms))(like, arrays)
@@ -73,7 +70,7 @@ def write(
     finished: FinishedRun,
     out: Path,
     *,
-    platforms: Sequence[str] = manifest.PLATFORMS,
+    platforms: Sequence[str] = scorer.PLATFORMS,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Export a finished run to the folder `out`, which appears whole or not at all.
@@ -86,11 +83,11 @@ def write(
     """
     check_platforms(platforms)
     check_out(out, overwrite)
-    config, store = finished.config, finished.store
-    widths = {name: store.sizes[name] for name in ("text_width", "image_width")}
-    score = score_function(lambda: build_model(config, **widths), finished.setup.spec.gold_slot)
-    params = named(finished.params)
-    exported = trace(score, params, **widths, needs=finished.setup.spec.needs, platforms=platforms)
+    spec = finished.setup.spec
+    widths = {name: finished.store.sizes[name] for name in ("text_width", "image_width")}
+    score = score_function(lambda: build_model(finished.config, **widths), spec.gold_slot)
+    params = models.named(finished.params)
+    exported = trace(score, params, **widths, needs=spec.needs, platforms=platforms)
     try:
         artefact = exported.serialize()
     except ImportError as error:
@@ -101,12 +98,12 @@ def write(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        (partial / manifest.ARTEFACT).write_bytes(artefact)
-        write_json(partial / manifest.CONFIG, flat(read_config(finished.workdir)))
-        _save(partial / manifest.PARAMS, params)
-        content["files"] = manifest.checksums(partial)
-        content["checksum"] = manifest.own_checksum(content)
-        write_json(partial / manifest.MANIFEST, content)
+        (partial / scorer.ARTEFACT).write_bytes(artefact)
+        write_json(partial / scorer.CONFIG, flat(read_config(finished.workdir)))
+        _save(partial / scorer.PARAMS, params)
+        content["files"] = scorer.checksums(partial)
+        content["checksum"] = scorer.own_checksum(content)
+        write_json(partial / scorer.MANIFEST, content)
         _put(partial, out)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
@@ -125,9 +122,9 @@ def _save(folder: Path, params: Named) -> None:
 
 def check_platforms(platforms: Sequence[str]) -> None:
     """UserError for none or an unknown one."""
-    unknown = sorted(set(platforms) - set(manifest.PLATFORMS))
+    unknown = sorted(set(platforms) - set(scorer.PLATFORMS))
     if unknown or not platforms:
-        known = ", ".join(manifest.PLATFORMS)
+        known = ", ".join(scorer.PLATFORMS)
         raise UserError(f"--platforms has {(unknown or [''])[0]!r}; known are {known}")
 
 
@@ -135,7 +132,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     """UserError where an export must not be written there."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    older = manifest.peek(out)
+    older = scorer.peek(out)
     if older is None:
         raise UserError(f"--out {out}: is there and is no export; give another folder")
     if not overwrite:
@@ -160,9 +157,10 @@ def _describe(
 ) -> dict[str, Any]:
     """`export.json` but for the checksums."""
     (_, arrays), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+    order = schema.batch_shapes(1, 1, 1, 1, schema.NEEDS)
     return {
-        "format": manifest.FORMAT,
-        "version": manifest.VERSION,
+        "format": scorer.FORMAT,
+        "version": scorer.VERSION,
         "drin_jax": drin_jax.__version__,
         "jax": jax.__version__,
         "calling_convention": exported.calling_convention_version,
@@ -183,17 +181,63 @@ def _describe(
             "s": "tokens of a mention's text",
             "q": "regions of a picture",
         },
-        "inputs": {name: _spec(arrays[name]) for name in _order(arrays)},
+        "inputs": {name: _spec(arrays[name]) for name in order if name in arrays},
         "output": _spec(exported.out_avals[0]),
         "parameters": {name: _spec(leaf) for name, leaf in params.items()},
     }
 
 
-def _order(arrays: Mapping[str, Any]) -> list[str]:
-    """The names as the batch's schema has them."""
-    return [name for name in schema.batch_shapes(1, 1, 1, 1, schema.NEEDS) if name in arrays]
-
-
 def _spec(array: Any) -> dict[str, Any]:
     shape = [size if isinstance(size, int) else str(size) for size in array.shape]
     return {"shape": shape, "dtype": str(array.dtype)}
+
+
+def check(folder: Path) -> tuple[float, float, int]:
+    """The largest difference of scores on fixed random batches, its limit, and how many scores.
+
+    Raises:
+        UserError: the export cannot be loaded, or its config is of another version of this program.
+    """
+    exported = scorer.load(folder)
+    content, config = exported.manifest, read_config(folder)
+    widths = {name: content["widths"][name] for name in ("text_width", "image_width")}
+    model = jax.jit(score_function(lambda: build_model(config, **widths), content["gold_slot"]))
+    worst, count = 0.0, 0
+    for sizes in SIZES:
+        arrays = random_batch(content["inputs"], sizes)
+        ours = exported.scores(arrays)
+        theirs = np.asarray(model(exported.params, arrays))
+        difference = np.nan_to_num(np.abs(ours - theirs), nan=np.inf)
+        worst = max(worst, float(np.max(difference)))
+        count += ours.size
+    return worst, LIMITS[content["dtype"]], count
+
+
+def random_batch(
+    inputs: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int], seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Arrays of these inputs: normal features, a fifth of all flags off, spans within the tokens.
+
+    Args:
+        inputs: of `export.json`.
+        sizes: of each symbol in their shapes.
+    """
+    rng = np.random.default_rng(seed)
+
+    def array(name: str, shape: list[int], dtype: str) -> np.ndarray:
+        if dtype == "bool":
+            return rng.random(shape) < 0.8
+        if name == "mention_span":
+            begin = rng.integers(0, sizes["s"], shape[0])
+            return np.stack([begin, rng.integers(begin + 1, sizes["s"] + 1)], 1)
+        if dtype == "int32":  # bytes of names, and padding
+            return rng.integers(0, 257, shape)
+        return rng.standard_normal(shape)
+
+    def resolved(shape: list[int | str]) -> list[int]:
+        return [sizes[size] if isinstance(size, str) else size for size in shape]
+
+    return {
+        name: array(name, resolved(spec["shape"]), spec["dtype"]).astype(spec["dtype"])
+        for name, spec in inputs.items()
+    }

@@ -1,7 +1,13 @@
-"""An exported scorer, loaded and called. Knows the artefact and its manifest, and no model."""
+"""What an export holds, and its scorer, loaded and called. Knows no model.
+
+`export.json` is written last and holds the SHA-256 of every other file and of itself, so that what
+is cut, changed or missing is told before anything is run.
+"""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +17,19 @@ import orbax.checkpoint as ocp
 from jax import export as jax_export
 from jaxtyping import Float
 
+from data_pipeline import schema
+from data_pipeline.files import sha256
 from data_pipeline.schema import UserError, reason
-from drin_jax.export import manifest
+
+FORMAT, VERSION = "drin_jax export", 1
+MANIFEST, CONFIG, PARAMS, ARTEFACT = "export.json", "config.json", "params", "scorer.jaxexport"
+PLATFORMS = ("cpu", "cuda", "tpu")
+UNREAD = ("gold", "mask")  # of a batch: what training and evaluation know, and scores do not need
 
 Params = dict[str, jax.Array]
+Size = Any  # an int, or a symbol of jax.export
+
+AGAIN = "export the run again with python -m drin_jax.export"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +63,7 @@ class Scorer:
             UserError: a name, dtype or shape is not as `export.json` says.
         """
         wanted = self.manifest["inputs"]
-        unknown = sorted(set(arrays) - {*wanted, *manifest.UNREAD})
+        unknown = sorted(set(arrays) - {*wanted, *UNREAD})
         missing = sorted(set(wanted) - set(arrays))
         if unknown or missing:
             what = f"no {missing[0]}" if missing else f"an unknown {unknown[0]}"
@@ -81,15 +96,25 @@ def _check(name: str, array: Any, spec: Mapping[str, Any], sizes: dict[str, int]
 
 def load(folder: Path) -> Scorer:
     """What `drin_jax.export.load` documents."""
-    content = manifest.read(folder)
+    content = read(folder)
     platform = jax_export.default_export_platform()
     if platform not in content["platforms"]:
         raise UserError(
             f"{folder}: exported for {', '.join(content['platforms'])}, and this process runs on "
             f"{platform}; export it with --platforms={','.join([*content['platforms'], platform])}"
         )
-    exported = _deserialize(folder / manifest.ARTEFACT, content)
-    params = read_params(folder, content)
+    exported = _deserialize(folder / ARTEFACT, content)
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = {
+        name: jax.ShapeDtypeStruct(tuple(spec["shape"]), spec["dtype"], sharding=sharding)
+        for name, spec in content["parameters"].items()
+    }
+    path = folder / PARAMS
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore(path.absolute(), like)
+    except Exception as error:  # damage surfaces as whatever tensorstore or orbax meets first
+        raise UserError(f"{path}: unreadable ({reason(error)}); {AGAIN}") from None
     return Scorer(content, params, jax.jit(exported.call))
 
 
@@ -101,7 +126,7 @@ def _deserialize(path: Path, content: Mapping[str, Any]) -> jax_export.Exported:
     if not oldest <= convention <= newest:
         raise UserError(
             f"{path}: {versions}, which reads calling conventions {oldest} to {newest}, not "
-            f"{convention}; use that jax, or {manifest.AGAIN}"
+            f"{convention}; use that jax, or {AGAIN}"
         )
     try:
         return jax_export.deserialize(bytearray(path.read_bytes()))
@@ -109,25 +134,74 @@ def _deserialize(path: Path, content: Mapping[str, Any]) -> jax_export.Exported:
         raise UserError(f"{path}: {error}; run pip install -r requirements.txt") from None
     except Exception as error:  # whatever the parser of another version meets first
         raise UserError(
-            f"{path}: {versions}, which cannot read it ({reason(error)}); use that jax, or "
-            f"{manifest.AGAIN}"
+            f"{path}: {versions}, which cannot read it ({reason(error)}); use that jax, or {AGAIN}"
         ) from None
 
 
-def read_params(folder: Path, content: Mapping[str, Any]) -> Params:
-    """The parameters by name, on the first local device.
+def inputs(
+    b: Size, r: Size, t: int, v: int, needs: Collection[str], s: Size, q: Size
+) -> dict[str, tuple[tuple[Size, ...], str]]:
+    """Shapes and dtypes of the arrays that a scorer takes; sizes may be symbols."""
+    shapes = schema.batch_shapes(b, r, t, v, needs, s, q)
+    return {name: shape for name, shape in shapes.items() if name not in UNREAD}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """`export.json`, every file that it names being as it says.
 
     Raises:
-        UserError: they cannot be read, or are not those of the manifest.
+        UserError: no export, of another version, or damaged.
     """
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = {
-        name: jax.ShapeDtypeStruct(tuple(spec["shape"]), spec["dtype"], sharding=sharding)
-        for name, spec in content["parameters"].items()
-    }
-    path = folder / manifest.PARAMS
+    content = peek(folder)
+    if content is None:
+        what = f"holds no {MANIFEST} of ours" if folder.is_dir() else "is no folder"
+        raise UserError(
+            f"{folder} {what}, so it is no export; give the --out of python -m drin_jax.export"
+        )
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{folder / MANIFEST}: is of version {content.get('version')}, made by drin_jax "
+            f"{content.get('drin_jax')}; this program reads version {VERSION}; {AGAIN} of one of "
+            "the two"
+        )
+    if content.get("checksum") != own_checksum(content):
+        raise UserError(f"{folder / MANIFEST}: damaged, it is not as it was written; {AGAIN}")
+    for name, digest in content["files"].items():
+        path = folder / name
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
+        if found != digest:
+            raise UserError(f"{path}: damaged, its checksum is not that of {MANIFEST}; {AGAIN}")
+    return content
+
+
+def peek(folder: Path) -> dict[str, Any] | None:
+    """`export.json` as it is, of any version; None where the folder is no export.
+
+    Raises:
+        UserError: there is such a file and it cannot be read.
+    """
+    path = folder / MANIFEST
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path.absolute(), like)
-    except Exception as error:  # damage surfaces as whatever tensorstore or orbax meets first
-        raise UserError(f"{path}: unreadable ({reason(error)}); {manifest.AGAIN}") from None
+        content = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
+    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in `folder` by its name there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+
+
+def own_checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the manifest itself, but for this number."""
+    fields = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

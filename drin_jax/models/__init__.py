@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -64,6 +65,15 @@ def build(
             raise UserError(f"{field} is {value!r}; known are {', '.join(CHOICES[field])}")
     own = {field: fields[field] for field in system.fields if field in fields}
     return system(text_width, image_width, dtype=jnp.dtype(dtype), rngs=rngs, **own)
+
+
+def named(params: Any) -> dict[str, Any]:
+    """Parameters, or what stands for them, by name: `layers.0.w_h.kernel`. A path's last key, that
+    of the leaf that NNX adds below each parameter, is no part of it."""
+    return {
+        jax.tree_util.keystr(path[:-1], simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
 
 
 def _class(name: str) -> Any:

@@ -17,13 +17,7 @@ class BertMatcher(nnx.Module):
     fields: ClassVar[tuple[str, ...]] = ("width",)
 
     def __init__(
-        self,
-        text_width: int,
-        image_width: int = 0,
-        *,
-        width: int = 768,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        self, text_width: int, image_width: int, *, width: int, dtype: DTypeLike, rngs: nnx.Rngs
     ):
         self.mention_text = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)
         self.entity_text = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)

@@ -70,13 +70,7 @@ class DZMNED(nnx.Module):
     needs: ClassVar[tuple[str, ...]] = ("tokens", "characters")
 
     def __init__(
-        self,
-        text_width: int,
-        image_width: int,
-        *,
-        width: int = 768,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        self, text_width: int, image_width: int, *, width: int, dtype: DTypeLike, rngs: nnx.Rngs
     ):
         self.context = _Context(text_width, width, dtype=dtype, rngs=rngs)
         self.characters = _Characters(width, dtype=dtype, rngs=rngs)

@@ -44,13 +44,7 @@ class JMEL(nnx.Module):
     fields: ClassVar[tuple[str, ...]] = ("width",)
 
     def __init__(
-        self,
-        text_width: int,
-        image_width: int,
-        *,
-        width: int = 768,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        self, text_width: int, image_width: int, *, width: int, dtype: DTypeLike, rngs: nnx.Rngs
     ):
         self.mention = _Joint(text_width, image_width, width, dtype=dtype, rngs=rngs)
         self.entity = _Joint(text_width, image_width, width, dtype=dtype, rngs=rngs)

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipeline.schema import UserError
@@ -56,12 +55,6 @@ class DataParallel:
         """Devices over all processes."""
         return self.mesh.size
 
-    def least(self, value: int) -> int:
-        """The least of a number over all processes, which they then agree on."""
-        if jax.process_count() == 1:
-            return value
-        return int(np.min(multihost_utils.process_allgather(np.float64(value))))
-
     def check_batch(self, batch: int, field: str) -> None:
         """UserError where `batch` mentions cannot be split evenly over the devices."""
         if batch % self.size:
@@ -72,22 +65,16 @@ class DataParallel:
 
     def replicate(self, tree: Any) -> Any:
         """A copy of `tree`, which every process has, on every device. Through the host, because a
-        device may alias what it is given and the training step donates the result; by a callback,
-        because `device_put` would compare each array between the processes."""
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
-
-        def copied(x: Any) -> jax.Array:
-            host = np.asarray(x)
-            return jax.make_array_from_callback(
-                host.shape, everywhere, lambda index: np.array(host[index], copy=True)
-            )
-
-        return jax.tree.map(copied, tree)
+        device may alias what it is given and the training step donates the result."""
+        return jax.tree.map(lambda x: self.put(np.asarray(x), PartitionSpec()), tree)
 
     def put(self, array: np.ndarray, spec: PartitionSpec) -> jax.Array:
-        """An array that every process has, over all devices by `spec`."""
+        """A copy of an array that every process has, over all devices by `spec`. By a callback,
+        because `device_put` would compare it between the processes."""
         sharding = NamedSharding(self.mesh, spec)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        return jax.make_array_from_callback(
+            array.shape, sharding, lambda index: np.array(array[index], copy=True)
+        )
 
     def shard(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """This process's share of a batch, split over its devices along the first axis."""

@@ -19,7 +19,7 @@ from uuid import uuid4
 from absl import flags
 
 from data_pipeline import progress
-from data_pipeline.schema import UserError, reason
+from data_pipeline.schema import UserError, differing, reason
 from drin_jax.parallel import watchdog
 
 T = TypeVar("T")
@@ -116,7 +116,12 @@ def joined(rank: Rank | None, config: Mapping[str, Any]) -> Iterator[None]:
         _initialize(rank)
         os.write(parent, b"joined")
         progress.SPEAKS = jax.process_index() == 0
-        _check_same(config)
+        places = [device.process_index for device in jax.devices()]
+        devices = [places.count(process) for process in range(jax.process_count())]
+        if len({*devices}) > 1:  # an exchange would fail
+            raise UserError(f"the processes have {devices} devices; give all the same number")
+        versions = {f"version of {name}": metadata.version(name) for name in SAME_VERSIONS}
+        check_equal("the run", {**versions, "platform": jax.default_backend(), **config})
         yield
     except (UserError, OSError, KeyboardInterrupt):
         raise  # and the exit is at once: the others are not waited for
@@ -152,17 +157,6 @@ def _initialize(rank: Rank) -> None:
         raise UserError(f"the processes do not come together: {reason(error)}") from error
 
 
-def _check_same(config: Mapping[str, Any]) -> None:
-    import jax
-
-    places = [device.process_index for device in jax.devices()]
-    devices = [places.count(process) for process in range(jax.process_count())]
-    if len({*devices}) > 1:  # an exchange would fail
-        raise UserError(f"the processes have {devices} devices; give all the same number")
-    versions = {f"version of {name}": metadata.version(name) for name in SAME_VERSIONS}
-    check_equal("the run", {**versions, "platform": jax.default_backend(), **config})
-
-
 def gather(value: Any) -> list[Any]:
     """The values of all processes, anything JSON holds, in their order, once all are here."""
     import jax
@@ -183,15 +177,11 @@ def check_equal(name: str, values: Mapping[str, Any]) -> None:
     """UserError where a process has other `values` than process 0, naming those that differ."""
     first, *others = gather(dict(values))
     for process, other in enumerate(others, 1):
-        differing = [
-            f"{field} {first.get(field)!r} -> {other.get(field)!r}"
-            for field in sorted({*first, *other})
-            if first.get(field) != other.get(field)
-        ]
-        if differing:
+        found = differing(first, other)
+        if found:
             raise UserError(
-                f"{name}: process {process} differs from process 0 ({'; '.join(differing[:4])}"
-                f"{'; …' if len(differing) > 4 else ''}); they must be the same on all processes"
+                f"{name}: process {process} differs from process 0 ({found}); they must be the "
+                "same on all processes"
             )
 
 
@@ -201,10 +191,10 @@ def check_shared(folder: Path) -> None:
 
     if jax.process_count() == 1:
         return
-    token = folder / gather(f".seen-{uuid4().hex}")[0]
+    token = folder / f".seen-{uuid4().hex}"
     if jax.process_index() == 0:
         token.touch()
-    gather("it is there")
+    token = folder / gather(token.name)[0]  # of process 0, and it is there
     seen = gather(token.exists())
     if jax.process_index() == 0:
         token.unlink()

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from data_pipeline.schema import UserError
+from drin_jax import models
 from drin_jax.models.graph import cosine
 from drin_jax.types import GraphBatch
 
@@ -126,40 +127,33 @@ def from_torch(model: nnx.Module, state_dict: TorchArrays) -> None:
         UserError: naming every parameter that is missing, unexpected, or of another shape.
     """
     theirs = _unpack(state_dict)
-    flat = {_dotted(path): (path, leaf) for path, leaf in _flat(nnx.state(model, nnx.Param))}
+    params = nnx.state(model, nnx.Param)
+    flat = models.named(params)
     names = _names(flat)
     missing = sorted(names[ours] for ours in flat if names[ours] not in theirs)
     unexpected = sorted(set(theirs) - {names[ours] for ours in flat})
     new, misshapen = [], []
-    for ours, (path, leaf) in flat.items():
+    for ours, leaf in flat.items():
         if names[ours] in missing:
             continue
         array = _transposed(ours, np.asarray(theirs[names[ours]]))
-        if array.shape != leaf[...].shape:
-            misshapen.append(f"{names[ours]} {array.shape} for {leaf[...].shape}")
-        new.append((path, leaf.replace(jnp.asarray(array, leaf[...].dtype))))
+        if array.shape != leaf.shape:
+            misshapen.append(f"{names[ours]} {array.shape} for {leaf.shape}")
+        new.append(jnp.asarray(array, leaf.dtype))
     if missing or unexpected or misshapen:
         raise UserError(
             "parameters do not fit the model: "
             f"missing {missing or 'none'}, unexpected {unexpected or 'none'}, "
             f"wrong shape (as stored, transposed) {misshapen or 'none'}"
         )
-    nnx.update(model, nnx.from_flat_state(new))
+    nnx.update(model, jax.tree.unflatten(jax.tree.structure(params), new))
 
 
 def to_torch(params: nnx.State) -> dict[str, np.ndarray]:
     """Parameters, or gradients of them, under the authors' names and layouts."""
-    flat = {_dotted(path): np.asarray(leaf[...]) for path, leaf in _flat(params)}
+    flat = models.named(params)
     names = _names(flat)
-    return _pack({names[ours]: _transposed(ours, array) for ours, array in flat.items()})
-
-
-def _flat(params: nnx.State) -> list[tuple]:
-    return list(nnx.to_flat_state(params))
-
-
-def _dotted(path: tuple) -> str:
-    return ".".join(map(str, path))
+    return _pack({names[ours]: _transposed(ours, np.asarray(x)) for ours, x in flat.items()})
 
 
 def _transposed(ours: str, array: np.ndarray) -> np.ndarray:
@@ -202,47 +196,10 @@ def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
     else:
         raise UserError(f"dataset {dataset!r} has no known released form; use wikidiverse, wikimel")
     mention_text = span_mean(x["mention_text_feature"], x["mention_start"], x["mention_end"])
-    edges = jnp.zeros((b, 4, slots))
-    if "similarity_miet" in x:
-        edges = _edges(x, mention_text, entity_edge)
-    answer = x["answer"].astype(np.int32)
-    return GraphBatch(
-        mention_text=jnp.asarray(mention_text),
-        mention_image=jnp.asarray(x["mention_image_feature"].mean(1)),
-        entity_text=jnp.asarray(entity_text),
-        entity_image=jnp.asarray(x["entity_image_feature"].reshape(b, slots, -1)),
-        edges=edges,
-        mention_has_text=jnp.ones(b, bool),
-        mention_has_image=jnp.ones(b, bool),
-        entity_has_text=jnp.ones((b, slots), bool),
-        entity_has_image=jnp.ones((b, slots), bool),
-        candidate_mask=jnp.ones((b, slots), bool),
-        gold=jnp.where(answer < slots - 1, answer, -1),
-        mask=jnp.ones(b, bool),
-        gold_slot=True,
-        **_sequences(x),
-    )
-
-
-def _sequences(x: TorchArrays) -> dict[str, jax.Array]:
-    """Tokens and regions of the mentions; nothing where the arrays do not tell padding."""
-    if "mention_text_mask" not in x:
-        return {}
-    span = np.stack([x["mention_start"], x["mention_end"]], 1).astype(np.int32)
-    return {
-        "mention_tokens": jnp.asarray(x["mention_text_feature"]),
-        "mention_token_mask": jnp.asarray(x["mention_text_mask"] > 0),
-        "mention_span": jnp.asarray(span),
-        "mention_regions": jnp.asarray(x["mention_image_feature"]),
-    }
-
-
-def _edges(x: TorchArrays, mention_text: np.ndarray, entity_edge: np.ndarray) -> jax.Array:
-    """The four initial edges [b, 4, r+1]."""
-    b, slots = x["similarity_miet"].shape
     v = x["mention_image_feature"].shape[-1]
-    return jnp.stack(
-        [
+    edges = [jnp.zeros((b, slots))] * 4
+    if "similarity_miet" in x:
+        edges = [
             cosine(jnp.asarray(mention_text)[:, None], jnp.asarray(entity_edge)),
             jnp.asarray(x["similarity_mtei"]) / 100,
             jnp.asarray(x["similarity_miet"]) / 100,
@@ -252,8 +209,32 @@ def _edges(x: TorchArrays, mention_text: np.ndarray, entity_edge: np.ndarray) ->
                 x["entity_object_feature"].reshape(b, slots, -1, v),
                 x["entity_object_score"].reshape(b, slots, -1),
             ),
-        ],
-        1,
+        ]
+    sequences = {}
+    if "mention_text_mask" in x:
+        span = np.stack([x["mention_start"], x["mention_end"]], 1).astype(np.int32)
+        sequences = {
+            "mention_tokens": jnp.asarray(x["mention_text_feature"]),
+            "mention_token_mask": jnp.asarray(x["mention_text_mask"] > 0),
+            "mention_span": jnp.asarray(span),
+            "mention_regions": jnp.asarray(x["mention_image_feature"]),
+        }
+    answer = x["answer"].astype(np.int32)
+    return GraphBatch(
+        mention_text=jnp.asarray(mention_text),
+        mention_image=jnp.asarray(x["mention_image_feature"].mean(1)),
+        entity_text=jnp.asarray(entity_text),
+        entity_image=jnp.asarray(x["entity_image_feature"].reshape(b, slots, -1)),
+        edges=jnp.stack(edges, 1),
+        mention_has_text=jnp.ones(b, bool),
+        mention_has_image=jnp.ones(b, bool),
+        entity_has_text=jnp.ones((b, slots), bool),
+        entity_has_image=jnp.ones((b, slots), bool),
+        candidate_mask=jnp.ones((b, slots), bool),
+        gold=jnp.where(answer < slots - 1, answer, -1),
+        mask=jnp.ones(b, bool),
+        gold_slot=True,
+        **sequences,
     )
 
 

@@ -4,9 +4,14 @@ Two ways with the same batches in the same order. `HostSteps` reads each batch f
 by grain, and dispatches one step. `ResidentSteps` has the store's tables on the devices and
 dispatches as many steps as the host can wait for; in an epoch nothing goes to the devices but the
 program's start, and nothing comes back but what the host asks of the metrics.
+
+Of either, `steps(state, step, most)` starts at least one and at most `most` steps of the epoch that
+`step`, the next, is in. It returns the new state (the given one is donated), the metrics of every
+step along a first axis (which may go on after them; scalars of a single step), and how many steps
+there were. `go_to(step)` lets the next call begin there, and `of_seed` is the same compiled steps
+in the order of another seed, from the first on.
 """
 
-import abc
 import copy
 import functools
 from collections.abc import Callable
@@ -25,30 +30,7 @@ from drin_jax.training.step import NEVER, TrainState, TrainStep
 from drin_jax.types import Metrics
 
 
-class Steps(abc.ABC):
-    """Where a run's steps come from."""
-
-    order: TrainOrder
-
-    @abc.abstractmethod
-    def go_to(self, step: int) -> None:
-        """Let the next call begin at `step`."""
-
-    @abc.abstractmethod
-    def of_seed(self, seed: int) -> "Steps":
-        """The same compiled steps in the order of another seed, from the first on."""
-
-    @abc.abstractmethod
-    def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
-        """Start at least one and at most `most` steps of the epoch that `step`, the next, is in.
-
-        Returns:
-            The new state (the given one is donated), the metrics of every step along a first axis
-            (which may go on after them; scalars of a single step), and how many steps there were.
-        """
-
-
-class HostSteps(Steps):
+class HostSteps:
     """A step a dispatch, on batches from the store.
 
     Args:
@@ -81,7 +63,7 @@ class HostSteps(Steps):
         return state, metrics, 1
 
 
-class ResidentSteps(Steps):
+class ResidentSteps:
     """Many steps a dispatch, on batches that are looked up in tables on the devices.
 
     One program serves the whole run. How many of its steps run is an argument of it, so that any
@@ -130,11 +112,11 @@ class ResidentSteps(Steps):
         other._epoch = NEVER
         return other
 
-    def lower(self, state: TrainState, step: int) -> jax.stages.Lowered:
+    def lower(self, state: TrainState, step: int) -> Any:
         """The program as a call at `step` would run it, for a look at what it costs."""
         self._begin(step)
-        program: Any = self._program
-        return program.lower(self._tables, state, self._rows, self._first, self._on_devices(1))
+        one = self._on_devices(1)
+        return self._program.lower(self._tables, state, self._rows, self._first, one)
 
     def _begin(self, step: int) -> int:
         """Have the rows of the epoch that `step` is in on the devices; its place in there."""
@@ -147,7 +129,7 @@ class ResidentSteps(Steps):
     @property
     def compilations(self) -> int:
         """Programs compiled so far: 1 once a step was taken."""
-        return int(self._program._cache_size())  # type: ignore[attr-defined]
+        return int(self._program._cache_size())
 
     def _upload(self, number: int) -> Any:
         return self._parallel.replicate(np.int32(number))
@@ -161,7 +143,7 @@ class ResidentSteps(Steps):
             rows.reshape(order.steps_per_epoch, order.batch), PartitionSpec(None, AXIS)
         )
 
-    def _jitted(self, step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
+    def _jitted(self, step: TrainStep) -> Any:
         most = self._most
 
         def steps(
@@ -197,3 +179,6 @@ class ResidentSteps(Steps):
             check_vma=False,
         )
         return jax.jit(sharded, donate_argnums=1)
+
+
+Steps = HostSteps | ResidentSteps

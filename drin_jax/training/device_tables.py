@@ -8,6 +8,7 @@ ones, an equal part of the rows; batches are then looked up by all of them toget
 
 import dataclasses
 import math
+import mmap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,8 +23,8 @@ from data_pipeline import graphs
 from data_pipeline.graphs import HostArrays
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
+from drin_jax.parallel import multihost
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
-from drin_jax.training.uploading import aligned, copy_rows
 
 SPLITS = ("train", "valid", "test")
 PLACES = {
@@ -35,6 +36,8 @@ PLACES = {
 # Tables of the features: those that are wide, may be halved, and may be spread over devices.
 FEATURES = tuple(f"{side}_{kind}" for side in ("entity", "mention") for kind in ("text", "image"))
 SHARE_OF_FREE = 0.8  # of the device's free memory that tables may take
+CHUNK_BYTES = 1 << 24  # read of a file at once
+ALIGNMENT = 64  # in bytes, of what a CPU device takes over instead of copying it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +57,6 @@ class Placement:
     free: int = 0
 
     @property
-    def on_devices(self) -> bool:
-        """Whether there are tables on devices."""
-        return self.kind != "host"
-
-    @property
     def _shares(self) -> int:
         """Devices that share the features' rows."""
         return self.parallel.size if self.parallel and self.kind == "sharded" else 1
@@ -66,7 +64,7 @@ class Placement:
     def describe(self) -> str:
         """One line for the user."""
         numbers = f"{self.needed / 1e9:.2f} GB of {self.free / 1e9:.2f} GB free"
-        if not self.on_devices:
+        if self.kind == "host":
             numbers = f"on a device they would take {numbers}"
         return f"tables {PLACES[self.kind]}: {numbers}"
 
@@ -104,6 +102,35 @@ class Placement:
         return np.dtype(jnp.bfloat16) if halved else jax.dtypes.canonicalize_dtype(array.dtype)
 
 
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that begin at a multiple of ALIGNMENT bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + size].view(dtype).reshape(shape)
+
+
+def copy_rows(array: np.ndarray, first: int, out: np.ndarray) -> None:
+    """Copy the rows from `first` on into `out` [rows, …], as many as both have.
+
+    A whole array that is a file's memory map is read from the file, a few megabytes at a time:
+    pages read through a map stay counted to the process until memory is short.
+    """
+    out = out[: max(len(array) - first, 0)]
+    whole = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)  # not cut from one
+    if not (whole and array.flags.c_contiguous and array.size):
+        out[:] = array[first : first + len(out)]
+        return
+    row_bytes = array.itemsize * math.prod(array.shape[1:])
+    step = max(1, CHUNK_BYTES // row_bytes)
+    assert isinstance(array, np.memmap)
+    with open(str(array.filename), "rb", buffering=0) as file:
+        file.seek(array.offset + first * row_bytes)
+        for at in range(0, len(out), step):
+            chunk = out[at : at + step]
+            chunk[...] = np.fromfile(file, array.dtype, chunk.size).reshape(chunk.shape)
+
+
 @flax.struct.dataclass
 class DeviceTables:
     """One split's tables on the device. `shared` (entities, mentions) is one copy for all splits.
@@ -129,7 +156,7 @@ class DeviceTables:
         like: "DeviceTables | None" = None,
         placement: Placement = Placement(),
     ) -> "DeviceTables":
-        """Upload a split's tables.
+        """Upload a split's tables, of which `choose` says whether they fit.
 
         Args:
             store, split, spec: as in `data_pipeline.graphs.GraphTables`.
@@ -139,17 +166,9 @@ class DeviceTables:
 
         Raises:
             UserError: the split is unknown or empty, or as `graphs.fitted`.
-            UserError: the tables do not fit into the device's free memory.
         """
         store.check_split(split)
         spec = graphs.fitted(spec, store)
-        if like is None:  # the rest is small beside it
-            needed, free = cls.bytes(store, [split], spec, placement), free_bytes()
-            if needed > SHARE_OF_FREE * free:
-                raise UserError(
-                    f"the store's tables {_too_large(needed, free)}; lower retrieval.r, use a "
-                    "larger device, or train with drin_jax.main, which reads batches from disk"
-                )
 
         def upload(tables: HostArrays) -> dict[str, jax.Array]:
             return {name: placement.upload(name, array) for name, array in tables.items()}
@@ -230,7 +249,7 @@ def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> 
             f"data.tables is {kind!r}, but parallel.impl 'pmap' reads batches from the store; "
             "use data.tables='host' or parallel.impl='shard_map'"
         )
-    free = parallel.least(free_bytes())
+    free = min(multihost.gather(free_bytes()))  # the least of all processes
     needed = {
         name: DeviceTables.bytes(store, SPLITS, spec, Placement(name, parallel)) for name in PLACES
     }
@@ -239,17 +258,11 @@ def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> 
         kind = "host" if parallel.impl == "pmap" else fits[0]
     if kind not in fits:
         raise UserError(
-            f"data.tables is {kind!r}: the tables {_too_large(needed[kind], free)}; use "
+            f"data.tables is {kind!r}: the tables take {needed[kind] / 1e9:.2f} GB a device, which "
+            f"has {free / 1e9:.2f} GB free, of which tables may take {SHARE_OF_FREE:.0%}; use "
             "data.tables='auto', which reads from the store what does not fit, or lower graph.r"
         )
     return Placement(kind, parallel, needed[kind], free)
-
-
-def _too_large(needed: int, free: int) -> str:
-    return (
-        f"take {needed / 1e9:.2f} GB a device, which has {free / 1e9:.2f} GB free, of which tables "
-        f"may take {SHARE_OF_FREE:.0%}"
-    )
 
 
 def free_bytes() -> int:

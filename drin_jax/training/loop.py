@@ -1,16 +1,17 @@
 """The training loop: it can stop and go on at any step, and keeps what was best on valid."""
 
+import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
@@ -34,21 +35,16 @@ class Terminated(SystemExit):
     """The run was asked to stop (SIGTERM: exit code 143, SIGINT: 130)."""
 
 
-class StopSignals:
-    """Inside this context SIGTERM and SIGINT only leave a note, so that the loop can save first."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-
-    def __enter__(self) -> "StopSignals":
-        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Inside this context SIGTERM and SIGINT are only noted, so that the loop can save first."""
+    received: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {n: signal.signal(n, lambda number, _: received.append(number)) for n in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -60,6 +56,7 @@ class Trainer:
         workdir: for checkpoints and metrics.
         evaluate: scores the parameters on valid; the state with the best score is kept.
         describe_step: names the mentions of a step's batch, for the error of a step not finite.
+        train: the config's fields of this name.
         save_seconds: between saves at the ends of epochs, at least; until then the best state is
             kept on the devices, and a kill loses no more than this time. Of several processes,
             whose clocks differ, every epoch is saved.
@@ -76,10 +73,7 @@ class Trainer:
         workdir: Path,
         evaluate: Callable[[Any], float],
         describe_step: Callable[[int], str],
-        epochs: int,
-        patience: int,
-        save_every: int,
-        log_every: int,
+        train: ConfigDict,
         save_seconds: float = 0.0,
         title: str = "training",
         tensorboard: bool = True,
@@ -88,13 +82,12 @@ class Trainer:
         self.state = parallel.replicate(state)
         self.evaluate = evaluate
         self.describe_step = describe_step
-        self.patience = patience
-        self.save_every = save_every
-        self.log_every = log_every
+        self.patience, self.save_every = train.patience, train.save_every
+        self.log_every = train.log_every
         self.save_seconds = save_seconds if jax.process_count() == 1 else 0.0
         self.title = title
         self.steps_per_epoch = steps.order.steps_per_epoch
-        self.total_steps = epochs * self.steps_per_epoch
+        self.total_steps = train.epochs * self.steps_per_epoch
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         self.position = Position(loader=steps.order.position(0))
         self.step = 0
@@ -123,17 +116,15 @@ class Trainer:
         """
         began = time.perf_counter()
         resumed_at = self.step
-        with (
-            StopSignals() as signals,
-            Progress(self.title, total=self.total_steps, done=self.step) as progress,
-        ):
-            self._progress = progress
+        self._progress = Progress(self.title, total=self.total_steps, done=self.step)
+        with stop_signals() as received, self._progress:
             while not self.finished:
                 self._dispatch()
                 epoch_ends = self.step % self.steps_per_epoch == 0
                 save_due = self.step % self.save_every == 0
                 look = sum(n for _, n, _ in self._pending) >= self._window()
-                stop = multihost.agree_on_stop(signals.received, look or epoch_ends or save_due)
+                asked = received[-1] if received else None
+                stop = multihost.agree_on_stop(asked, look or epoch_ends or save_due)
                 if epoch_ends or save_due or stop:
                     self._fetch()
                 elif look:
@@ -205,7 +196,10 @@ class Trainer:
         if not pending:
             return
         fetched = jax.device_get([metrics for _, _, metrics in pending])
-        self._time(sum(n for _, n, _ in pending))
+        now = time.perf_counter()
+        if self._looked is not None:
+            self._rate = sum(n for _, n, _ in pending) / max(now - self._looked, 1e-9)
+        self._looked = now
         values = []
         for (first, n, _), metrics in zip(pending, fetched, strict=True):
             for i in range(n):
@@ -218,13 +212,6 @@ class Trainer:
                 )
         self._progress.note(f"loss {np.mean(values):.4f}")
         self.log.flush()
-
-    def _time(self, steps: int) -> None:
-        """Note that so many steps ended since the last look."""
-        now = time.perf_counter()
-        if self._looked is not None:
-            self._rate = steps / max(now - self._looked, 1e-9)
-        self._looked = now
 
     def _fail(self, step: int, loss: float) -> NoReturn:
         self.checkpoints.drop_from(step)

@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 from data_pipeline.loader import TrainLoader, TrainOrder
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
-from drin_jax.evaluation.evaluate import SplitScorer, SplitView, valid_score
+from drin_jax.evaluation.evaluate import Setup, SplitScorer, SplitView, valid_score
 from drin_jax.training import device_tables
 from drin_jax.training.batches import HostSteps, ResidentSteps, Steps
 from drin_jax.training.device_tables import DeviceTables
 from drin_jax.training.loop import Trainer
-from drin_jax.training.setup import Setup, set_up
+from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state, make_train_step
 
 
@@ -79,15 +79,10 @@ class Session:
             )
         self.placement = device_tables.choose(config.data.tables, store, setup.parallel, setup.spec)
         tables = None
-        if self.placement.on_devices:
+        if self.placement.kind != "host":
             tables = DeviceTables.of(store, "train", setup.spec, placement=self.placement)
         self._scorer = SplitScorer(
-            setup.graphdef,
-            setup.parallel,
-            batch=config.eval.batch,
-            spec=setup.spec,
-            tables=tables,
-            placement=self.placement,
+            setup, batch=config.eval.batch, tables=tables, placement=self.placement
         )
         self._optimizer = optax.adam(config.train.learning_rate)
         self._steps = make_steps(config, store, setup, self._optimizer, tables)
@@ -95,7 +90,6 @@ class Session:
     def trainer(self, seed: int, workdir: Path, **options: Any) -> Trainer:
         """A run of this seed in this folder, to begin or to go on; `options` are more of
         `Trainer`'s. Runs of one session compile once, so take them one after another."""
-        train = self.config.train
         params, steps = self.setup.params, self._steps
         if seed != self.config.seed:
             config = self.config.copy_and_resolve_references()
@@ -108,10 +102,7 @@ class Session:
             workdir=workdir,
             evaluate=self._valid_score,
             describe_step=lambda step: self._mentions_of(steps.order, step),
-            epochs=train.epochs,
-            patience=train.patience,
-            save_every=train.save_every,
-            log_every=train.log_every,
+            train=self.config.train,
             **options,
         )
 

@@ -1,8 +1,5 @@
 """What a config stands for, built: model, devices, graphs and protocol."""
 
-import dataclasses
-from typing import Any
-
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -10,23 +7,13 @@ from data_pipeline import graphs
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
+from drin_jax.evaluation.evaluate import Setup
 from drin_jax.parallel.data_parallel import DataParallel
 
 LEAK_WARNING = (
     "warning: graph.gold_slot is 'upstream': the gold is put into every graph. Scores of this run "
     "reproduce a leaking protocol and measure nothing else (docs/protocol.md)."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """Everything of a config but the data that flows through."""
-
-    graphdef: nnx.GraphDef
-    params: Any
-    parallel: DataParallel
-    spec: GraphSpec
-    protocol: str  # what a score has to be read with: candidates, and the leak switch
 
 
 def set_up(config: ConfigDict, store: Store) -> Setup:

@@ -8,6 +8,7 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.schema import GraphSpec
 from drin_jax.evaluation.evaluate import (
+    Setup,
     SplitScorer,
     SplitView,
     baseline_scores,
@@ -76,9 +77,9 @@ def test_batch_size_changes_no_score_and_loses_no_mention(tmp_path: Path) -> Non
     store = tiny_store(tmp_path / "store", mentions={"train": 4, "valid": 4, "test": 11})
     graphdef, params = split_model(store.sizes["text_width"], store.sizes["image_width"])
     scores = [
-        SplitScorer(graphdef, DataParallel(impl), batch=batch, spec=GraphSpec()).scores(
-            params, store, "test"
-        )
+        SplitScorer(
+            Setup(graphdef, params, DataParallel(impl), GraphSpec(), ""), batch=batch
+        ).scores(params, store, "test")
         for impl, batch in (("shard_map", 4), ("shard_map", 11), ("pmap", 3))
     ]
     assert scores[0].shape == (11, store.sizes["r"])

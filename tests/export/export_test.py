@@ -22,8 +22,8 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import export, models
 from drin_jax.export import __main__ as export_command
-from drin_jax.export import artefact, manifest
-from drin_jax.export.check import LIMITS, random_batch
+from drin_jax.export import artefact, scorer
+from drin_jax.export.artefact import LIMITS, random_batch
 from drin_jax.training.checkpoint import Checkpoints, Position
 from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
@@ -81,7 +81,7 @@ def exported(workdir: Path) -> Path:
     assert result.returncode == 0, result.stderr
     assert "DRIN (small), step 7, for cpu, cuda, tpu" in result.stdout
     assert sorted(path.name for path in (workdir / "out").iterdir()) == sorted(
-        [manifest.MANIFEST, manifest.CONFIG, manifest.PARAMS, manifest.ARTEFACT]
+        [scorer.MANIFEST, scorer.CONFIG, scorer.PARAMS, scorer.ARTEFACT]
     )
     assert not list(workdir.glob("out.*"))
     return workdir / "out"
@@ -95,11 +95,11 @@ def copy(exported: Path, tmp_path: Path) -> Path:
 
 def change(folder: Path, **fields: Any) -> None:
     """Other fields in a manifest, and checksums of the files as they are now."""
-    path = folder / manifest.MANIFEST
+    path = folder / scorer.MANIFEST
     content = json.loads(path.read_text()) | fields
     path.unlink()
-    content["files"] = manifest.checksums(folder)
-    path.write_text(json.dumps(content | {"checksum": manifest.own_checksum(content)}))
+    content["files"] = scorer.checksums(folder)
+    path.write_text(json.dumps(content | {"checksum": scorer.own_checksum(content)}))
 
 
 def test_a_fresh_process_scores_as_evaluation_did_without_the_models(
@@ -140,14 +140,14 @@ def test_every_system_lowers_for_every_platform_and_any_size(
     def build() -> nnx.Module:
         return models.build(name, T, v, dtype=dtype, rngs=nnx.Rngs(0), width=4, **fields)
 
-    params = random_like(artefact.named(nnx.state(nnx.eval_shape(build), nnx.Param)))
+    params = random_like(models.named(nnx.state(nnx.eval_shape(build), nnx.Param)))
     score = artefact.score_function(build, gold_slot)
     needs = models.needs(name, v)
     traced = artefact.trace(score, params, text_width=T, image_width=v, needs=needs)
     again = jax_export.deserialize(traced.serialize())
-    assert again.platforms == manifest.PLATFORMS
+    assert again.platforms == scorer.PLATFORMS
     b, r, s, q = SIZES.values()
-    shapes = manifest.inputs(b, r, T, v, needs, s, q)
+    shapes = scorer.inputs(b, r, T, v, needs, s, q)
     specs = {name: {"shape": list(shape), "dtype": d} for name, (shape, d) in shapes.items()}
     arrays = random_batch(specs, SIZES)
     scores = again.call(params, arrays)
@@ -161,7 +161,7 @@ def test_the_check_in_other_sizes_tells_equal_from_different(
 ) -> None:
     assert export_command.check(copy) == 0
     assert ": equal" in capsys.readouterr().out
-    config = copy / manifest.CONFIG
+    config = copy / scorer.CONFIG
     config.write_text(json.dumps(json.loads(config.read_text()) | {"graph.edges": "static"}))
     change(copy)
     assert export_command.check(copy) == 1
@@ -179,11 +179,11 @@ def garbage(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda folder: cut(folder / manifest.ARTEFACT), ("scorer.jaxexport", "checksum")),
+        (lambda folder: cut(folder / scorer.ARTEFACT), ("scorer.jaxexport", "checksum")),
         (lambda folder: cut(next((folder / "params/d").iterdir())), ("params/d/", "checksum")),
         (lambda folder: (folder / "params/_METADATA").unlink(), ("_METADATA", "cannot be read")),
-        (lambda folder: cut(folder / manifest.MANIFEST), ("export.json", "damaged")),
-        (lambda folder: (folder / manifest.MANIFEST).unlink(), ("no export.json", "--out")),
+        (lambda folder: cut(folder / scorer.MANIFEST), ("export.json", "damaged")),
+        (lambda folder: (folder / scorer.MANIFEST).unlink(), ("no export.json", "--out")),
         (shutil.rmtree, ("no folder", "--out")),
         (lambda folder: change(folder, version=2, drin_jax="9"), ("version 2", "drin_jax 9")),
         (
@@ -191,7 +191,7 @@ def garbage(path: Path) -> None:
             ("with jax 9.9", f"this is jax {jax.__version__}", "not 99"),
         ),
         (
-            lambda folder: [garbage(folder / manifest.ARTEFACT), change(folder, jax="9.9")],
+            lambda folder: [garbage(folder / scorer.ARTEFACT), change(folder, jax="9.9")],
             ("with jax 9.9", "cannot read it"),
         ),
         (lambda folder: change(folder, platforms=["tpu"]), ("runs on cpu", "=tpu,cpu")),
@@ -211,19 +211,19 @@ def test_damage_and_other_versions_are_told(
 
 
 def test_a_changed_manifest_is_told(copy: Path) -> None:
-    path = copy / manifest.MANIFEST
+    path = copy / scorer.MANIFEST
     path.write_text(path.read_text().replace('"tt"', '"vv"'))
     assert "damaged" in refusal(lambda: export.load(copy))
 
 
 def test_arrays_that_are_not_as_the_export_says(exported: Path) -> None:
-    scorer = export.load(exported)
-    good = random_batch(scorer.manifest["inputs"], SIZES)
+    loaded = export.load(exported)
+    good = random_batch(loaded.manifest["inputs"], SIZES)
     more = good | {"gold": np.zeros(5, np.int32), "mask": np.ones(5, bool)}
-    np.testing.assert_array_equal(scorer.scores(more), scorer.scores(good))
+    np.testing.assert_array_equal(loaded.scores(more), loaded.scores(good))
 
     def told(**arrays: Any) -> str:
-        return refusal(lambda: scorer.scores(good | arrays))
+        return refusal(lambda: loaded.scores(good | arrays))
 
     assert "an unknown pictures" in told(pictures=good["edges"])
     assert "it has to be an array of float32" in told(edges=good["edges"].astype(np.float64))
@@ -233,9 +233,9 @@ def test_arrays_that_are_not_as_the_export_says(exported: Path) -> None:
     assert "entity_text is [5, 9, 7]" in told(entity_text=good["entity_text"][..., :7])
     assert "candidate_mask is [5]" in told(candidate_mask=good["candidate_mask"][:, 0])
     none = {name: array[:0] for name, array in good.items()}
-    assert "nothing to score" in refusal(lambda: scorer.scores(none))
+    assert "nothing to score" in refusal(lambda: loaded.scores(none))
     del good["edges"]
-    assert "scores was given no edges; drin takes" in refusal(lambda: scorer.scores(good))
+    assert "scores was given no edges; drin takes" in refusal(lambda: loaded.scores(good))
 
 
 def test_where_an_export_may_be_written(
@@ -251,7 +251,7 @@ def test_where_an_export_may_be_written(
         assert "is no export" in told
     (tmp_path / "out").mkdir()
     content = artefact.write(done, tmp_path / "out", platforms=["cpu"])
-    assert content == manifest.read(tmp_path / "out")
+    assert content == scorer.read(tmp_path / "out")
     assert content["platforms"] == ["cpu"]
     told = user_error(lambda: artefact.write(done, tmp_path / "out"))
     assert "DRIN (small) from step 7; add --overwrite" in told
@@ -266,9 +266,9 @@ def test_where_an_export_may_be_written(
         patch.setattr(artefact, "_save", full)
         told = user_error(lambda: artefact.write(done, tmp_path / "out", overwrite=True))
     assert "No space left" in told
-    assert manifest.read(tmp_path / "out") == content  # the older one is untouched
+    assert scorer.read(tmp_path / "out") == content  # the older one is untouched
     artefact.write(done, tmp_path / "out", platforms=["tpu"], overwrite=True)
-    assert manifest.read(tmp_path / "out")["platforms"] == ["tpu"]
+    assert scorer.read(tmp_path / "out")["platforms"] == ["tpu"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
 
 

@@ -249,7 +249,7 @@ def test_bfloat16_arithmetic_stays_near(fields):
 
 def test_bert_row_is_a_cosine_of_two_maps():
     batch = holes(15)
-    model = BertMatcher(T, width=D, rngs=nnx.Rngs(0))
+    model = BertMatcher(T, 0, width=D, dtype=jnp.float32, rngs=nnx.Rngs(0))
     scores, _ = model(batch)
     mention = np.asarray(batch.mention_text @ model.mention_text.kernel[...])
     entity = np.asarray(batch.entity_text @ model.entity_text.kernel[...])

@@ -64,7 +64,7 @@ def test_the_documents_system_trains_like_any_other(names: str, store: Store) ->
         losses.append(float(metrics["loss"]))
     assert len(losses) == 40
     assert losses[-1] < 0.2 * losses[0], losses
-    scorer = SplitScorer(setup.graphdef, setup.parallel, batch=8, spec=setup.spec)
+    scorer = SplitScorer(setup, batch=8)
     scores = scorer.scores(state.params, store, "train")
     gold = store.array("train_gold")
     assert np.mean(scores.argmax(1) == gold) > 0.8
@@ -84,7 +84,7 @@ def test_the_documents_table_is_the_registry() -> None:
 
     def built(name: str) -> int:
         model = nnx.eval_shape(
-            lambda: models.build(name, 768, 2048, dtype="float32", rngs=nnx.Rngs(0))
+            lambda: models.build(name, 768, 2048, width=768, dtype="float32", rngs=nnx.Rngs(0))
         )
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -84,7 +85,7 @@ def test_parameters_come_back_in_pytorchs_layout(system):
 
 
 def test_a_system_without_a_counterpart_says_so():
-    model = BertMatcher(4, width=4, rngs=nnx.Rngs(0))
+    model = BertMatcher(4, 0, width=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
     with pytest.raises(UserError, match=r"no counterpart .* are drin .*, mel_hi and ghmfc"):
         torch_weights.from_torch(model, {})
 

@@ -40,7 +40,8 @@ def main() -> None:
     batch = random_graphs(1, b=2 * DEVICES, padding=0.3)
     # The last device holds padding only, so that no device's own counts will do.
     batch = batch.replace(mask=batch.mask.at[-3:].set(False))  # type: ignore[attr-defined]
-    model = BertMatcher(batch.mention_text.shape[-1], width=5, rngs=nnx.Rngs(0))
+    text_width = batch.mention_text.shape[-1]
+    model = BertMatcher(text_width, 0, width=5, dtype=jnp.float32, rngs=nnx.Rngs(0))
     graph, params = nnx.split(model, nnx.Param)
 
     def averaged(params: Any, batch: GraphBatch) -> dict[str, tuple[jax.Array, Any]]:

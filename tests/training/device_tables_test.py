@@ -10,6 +10,7 @@ from data_pipeline import schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
+from drin_jax.parallel.data_parallel import DataParallel
 from drin_jax.training import device_tables
 from drin_jax.training.device_tables import DeviceTables
 from tests.support.fixtures import tiny_store
@@ -76,13 +77,14 @@ def test_splits_share_entities_and_mentions(store: Store) -> None:
 
 def test_tables_that_do_not_fit_are_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert device_tables.free_bytes() > 1 << 20
-    needed = DeviceTables.bytes(store, ["train"])
+    parallel = DataParallel()
+    needed = device_tables.choose("device", store, parallel, GraphSpec()).needed
     monkeypatch.setattr(device_tables, "free_bytes", lambda: needed)
-    with pytest.raises(UserError, match=r"tables take .* GB free.*; lower retrieval\.r") as caught:
-        DeviceTables.of(store, "train")
+    with pytest.raises(UserError, match=r"tables take .* GB free.*; use data\.tables=") as caught:
+        device_tables.choose("device", store, parallel, GraphSpec())
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(device_tables, "free_bytes", lambda: 2 * needed)
-    assert DeviceTables.of(store, "train").mentions == 13
+    assert device_tables.choose("device", store, parallel, GraphSpec()).kind == "device"
 
 
 def test_unknown_splits_and_too_many_candidates_are_refused(store: Store) -> None:

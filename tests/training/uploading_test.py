@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drin_jax.training import uploading
-from drin_jax.training.uploading import aligned, copy_rows
+from drin_jax.training import device_tables
+from drin_jax.training.device_tables import aligned, copy_rows
 
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """A file's map of 11 rows, read two rows at a time."""
-    monkeypatch.setattr(uploading, "CHUNK_BYTES", 2 * 3 * 4 + 1)
+    monkeypatch.setattr(device_tables, "CHUNK_BYTES", 2 * 3 * 4 + 1)
     path = tmp_path / "table.npy"
     np.save(path, np.arange(33, dtype=np.float32).reshape(11, 3))
     return np.load(path, mmap_mode="r")
@@ -22,7 +22,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rows_are_those_of_the_file(table: np.ndarray, first: int, rows: int, dtype: str) -> None:
     out = aligned((rows, 3), np.dtype(dtype))
-    assert out.ctypes.data % uploading.ALIGNMENT == 0
+    assert out.ctypes.data % device_tables.ALIGNMENT == 0
     copy_rows(table, first, out)
     expected = np.zeros((rows, 3), dtype)
     expected[: min(rows, 11 - first)] = table[first : first + rows]
