@@ -5,7 +5,10 @@ drin_jax at run time."""
 import os
 import tempfile
 
+from tests.support import compilation
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = compilation.flags()
 
 import pytest
 from jaxtyping import install_import_hook
@@ -22,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # xdist's workers inherit it
         folder = tempfile.TemporaryDirectory(prefix="drin_jax_tests_")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
         config.add_cleanup(folder.cleanup)
 
 

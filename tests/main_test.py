@@ -12,11 +12,8 @@ import numpy as np
 import pytest
 
 from drin_jax.training.device_tables import PLACES
-from tests.support import commands
-from tests.support.commands import assert_one_clear_line, small_store, step_lines
+from tests.support.commands import assert_one_clear_line, run, small_store, start, step_lines
 
-run = functools.partial(commands.run, hasty=True)
-start = functools.partial(commands.start, hasty=True)
 EPOCHS = 6
 STEPS = 15 * EPOCHS  # 230 mentions in batches of 16
 

@@ -12,6 +12,7 @@ import pytest
 from drin_jax.encoders.picture_encoders import ClipEncoder, ResNetEncoder
 from drin_jax.encoders.text_encoder import TextEncoder
 from tests.encoders.text_encoder_test import write_encoder
+from tests.support import compilation
 from tests.support.paths import ROOT
 from tests.support.picture_checkpoints import write_checkpoint, write_clip
 from tests.support.tolerance import assert_close
@@ -94,7 +95,7 @@ def test_two_devices_give_what_one_gives(encoders, folders, tmp_path):
         "ways = encode(folders)\n"
         "np.savez(sys.argv[2], **{way: run(25) for way, run in ways.items()})\n"
     )
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    flags = {"XLA_FLAGS": compilation.flags(devices=2), "JAX_PLATFORMS": "cpu"}
     out = tmp_path / "two.npz"
     command = [sys.executable, "-c", code, str(folders["text"].parent), str(out)]
     subprocess.run(command, env=os.environ | flags, cwd=ROOT, check=True)

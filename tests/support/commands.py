@@ -21,10 +21,9 @@ from configs import common
 from data_pipeline.schema import UserError
 from data_pipeline.store.writer import StoreWriter
 from drin_jax.extract import stored
+from tests.support import compilation
 from tests.support.fixtures import TINY_GROUPS, tiny_arrays
 from tests.support.paths import ROOT
-
-HASTY = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
 
 
 class Command:
@@ -93,24 +92,23 @@ def _server() -> socket.socket:
     return ours
 
 
-def _environment(devices: int, hasty: bool = False) -> dict[str, str]:
-    flags = [f"--xla_force_host_platform_device_count={devices}"]
+def _environment(devices: int, hasty: bool) -> dict[str, str]:
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": " ".join([*flags, *(HASTY if hasty else [])]),
+        "XLA_FLAGS": compilation.flags(devices, hasty),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "COLUMNS": "160",
         "TF_CPP_MIN_LOG_LEVEL": "3",  # a command sets it before it imports JAX
     }
 
 
-def start(module: str, *args: str, devices: int = 1, hasty: bool = False) -> Command:
-    """`python -m module args`, with so many simulated CPU devices. Where `hasty`, XLA leaves out
-    what makes programs fast, which on toy data takes longer than they run."""
+def start(module: str, *args: str, devices: int = 1, hasty: bool = True) -> Command:
+    """`python -m module args`, with so many simulated CPU devices. `hasty` as in `compilation`."""
     return Command(module, args, _environment(devices, hasty))
 
 
 def run(
-    module: str, *args: str, devices: int = 1, hasty: bool = False
+    module: str, *args: str, devices: int = 1, hasty: bool = True
 ) -> subprocess.CompletedProcess:
     """The same, finished."""
     process = start(module, *args, devices=devices, hasty=hasty)

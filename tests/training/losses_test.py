@@ -13,6 +13,7 @@ import pytest
 from data_pipeline.schema import UserError
 from drin_jax.training.losses import FORMS, margin_loss
 from drin_jax.types import GraphBatch
+from tests.support import compilation
 from tests.support.random_graphs import random_graphs
 
 MARGIN = 0.25
@@ -162,7 +163,7 @@ def test_the_appended_gold_slot_is_not_scored():
 
 def test_eight_devices_have_the_gradients_of_one():
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": compilation.flags(devices=8),
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-m", "tests.support.gradients_on_eight_devices"]

@@ -1,0 +1,20 @@
+"""How XLA compiles in the tests. Their programs are many and small and most of them run once, so
+what makes a program fast costs more than it saves; imported before JAX."""
+
+import importlib.metadata
+
+_JAXLIB = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
+
+# A fusion costs these emitters, the only ones since 0.11, ten times what LLVM alone needs.
+EMITTERS = ("--xla_cpu_use_fusion_emitters=false",) if _JAXLIB < (0, 11) else ()
+HASTY = (
+    *EMITTERS,
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+)
+
+
+def flags(devices: int = 1, hasty: bool = True) -> str:
+    """XLA_FLAGS for so many simulated CPU devices."""
+    chosen = HASTY if hasty else EMITTERS
+    return " ".join([f"--xla_force_host_platform_device_count={devices}", *chosen])
