@@ -92,7 +92,7 @@ def _server() -> socket.socket:
     return ours
 
 
-def _environment(devices: int, hasty: bool) -> dict[str, str]:
+def _environment(devices: int, hasty: bool = True) -> dict[str, str]:
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": compilation.flags(devices, hasty),
