@@ -13,6 +13,7 @@ import pytest
 
 from drin_jax.training.device_tables import PLACES
 from tests.support.commands import assert_one_clear_line, run, small_store, start, step_lines
+from tests.support.tolerance import TRAINED, assert_close
 
 EPOCHS = 6
 STEPS = 15 * EPOCHS  # 230 mentions in batches of 16
@@ -220,7 +221,7 @@ def test_eight_devices_train_as_one(
     expected = on_one_device(loss)
     losses = losses_of_three_epochs(store, tmp_path, impl, loss, tables, devices=8)
     assert len(losses) == 45
-    np.testing.assert_allclose(losses, expected, atol=1e-5, rtol=0)
+    assert_close(losses, expected, limit=TRAINED)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(store: Path, tmp_path: Path) -> None:

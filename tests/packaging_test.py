@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import compilation
 from tests.support.paths import ROOT
 
 PACKAGES = ("drin_jax", "data_pipeline", "configs")
@@ -21,6 +22,7 @@ def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess:
     """The command, out of reach of this checkout."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "COLUMNS": "160"}
+    environment["XLA_FLAGS"] = compilation.flags(hasty=False)  # the whole sample is encoded
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result

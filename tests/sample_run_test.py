@@ -1,8 +1,8 @@
 """`make run`'s experiment: the sample world tells systems apart, every relation earns its place.
 
-One seed each over one feature store, the ablations as the suite that the README names; the margins
-are far below what was measured (docs/results.md), so that another machine's rounding does not
-decide.
+One seed each over one feature store, the ablations as the suite that the README names, and ten of
+the fifty epochs, which give 79 of the 87 points; the margins are far below what was measured, so
+that another machine's rounding does not decide.
 """
 
 import functools
@@ -17,6 +17,7 @@ from tests.support import commands
 # Programs that run for minutes, not once.
 run = functools.partial(commands.run, hasty=False)
 
+EPOCHS = "--config.train.epochs=10"
 # What each relation alone decides, and the least it must cost that kind to go without (points).
 DECIDES = {"tt": ("text", 20), "tv": ("described", 15), "vt": ("scene", 20), "vv": ("emblem", 5)}
 
@@ -44,6 +45,7 @@ class Sample:
             f"--workdir={self.folder / name}",
             f"--config.data.root={self.folder / 'world'}",
             f"--config.data.store={self.folder / 'store'}",
+            EPOCHS,
             *more,
         )
         assert result.returncode == 0, result.stderr
@@ -66,7 +68,7 @@ def test_names_do_not_tell_and_drin_does(full: dict[str, Any]) -> None:
     scores = results(full)
     namesakes = 555 / 130  # entities a name, on average
     assert abs(scores["name matching"] - 100 / namesakes) < 5
-    assert scores["DRIN"] > 75
+    assert scores["DRIN"] > 70
     assert scores["DRIN"] > scores["raw text edge R_tt"] + 20
     unseen = results(full, "unseen_entity")
     assert test["group_sizes"]["unseen_entity"] > 200
@@ -90,6 +92,7 @@ def test_every_relation_and_dynamic_edges_earn_their_place(
         f"--config.data.root={sample.folder / 'world'}",
         f"--config.data.store={sample.folder / 'store'}",
         "--seeds=1",
+        EPOCHS,
     )
     assert result.returncode == 0, result.stderr
 

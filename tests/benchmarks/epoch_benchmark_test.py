@@ -8,6 +8,7 @@ from benchmarks.synthetic_store import Shape
 pytest.importorskip("torch", reason="the peer is PyTorch (extra dev)")
 
 from benchmarks import epoch, preprocessed, report
+from tests.support.tolerance import assert_close
 
 TINY = Shape(entities=20, train=70, valid=4, test=4, r=3, text=8, image=6)
 
@@ -27,9 +28,9 @@ def test_the_peer_s_graphs_are_those_of_its_files(tmp_path, name):
     for place, i in enumerate((4, 1)):
         begin, end = files["start-pos"][i] + 1, files["end-pos"][i] + 1
         text = files["mention-text-feature"][i, begin:end].mean(0)
-        np.testing.assert_allclose(graph["mention_text"][place], text, atol=1e-5)
+        assert_close(graph["mention_text"][place], text)
         image = files["mention-image-feature"][i].mean(0)
-        np.testing.assert_allclose(graph["mention_image"][place], image, atol=1e-5)
+        assert_close(graph["mention_image"][place], image)
         for k in range(TINY.r):
             if name == "wikidiverse":
                 row = i * (TINY.r + 1) + k
@@ -37,7 +38,7 @@ def test_the_peer_s_graphs_are_those_of_its_files(tmp_path, name):
             else:
                 row = files["candidates"][i, k]
                 entity = files["entity-attr-feature"][row].mean(0)
-            np.testing.assert_allclose(graph["entity_text"][place, k], entity, atol=1e-5)
+            assert_close(graph["entity_text"][place, k], entity)
             image = files["entity-image-feature"][row, 0]
             np.testing.assert_array_equal(graph["entity_image"][place, k], image)
         np.testing.assert_array_equal(graph["edges"][place, 1], files["similarity-eimt"][i, :-1])

@@ -12,6 +12,7 @@ from drin_jax.models.drin import DRIN
 from drin_jax.parity import comparison
 from tests.parity.parity_test import FILES
 from tests.support.random_graphs import random_graphs
+from tests.support.tolerance import assert_close
 
 DRIN_FILES = [path for path in FILES if path.stem.startswith("drin")]
 NO_TORCH = "the peer is PyTorch (extra dev)"
@@ -30,7 +31,7 @@ def test_the_peer_agrees_with_the_golden_arrays(path, each_edge):
     scores = model(golden_graph(arrays, meta), tuple(meta.get("enabled", (1, 1, 1, 1))))
     gold = torch.from_numpy(np.where(arrays["in/answer"] < r, arrays["in/answer"], -1))
     loss = upstream_loss(scores[:, :r], gold, meta["margin"])
-    np.testing.assert_allclose(scores.detach(), arrays["out/score"], atol=1e-5)
+    assert_close(scores.detach(), arrays["out/score"])
     assert loss.item() == pytest.approx(float(arrays["out/loss"]), abs=1e-5)
     loss.backward()
     for name, ours in model.under_torch_names(gradients=True).items():

@@ -19,6 +19,7 @@ from tests.support import release_fixtures as fixtures
 from tests.support.fixtures import refusal
 from tests.support.paths import ROOT
 from tests.support.release_fixtures import Arrays, golden_files, make_release, meaning, save_release
+from tests.support.tolerance import assert_close
 
 DATASETS = ("wikidiverse", "wikimel")
 VERTICES = {"mt": "mention_text", "mv": "mention_image", "et": "entity_text", "ev": "entity_image"}
@@ -48,10 +49,10 @@ def test_known_answers(tmp_path, dataset, dims):
     for split in SPLITS:
         batch, known = graphs(store, split, gold_slot=True), meaning(arrays, split)
         for short, name in VERTICES.items():
-            np.testing.assert_allclose(batch[name], known[short], rtol=0, atol=1e-6)
+            assert_close(batch[name], known[short])
             has = known[short].any(-1)
             np.testing.assert_array_equal(batch[name.replace("_", "_has_")], has)
-        np.testing.assert_allclose(batch["edges"], known["edges"], rtol=0, atol=1e-6)
+        assert_close(batch["edges"], known["edges"])
         answer = arrays[f"answer_{split}"]
         found = answer < fixtures.SLOTS[dataset] - 1
         np.testing.assert_array_equal(batch["gold"], np.where(found, answer, -1))
@@ -135,7 +136,7 @@ def test_the_reference_arrays_become_the_same_graphs(tmp_path, dataset):
     ours = graphs(store, "test", gold_slot=True)
     theirs = torch_weights.from_release(inputs, dataset)
     for name in ("mention_text", "mention_image", "entity_text", "entity_image", "edges", "gold"):
-        np.testing.assert_allclose(ours[name], getattr(theirs, name), rtol=0, atol=1e-6)
+        assert_close(ours[name], getattr(theirs, name))
 
 
 @pytest.mark.parametrize("dataset", DATASETS)

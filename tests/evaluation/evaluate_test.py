@@ -19,6 +19,7 @@ from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel.data_parallel import DataParallel
 from tests.support.fixtures import tiny_store
 from tests.support.random_graphs import split_model
+from tests.support.tolerance import assert_close
 
 
 @pytest.fixture
@@ -84,8 +85,8 @@ def test_batch_size_changes_no_score_and_loses_no_mention(tmp_path: Path) -> Non
     ]
     assert scores[0].shape == (11, store.sizes["r"])
     assert np.any(scores[0] != 0, axis=1).all()
-    np.testing.assert_allclose(scores[1], scores[0], atol=1e-6)
-    np.testing.assert_allclose(scores[2], scores[0], atol=1e-6)
+    assert_close(scores[1], scores[0])
+    assert_close(scores[2], scores[0])
 
 
 def test_the_view_cuts_candidates_to_the_graph(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from drin_jax.training.setup import set_up
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support.finished_runs import ORANGE, SIZES, case_of
+from tests.support.tolerance import assert_close
 
 
 def test_edges_and_scores_are_those_of_the_models_own_pass(drin: FinishedRun) -> None:
@@ -45,9 +46,7 @@ def test_edges_and_scores_are_those_of_the_models_own_pass(drin: FinishedRun) ->
             there = mask[row, :, slot]
             absent += int(np.sum(~there))
             assert np.array_equal(~np.isnan(c.edges), np.broadcast_to(there, (3, 4)))
-            np.testing.assert_allclose(
-                c.edges[:, there], np.asarray(aux["edges"])[:, row, there, slot], atol=1e-5
-            )
+            assert_close(c.edges[:, there], aux["edges"][:, row, there, slot])
             np.testing.assert_array_equal(
                 c.edges[0, there], store.array("test_edges")[row, there, slot]
             )

@@ -24,6 +24,7 @@ from tests.support.random_sequences import (
     some,
     whole,
 )
+from tests.support.tolerance import assert_close
 
 
 def test_an_lstm_keeps_its_state_over_padding_and_starts_anew():
@@ -44,7 +45,7 @@ def test_an_lstm_keeps_its_state_over_padding_and_starts_anew():
                 into, forget, _, out = np.split(1 / (1 + np.exp(-gates)), 4)
                 c = forget * c + into * np.tanh(gates[4:6])
                 h = out * np.tanh(c)
-            np.testing.assert_allclose(states[i, j], h, atol=1e-6)
+            assert_close(states[i, j], h)
         np.testing.assert_array_equal(last[i], states[i, -1])
 
 
@@ -77,7 +78,7 @@ def test_dzmned_attends_to_what_is_there_and_averages_two_cosines():
     there = np.stack([has_tokens, own[:, 0] > 0, batch.mention_has_image], 1)
     weights = aux["attention"]
     assert np.all((weights > 0) == there)
-    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
+    assert_close(weights.sum(1), np.ones(len(weights)))
     # A sigmoid lies in (0, 1), so no modality has more than e times the weight of another.
     assert np.all(weights.max(1) < np.e * np.where(there, weights, 1).min(1))
     halves = [np.split(aux[side], [D], -1) for side in ("mention", "entity")]
@@ -86,12 +87,12 @@ def test_dzmned_attends_to_what_is_there_and_averages_two_cosines():
     both = batch.candidate_mask & batch.entity_has_text & named
     usual = np.asarray(both) & np.all(there[:, :2], 1, keepdims=True)
     assert usual.sum() > 3
-    np.testing.assert_allclose(out[usual], (sum(cosines) / 2)[usual], atol=1e-6)
+    assert_close(out[usual], (sum(cosines) / 2)[usual])
     # One encoder for both sides: the mention's own name is the nearest there is.
     same = changed(batch, entity_characters=jnp.repeat(own[:, None], R, 1))
     mention, entity = (outputs("dzmned", same)[1][side][..., D:] for side in ("mention", "entity"))
     nearest = np.repeat(there[:, 1:2], R, 1)
-    np.testing.assert_allclose(np.einsum("bd,brd->br", mention, entity), nearest, atol=1e-6)
+    assert_close(np.einsum("bd,brd->br", mention, entity), nearest)
 
 
 def test_mel_hi_uses_pictures_only_beyond_both_thresholds():

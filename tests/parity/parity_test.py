@@ -160,7 +160,6 @@ def test_a_bad_file_beside_a_good_one_fails_but_both_are_told(tmp_path, capsys):
     [
         {"layers": 1, "r": 5},
         {"layers": 3, "r": 2, "b": 5, "dataset": "wikimel"},
-        {"layers": 2, "r": 3, "enabled": (1, 0, 0, 0)},
         {"layers": 2, "r": 4, "b": 1, "enabled": (0, 1, 1, 0), "dynamic": False},
     ],
     ids=str,

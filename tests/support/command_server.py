@@ -18,6 +18,9 @@ import sys
 import drin_jax.run  # noqa: F401  with jax, flax and orbax
 from drin_jax.training import metric_log
 
+with contextlib.suppress(ImportError):
+    import torch  # noqa: F401  which transformers loads where it is installed
+
 LONGEST = 1 << 17  # bytes of a request
 
 

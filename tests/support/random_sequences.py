@@ -77,7 +77,7 @@ def _forward(graph: nnx.GraphDef, params: Any, batch: GraphBatch) -> tuple[jax.A
 
 def forward(graph: nnx.GraphDef, params: Any, batch: GraphBatch) -> tuple[np.ndarray, Any]:
     """Scores and `aux` of the batch with five more tokens and characters of padding, one program
-    for all tests; `stacked` has the batch as it is."""
+    for all tests; `learner` has the batch as it is."""
     junk = jnp.cos(jnp.arange(B * 5 * T, dtype=jnp.float32)).reshape(B, 5, T)
     pad = ((0, 0), (0, 5))
     wider = {
@@ -99,8 +99,8 @@ def scores(name: str, batch: GraphBatch) -> np.ndarray:
 
 
 @functools.cache
-def stacked(name: str) -> Any:
-    """(parameters [2, n], batch) -> losses, scores and gradients, of two sets of parameters."""
+def learner(name: str) -> Any:
+    """(parameters [n], batch) -> (loss, scores), gradients."""
     graph, params = shared(name)
     unravel = ravel_pytree(params)[1]
 
@@ -108,11 +108,10 @@ def stacked(name: str) -> Any:
         scores, aux = nnx.merge(graph, unravel(flat))(batch)
         return margin_loss(scores, aux, batch, form="hinge", margin=0.25), scores
 
-    both = jax.vmap(jax.value_and_grad(loss, has_aux=True), (0, None))
-    return jax.jit(both)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def unpadded(name: str, batch: GraphBatch) -> np.ndarray:
     """The scores of `scores`, from the batch without more padding."""
     flat = ravel_pytree(shared(name)[1])[0]
-    return np.asarray(stacked(name)(jnp.stack([flat, flat]), batch)[0][1][0])
+    return np.asarray(learner(name)(flat, batch)[0][1])

@@ -21,6 +21,7 @@ from drin_jax.training.session import make_steps
 from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
 from tests.support.fixtures import tiny_store
+from tests.support.tolerance import TRAINED, assert_close
 
 STEPS = 8  # two epochs, each of which ends in a padded batch
 
@@ -71,10 +72,10 @@ def test_every_place_gives_the_same_losses(store: Store) -> None:
     assert np.ptp(expected) > 0.01
     for kind in ("device", "sharded"):
         _, series = trained(*build(store, kind))
-        np.testing.assert_allclose(series, expected, atol=1e-6, rtol=0)
+        assert_close(series, expected, limit=TRAINED)
     _, halved = trained(*build(store, "bfloat16"))
     # Features with 8 bits of mantissa instead of 24, through eight steps.
-    np.testing.assert_allclose(halved, expected, atol=2e-2, rtol=0)
+    assert_close(halved, expected, limit=0.05)
     assert halved != expected
 
 
@@ -139,7 +140,7 @@ def test_parts_of_a_batch_add_up(store: Store, form: str) -> None:
     whole_state, whole = trained(*build(store, "device", form))
     for kind, parts in (("device", 2), ("host", 4)):
         state, series = trained(*build(store, kind, form, accumulate=parts))
-        np.testing.assert_allclose(series, whole, atol=1e-6, rtol=0)
+        assert_close(series, whole, limit=TRAINED)
     moved = optax.tree.norm(optax.tree.sub(state.params, whole_state.params))
     assert moved < 1e-3 * optax.tree.norm(whole_state.params)
 
