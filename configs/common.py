@@ -127,7 +127,7 @@ def get_config() -> ConfigDict:
     train.accumulate = 1
     train.learning_rate = 1e-3  # Adam
     train.patience = 0  # stop after this many epochs without a better valid score; 0: never
-    train.save_every = 500  # steps between checkpoints, beside one at the end of each epoch
+    train.save_every = 500  # steps between checkpoints, beside those at the ends of epochs
     train.log_every = 20  # most steps in a dispatch, after which losses are looked at and written
     train.max_mentions = 0  # this many training mentions, drawn once by the seed; 0: all
 

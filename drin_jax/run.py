@@ -29,6 +29,8 @@ from drin_jax.training.session import Session
 from drin_jax.training.setup import LEAK_WARNING
 from drin_jax.workdir import claim
 
+SAVE_SECONDS = 1.0  # beside a saved checkpoint's tenth; epochs of toy data are shorter
+
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Prepare, train, evaluate and report; returns what `report.json` holds."""
@@ -45,8 +47,9 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         say(LEAK_WARNING)
     say(_overview(config, session.setup))
     say(session.placement.describe())
-    trainer = session.trainer(config.seed, workdir)
+    trainer = session.trainer(config.seed, workdir, save_seconds=SAVE_SECONDS)
     trainer.fit()
+    trainer.save()
     trained = time.perf_counter()
     best_step, params = trainer.position.best_step, trainer.best_params()
     trainer.close()

@@ -58,8 +58,8 @@ class Trainer:
         describe_step: names the mentions of a step's batch, for the error of a step not finite.
         train: the config's fields of this name.
         save_seconds: between saves at the ends of epochs, at least; until then the best state is
-            kept on the devices, and a kill loses no more than this time. Of several processes,
-            whose clocks differ, every epoch is saved.
+            kept on the devices, and a kill loses no more than this time, an end without `save` no
+            less. Of several processes, whose clocks differ, every epoch is saved.
         title: of the progress bar.
         tensorboard: whether metrics are written for it too.
     """
@@ -96,7 +96,7 @@ class Trainer:
             self.steps.go_to(self.steps.order.step_at(self.position.loader))
         self.log = MetricLog(workdir, after=self.step, tensorboard=tensorboard)
         self.seconds = 0.0
-        self._saved = time.perf_counter()
+        self._saved, self._saved_step = time.perf_counter(), self.step
         self._unsaved_best: tuple[int, TrainState, Position] | None = None
         self._pending: list[tuple[int, int, Metrics]] = []
         self._looked: float | None = None  # when the host last waited for steps
@@ -132,8 +132,8 @@ class Trainer:
                 if epoch_ends:
                     self._end_epoch()
                 waited = time.perf_counter() - self._saved >= self.save_seconds
-                if stop or (waited and (epoch_ends or save_due)):
-                    self._save()
+                if stop or save_due or (waited and epoch_ends):
+                    self.save()
                 if stop:
                     self.checkpoints.wait()
                     raise Terminated(128 + stop)
@@ -178,15 +178,17 @@ class Trainer:
     def _now(self) -> Position:
         return dataclasses.replace(self.position, loader=self.steps.order.position(self.step))
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Save the best state, unless it is on disk, and this one."""
+        if self._saved_step == self.step:
+            return
         self.log.flush()  # no line that comes before the checkpoint may be lost with it
         best, self._unsaved_best = self._unsaved_best, None
         if best:
             self.checkpoints.save(*best, score=best[2].best_score)
         if not best or best[0] != self.step:
             self.checkpoints.save(self.step, self.state, self._now())
-        self._saved = time.perf_counter()
+        self._saved, self._saved_step = time.perf_counter(), self.step
 
     def _fetch(self, ahead: int = 0) -> None:
         """Bring the losses of all dispatches but the newest `ahead` to the host, look at them, and
@@ -226,6 +228,7 @@ class Trainer:
         """The parameters that scored best on valid, on every device."""
         if self._unsaved_best:
             return self._unsaved_best[1].params
+        self.checkpoints.wait()
         return self.checkpoints.restore_best(self.state.params)[1]
 
     def close(self) -> None:
