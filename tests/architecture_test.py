@@ -86,7 +86,7 @@ def longest_chain(name: str) -> tuple[str, ...]:
 def test_the_walk_sees_imports():
     assert len(OURS) > 100
     assert "drin_jax.training.losses" in imports("drin_jax.training.step")
-    assert longest_chain("drin_jax.main")[-1] == "data_pipeline.schema"
+    assert longest_chain("drin_jax.main")[-1].startswith("data_pipeline.")
 
 
 @pytest.mark.parametrize("name", OURS)
