@@ -81,7 +81,7 @@ submit() {
 }
 gone() { [ -z "$(squeue --noheader --job="$1" 2>/dev/null)" ]; }
 step_written() { grep -q "\"step\": $1," "$folder/run/metrics.jsonl"; }
-flags=(--config.train.epochs=4 --config.train.patience=0 "$@")
+flags=(--config.train.epochs=40 --config.train.patience=0 "$@")
 
 job=$(submit)
 until_true 600 "a step that is written" step_written 60
@@ -89,7 +89,7 @@ echo "job $job trains; scancel --signal=TERM"
 scancel --signal=TERM "$job"
 until_true 300 "the end of job $job" gone "$job"
 grep -q "Exited with exit code 143" "$folder/$job.out" || { cat "$folder/$job.out"; fail "no exit code 143"; }
-saved=$(ls "$folder/run/checkpoints/last" | sort -n | tail -n 1)
+saved=$(ls "$folder/run/checkpoints" | sort -n | tail -n 1)
 last=$(tail -n 1 "$folder/run/metrics.jsonl")
 echo "job $job left with 143 after a line for $last; saved: step $saved"
 [[ $last == "{\"step\": $saved,"* ]] || fail "the checkpoint is not of the last step"
@@ -98,5 +98,5 @@ job=$(submit)
 until_true 900 "the end of job $job" gone "$job"
 [ -e "$folder/run/report.json" ] || { cat "$folder/$job.out"; fail "no report"; }
 grep "trained .* steps" "$folder/$job.out"
-! grep -q "trained 188 steps" "$folder/$job.out" || fail "it began anew"
+! grep -q "trained 1880 steps" "$folder/$job.out" || fail "it began anew"
 echo "job $job went on from step $saved and finished"
