@@ -29,7 +29,7 @@ from drin_jax.training.session import Session
 from drin_jax.training.setup import LEAK_WARNING
 from drin_jax.workdir import claim
 
-SAVE_SECONDS = 1.0  # beside a saved checkpoint's tenth; epochs of toy data are shorter
+SAVE_SECONDS = 1.0  # at the ends of epochs; a save takes a tenth of it
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:

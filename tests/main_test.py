@@ -39,7 +39,7 @@ def arguments(store: Path, workdir: Path, *more: str) -> list[str]:
         "--config.train.learning_rate=0.01",
         "--config.train.batch=16",
         f"--config.train.epochs={EPOCHS}",
-        "--config.train.save_every=8",
+        "--config.train.save_every=16",
         "--config.train.log_every=1",
         "--config.eval.batch=16",
         *more,

@@ -91,17 +91,14 @@ class CorpusBuilder(  # type: ignore[call-arg]  # mypy takes the lazily imported
             source=source,
         )
         if config == "entities":
-            return {"entities": self._examples(corpus.entities)}
+            return {"entities": self._generate_examples(corpus.entities)}
         parts = {split: [m for m in corpus.mentions if m.split == split] for split in SPLITS}
-        return {split: self._examples(own) for split, own in parts.items() if own}
+        return {split: self._generate_examples(own) for split, own in parts.items() if own}
 
-    def _examples(self, items: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, items: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
         fields = self._fields()
         for row, item in enumerate(items):
             yield row, {name: value(item) for name, (_, value) in fields.items()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        raise NotImplementedError("the generators are made with the splits, from one reading")
 
 
 def build(

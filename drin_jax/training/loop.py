@@ -58,8 +58,8 @@ class Trainer:
         describe_step: names the mentions of a step's batch, for the error of a step not finite.
         train: the config's fields of this name.
         save_seconds: between saves at the ends of epochs, at least; until then the best state is
-            kept on the devices, and a kill loses no more than this time, an end without `save` no
-            less. Of several processes, whose clocks differ, every epoch is saved.
+            kept on the devices, and a kill loses no more than this time; the end of `fit` saves
+            nothing. Of several processes, whose clocks differ, every epoch is saved.
         title: of the progress bar.
         tensorboard: whether metrics are written for it too.
     """
@@ -183,12 +183,18 @@ class Trainer:
         if self._saved_step == self.step:
             return
         self.log.flush()  # no line that comes before the checkpoint may be lost with it
-        best, self._unsaved_best = self._unsaved_best, None
-        if best:
-            self.checkpoints.save(*best, score=best[2].best_score)
-        if not best or best[0] != self.step:
+        if self._save_best() != self.step:
             self.checkpoints.save(self.step, self.state, self._now())
         self._saved, self._saved_step = time.perf_counter(), self.step
+
+    def _save_best(self) -> int | None:
+        """The step of the best state, if it was not on disk yet."""
+        if self._unsaved_best is None:
+            return None
+        step, state, position = self._unsaved_best
+        self.checkpoints.save(step, state, position, score=position.best_score)
+        self._unsaved_best = None
+        return step
 
     def _fetch(self, ahead: int = 0) -> None:
         """Bring the losses of all dispatches but the newest `ahead` to the host, look at them, and
@@ -216,6 +222,7 @@ class Trainer:
         self.log.flush()
 
     def _fail(self, step: int, loss: float) -> NoReturn:
+        self._save_best()
         self.checkpoints.drop_from(step)
         kept = self.checkpoints.last_step
         raise NotFinite(

@@ -23,7 +23,10 @@ OTHERS = 150  # entities beside their golds, so that there is something to choos
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The samples that have pictures, in MELBench's form, with the pictures where they are."""
     if not (WIKIMEL / "images").is_dir():
-        pytest.skip(f"no WikiMEL pictures under {WIKIMEL}")
+        pytest.skip(
+            f"WikiMEL's pictures may not be shipped and are not under {WIKIMEL}; extract_test and "
+            "images_test hold the same commands and decoders to drawn pictures"
+        )
     root = tmp_path_factory.mktemp("wikimel")
     samples = json.loads((WIKIMEL / "Wikidata-MEL.json").read_text())
     names = json.loads((WIKIMEL / "qid2ne.json").read_text())

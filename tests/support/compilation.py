@@ -16,6 +16,6 @@ HASTY = (
 
 
 def flags(devices: int = 1, hasty: bool = True) -> str:
-    """XLA_FLAGS for so many simulated CPU devices."""
+    """XLA_FLAGS for so many simulated CPU devices; not `hasty` for programs that run for long."""
     chosen = HASTY if hasty else EMITTERS
     return " ".join([f"--xla_force_host_platform_device_count={devices}", *chosen])

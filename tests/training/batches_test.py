@@ -15,8 +15,9 @@ from data_pipeline.store.reader import Store
 from drin_jax.parallel.data_parallel import DataParallel
 from drin_jax.training import device_tables
 from drin_jax.training.batches import HostSteps, ResidentSteps
+from drin_jax.training.checkpoint import Checkpoints
 from drin_jax.training.device_tables import PLACES, DeviceTables, Placement
-from drin_jax.training.loop import Trainer
+from drin_jax.training.loop import NotFinite, Trainer
 from drin_jax.training.session import make_steps
 from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
@@ -67,6 +68,19 @@ def tables_of(store: Store, kind: str) -> DeviceTables:
     return DeviceTables.of(store, "train", placement=Placement(kind, DataParallel()))
 
 
+def trainer_of(steps: Any, state: Any, workdir: Path, **options: Any) -> Trainer:
+    return Trainer(
+        state=state,
+        steps=steps,
+        parallel=DataParallel(),
+        workdir=workdir,
+        evaluate=lambda params: 0.5,
+        describe_step=str,
+        train=ConfigDict({"epochs": 2, "patience": 0, "save_every": 1000, "log_every": 2}),
+        **options,
+    )
+
+
 def test_every_place_gives_the_same_losses(store: Store) -> None:
     _, expected = trained(*build(store, "host"))
     assert np.ptp(expected) > 0.01
@@ -105,16 +119,7 @@ def test_within_an_epoch_nothing_crosses_unasked(store: Store) -> None:
 def test_losses_are_fetched_once_a_dispatch(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, state = build(store, "device")
-    trainer = Trainer(
-        state=state,
-        steps=steps,
-        parallel=DataParallel(),
-        workdir=tmp_path,
-        evaluate=lambda params: 0.5,
-        describe_step=str,
-        train=ConfigDict({"epochs": 2, "patience": 0, "save_every": 1000, "log_every": 2}),
-    )
+    trainer = trainer_of(*build(store, "device"), tmp_path)
     fetched, dispatched = [], []
     get, start = jax.device_get, ResidentSteps.__call__
 
@@ -133,6 +138,25 @@ def test_losses_are_fetched_once_a_dispatch(
     trainer.fit()
     assert dispatched == [2, 2, 2, 2]
     assert len(fetched) == len(dispatched)
+
+
+def test_the_best_state_outlives_a_later_one_that_is_not_finite(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it was not on disk yet, as between the saves of short epochs."""
+    call = HostSteps.__call__
+
+    def spoilt(steps: Any, state: Any, step: int, most: int) -> Any:
+        if step == 6:
+            state = state.replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
+        return call(steps, state, step, most)
+
+    monkeypatch.setattr(HostSteps, "__call__", spoilt)
+    trainer = trainer_of(*build(store, "host"), tmp_path, save_seconds=1e9)
+    with pytest.raises(NotFinite, match=r"step 6 is not finite .* of step 4 is kept"):
+        trainer.fit()
+    trainer.close()
+    assert Checkpoints(tmp_path / "checkpoints").best_step == 4
 
 
 @pytest.mark.parametrize("form", ["upstream", "paper_batch"])  # each mention against all
