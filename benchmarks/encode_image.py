@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.random_module import random_module
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from drin_jax.encoders.clip import Clip, ClipConfig, TextConfig
 from drin_jax.encoders.frozen import Frozen
 from drin_jax.encoders.picture_encoders import Normalisation

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from data_pipeline.schema import UserError
 from drin_jax.encoders.frozen import plan
 from drin_jax.encoders.text_encoder import TextEncoder

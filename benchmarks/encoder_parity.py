@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from drin_jax.encoders import clip, pretrained, resnet
 
 Pair = tuple[np.ndarray, np.ndarray]  # ours, theirs

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from configs import common
+from data_pipeline.output import Progress
 from data_pipeline.pictures import images
-from data_pipeline.progress import Progress
 from drin_jax.extract import preparation
 from drin_jax.extract.encoding import Arrays, Encoders
 

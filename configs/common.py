@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     data.split = "disjoint"
     # share of samples held out by a hash, where the data set publishes no valid split
     data.valid_fraction = 0.1
+    data.outside = False  # whether pictures may lie outside data.root: absolute paths, and ../
     data.store = ""  # feature store; empty: WORKDIR/store
     # check every byte of an existing store against its checksums at the start
     data.verify = True
@@ -83,7 +84,9 @@ def get_config() -> ConfigDict:
     # ResNet's input: "paper" (scaled to the size, whatever the shape) or "processor" (as the
     # checkpoint has it: scaled by the short side, the middle cut out); CLIP always has its own
     image.preprocess = "paper"
-    image.max_pixels = 178_956_970  # larger pictures are masked, not decoded (at most this)
+    # pictures of more pixels (at most this), or that take more memory to decode, are masked
+    image.max_pixels = 178_956_970
+    image.max_bytes = 1_000_000_000
     image.min_side = 8  # narrower or lower ones are masked
     image.workers = 0  # processes that decode; 0: one a core
 

@@ -1,12 +1,15 @@
 """Files that appear whole: written under another name first, and renamed when they are on disk."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from data_pipeline.schema import UserError
 
@@ -38,6 +41,29 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """A whole JSON file."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def hold(path: Path) -> TextIO:
+    """The lock file `path`, held until it is closed or this process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it; says which.
+    """
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = " ".join(file.read().split()) or "another process"
+        file.close()
+        raise UserError(f"{path.parent}: in use by {holder}; wait for it, or stop it") from None
+    except OSError:  # a file system without locks
+        return file
+    command = sys.orig_argv[2] if sys.orig_argv[1:2] == ["-m"] else Path(sys.argv[0]).name
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()} ({command})\n")
+    file.flush()
+    return file
 
 
 def sha256(path: Path) -> str:

@@ -17,7 +17,7 @@ from huggingface_hub.hf_api import RepoFile
 from tqdm.auto import tqdm
 
 from data_pipeline.files import write_json
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from data_pipeline.schema import UserError
 
 SCHEME = "hub:"

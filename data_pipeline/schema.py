@@ -169,6 +169,12 @@ REGION_ARRAYS = {
 # What a system may need beside the vertex features; names are read from the tables of strings.
 NEEDS = ("tokens", "regions", "characters")
 NEEDED_ARRAYS = {"tokens": TOKEN_ARRAYS, "regions": REGION_ARRAYS, "characters": {}}
+MOST_KINDS = 29  # labels that results are reported by, beside three groups; a bit each
+MAX_PIXELS = 178_956_970  # of a picture: where Pillow, too, takes it for a decompression bomb
+MAX_BYTES = 1_000_000_000  # of memory to decode a picture
+# Of a text's token vectors: the mean over its mention, that of CLS, the mean of all, of all but CLS
+# and SEP, and what BERT's own pooler makes of CLS.
+POOLINGS = ("span", "cls", "mean", "inner", "pooler")
 MAX_TOKENS = 128  # of a mention's text at most; longer ones are cut around the mention
 CHARACTERS = 32  # of a name that a system reads, at most: UTF-8 bytes plus 1, 0 is padding
 

@@ -29,6 +29,12 @@ def described() -> str:
 
 def main() -> None:
     """Run the command that is named, in this process, as its module."""
+    from data_pipeline import exits
+
+    exits.run(_run)
+
+
+def _run() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "-help", "--help", "help"):
         print(described())
@@ -42,7 +48,8 @@ def main() -> None:
     else:
         known = ", ".join(COMMANDS)
         print(f"error: no command is named {name!r}; there are {known}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

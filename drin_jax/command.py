@@ -7,18 +7,17 @@ import hashlib
 import logging as python_logging
 import os
 import platform
-import signal
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from data_pipeline import exits
 from data_pipeline.schema import UserError
 from drin_jax.config import card_names, find_card
 
@@ -27,10 +26,18 @@ CACHE_BYTES = 2_000_000_000
 
 
 def config_and_workdir() -> tuple[ConfigDict, Path]:
-    """The parsed flags; UserError where one is missing."""
+    """The parsed flags; UserError where one is missing, or a place is not on a file system."""
     for name in ("config", "workdir"):
-        if FLAGS[name].value is None:
+        if not FLAGS[name].value:
             raise UserError(f"--{name} is missing; see --help")
+    data = FLAGS.config.get("data", {})
+    places = {"--workdir": FLAGS.workdir, **{f"data.{p}": data.get(p) for p in ("root", "store")}}
+    for name, place in places.items():
+        if "://" in (place or ""):
+            raise UserError(
+                f"{name} {place}: only folders of this machine's file systems are written and "
+                "read; mount the bucket (gcsfuse, mountpoint-s3) and give the folder"
+            )
     return FLAGS.config, Path(FLAGS.workdir)
 
 
@@ -40,24 +47,21 @@ def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> No
     Args:
         positional: names of the arguments that `main` takes and the command line has without "--".
     """
-    logging.set_verbosity(logging.ERROR)
-    # Before training takes over, a SIGTERM leaves at once; what is on disk is resumable.
-    signal.signal(signal.SIGTERM, _leave)
+    exits.run(lambda: _run(main, positional))
+
+
+def _run(main: Callable[..., int | None], positional: tuple[str, ...]) -> int | None:
+    logging.set_verbosity(logging.FATAL)  # an error that matters is an exception
     _hush()
     values = _parsed(positional)
     keep_compiled()
     try:
-        sys.exit(main(*values) or 0)
-    except _Left as left:
-        _end(int(left.code or 0))
-    except UserError as error:
-        _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        return main(*values)
     except OSError as error:
-        if "Failed loading config file" in str(error):  # told at the first use of the flag only
-            _fail(_flag_message(error), 2)
-        _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
+        if "Failed loading config file" not in str(error):  # told at the first use of the flag only
+            raise
+        exits.fail(_flag_message(error))
+        return 2
 
 
 def keep_compiled() -> None:
@@ -121,12 +125,14 @@ def _parsed(positional: tuple[str, ...]) -> list[str]:
         if FLAGS.config is None and FLAGS["config"].present:
             raise flags.Error("--config could not be read")
         return values
-    except SystemExit:  # absl printed the help, and calls that a failure
-        sys.exit(0)
+    except SystemExit as left:  # absl printed the help, and calls that a failure
+        sys.exit(0 if left.code == 1 else left.code)
+    except BrokenPipeError:
+        raise
     except (flags.Error, UserError, AttributeError, OSError, ValueError, TypeError, KeyError) as e:
-        _fail(_flag_message(e), 2)
+        _wrong(_flag_message(e))
     except (SyntaxError, ImportError, NameError) as error:
-        _fail(f"the config file does not load: {error}", 2)
+        _wrong(f"the config file does not load: {error}")
 
 
 def _with_paths(arguments: list[str]) -> list[str]:
@@ -155,26 +161,9 @@ def _hush() -> None:
     sys.unraisablehook = tell
 
 
-class _Left(SystemExit):
-    """Raised where a signal came, so that what is open is closed on the way out."""
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once is enough
-    raise _Left(128 + number)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
-    _end(code)
-
-
-def _end(code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not sys.exit: then library threads that were interrupted complain at length, or crash where
-    # a compilation was.
-    os._exit(code)
+def _wrong(message: str) -> NoReturn:
+    exits.fail(message)
+    sys.exit(2)
 
 
 def _flag_message(error: Exception) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_pipeline.schema import RELATIONS, UserError
+from data_pipeline.schema import MAX_BYTES, MAX_PIXELS, MAX_TOKENS, POOLINGS, RELATIONS, UserError
 
 # The cards: in the wheel inside this package, in a checkout beside it.
 _HERE = Path(__file__).parent
@@ -36,14 +36,14 @@ FIELDS = {
     name: decides
     for decides, groups in {
         STORE: {
-            "data": "name reader split valid_fraction",
+            "data": "name reader split valid_fraction outside",
             "retrieval": "method r scorer name_weight prior_weight word_weight names_pool "
             "words_pool vectors",
             "text": "mention entity clip_mention clip_entity",
             "encoders": "text dtype max_length mention_vertex mention_edge entity_vertex "
             "entity_edge image clip objects detector_weights mention_objects entity_objects "
             "pictures",
-            "image": "preprocess max_pixels min_side",
+            "image": "preprocess max_pixels max_bytes min_side",
         },
         ADDED: {"encoders": "tokens regions"},
         RUN: {
@@ -75,8 +75,10 @@ FIELDS = {
 
 # What workdirs and stores mean that were made before the field was there.
 BEFORE: Mapping[str, Any] = {
+    "data.outside": False,
     "data.tables": "auto",
     "encoders.tokens": False,
+    "image.max_bytes": MAX_BYTES,
     "encoders.max_tokens": 128,
     "encoders.regions": False,
     "model.recurrent_width": 0,
@@ -85,19 +87,55 @@ BEFORE: Mapping[str, Any] = {
     "train.accumulate": 1,
 }
 
+DTYPES = ("float32", "bfloat16")
 CHOICES: Mapping[str, tuple[str, ...]] = {
+    "data.tables": ("auto", "device", "bfloat16", "sharded", "host"),
+    "encoders.dtype": DTYPES,
+    **{
+        f"encoders.{side}_{end}": POOLINGS
+        for side in ("mention", "entity")
+        for end in ("vertex", "edge")
+    },
     "graph.gold_slot": ("never", "upstream"),
     "graph.edges": ("dynamic", "static"),
+    "image.preprocess": ("paper", "processor"),
+    "parallel.impl": ("shard_map", "pmap"),
     "retrieval.method": ("names", "statistics", "given", "vectors"),
     "retrieval.vectors": ("text", "clip"),
-    "image.preprocess": ("paper", "processor"),
 }
 # Values by the name they have now, for older configs, workdirs and stores.
 RENAMED: Mapping[str, Mapping[str, str]] = {"retrieval.method": {"dense": "vectors"}}
-AT_LEAST_ONE = (
-    *("train.batch", "train.epochs", "train.save_every", "train.log_every", "train.accumulate"),
-    *("eval.batch", "model.width", "model.layers", "retrieval.r"),
-)
+MOST = 2**31 - 1  # rows, steps and tokens are counted in 32 bits
+# Least and most of every number; a field of floats may be any between.
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),  # JAX's keys hold no more
+    "data.valid_fraction": (0, 0.9),
+    "retrieval.r": (1, 10_000),
+    **{f"retrieval.{weight}_weight": (0, 1e6) for weight in ("name", "prior", "word")},
+    **{f"retrieval.{pool}_pool": (0, 1_000_000) for pool in ("names", "words")},
+    "encoders.max_length": (3, 100_000),
+    "encoders.max_tokens": (3, MAX_TOKENS),
+    "encoders.batch_tokens": (1, 10_000_000),
+    "encoders.batch_images": (1, 100_000),
+    **{f"encoders.{side}_objects": (1, 1000) for side in ("mention", "entity")},
+    "image.max_pixels": (1, MAX_PIXELS),
+    "image.max_bytes": (1, 1_000_000_000_000),
+    "image.min_side": (1, 10_000),
+    "image.workers": (0, 1000),
+    "graph.r": (0, 10_000),
+    "model.width": (1, 65_536),
+    "model.layers": (1, 100),
+    "model.recurrent_width": (0, 65_536),
+    **{f"model.image_{side}_threshold": (-1, 1) for side in ("text", "entity")},  # of cosines
+    "loss.margin": (0, 1e6),
+    **{f"train.{name}": (1, MOST) for name in ("epochs", "save_every", "log_every")},
+    **{f"{name}.batch": (1, 1_000_000) for name in ("train", "eval")},
+    "train.accumulate": (1, 1_000_000),
+    "train.learning_rate": (1e-38, 1e38),
+    "train.patience": (0, MOST),
+    "train.max_mentions": (0, MOST),
+    "parallel.devices": (0, 1_000_000),
+}
 
 
 @functools.cache
@@ -180,23 +218,25 @@ def store_settings(config: ConfigDict, groups: Iterable[str]) -> dict[str, Any]:
 
 
 def check(config: ConfigDict) -> None:
-    """UserError for a value that cannot be meant, before any work is done. What a model takes is
-    its own to check."""
+    """UserError for a value that cannot be meant, before any work is done."""
     from drin_jax.training import losses  # jax
+    from drin_jax.types import CHOICES as OF_MODELS
 
     values = flat(config)
-    for name, known in {**CHOICES, "loss.form": losses.FORMS}.items():
-        if values[name] not in known:
-            raise UserError(f"{name} is {values[name]!r}; known are {', '.join(known)}")
-    for name in AT_LEAST_ONE:
-        if values[name] < 1:
-            raise UserError(f"{name} is {values[name]}; it must be at least 1")
-    unknown = [name for name in config.graph.relations if name not in RELATIONS]
-    if unknown:
-        raise UserError(f"graph.relations has {unknown[0]!r}; known are {', '.join(RELATIONS)}")
-    select_by = config.eval.select_by
-    if select_by != "mrr" and not select_by.removeprefix("hits@").isdigit():
-        raise UserError(f"eval.select_by is {select_by!r}; known are mrr, hits@K")
+    of_models = {
+        name: OF_MODELS[field]
+        for name in values
+        for group, _, field in [name.partition(".")]
+        if group in ("model", "graph") and field in OF_MODELS
+    }
+    known = {"loss.form": losses.FORMS, **of_models, **CHOICES}
+    for name, choices in known.items():
+        if values[name] not in choices:
+            raise UserError(f"{name} is {values[name]!r}; known are {', '.join(choices)}")
+    for name, (least, most) in BOUNDS.items():
+        if not least <= values[name] <= most:  # so written, NaN is outside
+            raise UserError(f"{name} is {values[name]}; it must be from {least:,} to {most:,}")
+    _check_lists(config)
     encoders, retrieval = config.encoders, config.retrieval
     by_vectors = values["retrieval.method"] == "vectors"
     if by_vectors and retrieval.vectors == "clip" and not encoders.clip:
@@ -208,5 +248,16 @@ def check(config: ConfigDict) -> None:
     for name in ("clip", "objects"):
         if encoders[name] and not encoders.image:
             raise UserError(f"encoders.{name} needs encoders.image, the pictures' vertex feature")
-    if encoders.objects and min(encoders.mention_objects, encoders.entity_objects) < 1:
-        raise UserError("encoders.mention_objects and entity_objects must be at least 1")
+
+
+def _check_lists(config: ConfigDict) -> None:
+    relations, ks, select_by = config.graph.relations, config.eval.ks, config.eval.select_by
+    unknown = [name for name in relations if name not in RELATIONS]
+    if unknown or not relations:
+        what = f"has {unknown[0]!r}" if unknown else "is empty"
+        raise UserError(f"graph.relations {what}; known are {', '.join(RELATIONS)}")
+    if not ks or not all(type(k) is int and 1 <= k <= MOST for k in ks):
+        raise UserError(f"eval.ks is {ks}; it must hold numbers from 1, as in (1,3,5)")
+    k = select_by.removeprefix("hits@")
+    if select_by != "mrr" and not (k != select_by and k.isdecimal() and 1 <= int(k) <= MOST):
+        raise UserError(f"eval.select_by is {select_by!r}; known are mrr, and hits@K with K from 1")

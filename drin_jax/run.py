@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
-from rich.console import Console
 
-from data_pipeline.progress import say
+from data_pipeline import output
+from data_pipeline.output import say
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
@@ -109,7 +109,9 @@ def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
     for split in ("valid", "test"):
         view = SplitView.of(store, split, spec.r)
         scores = session.scores(run.params, split)
-        splits[split] = evaluate_split(view, {**baseline_scores(view), run.system: scores}, ks)
+        splits[split] = evaluate_split(
+            view, {**baseline_scores(store, view), run.system: scores}, ks
+        )
     found = Outcome(view, scores)
     return {
         "name": f"{store.name}: {run.system}",
@@ -117,7 +119,12 @@ def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
         "protocol": run.protocol,
         "ks": ks,
         "gold_in_graph": spec.gold_slot,
-        "store": {"counts": store.report.get("counts", {}), "groups": store.groups},
+        "store": {
+            "fingerprint": store.fingerprint(),
+            "knowledge_base": store.fingerprint("entity"),
+            "counts": store.report.get("counts", {}),
+            "groups": store.groups,
+        },
         "splits": splits,
         "examples": linked.examples(run, found) if jax.process_index() == 0 else {},
     }
@@ -139,7 +146,7 @@ def _system_name(config: ConfigDict) -> str:
 def _report(workdir: Path, result: dict[str, Any]) -> None:
     paths = report.write(workdir, result)  # before anything is printed: a terminal may be gone
     report.show(result)
-    console = Console(highlight=False)
+    console = output.console()
     seconds = result["seconds"]
     console.print(
         f"best step {result['best_step']}; prepared in {seconds['prepare']:.1f} s, trained "

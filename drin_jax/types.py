@@ -22,6 +22,17 @@ from data_pipeline.schema import UserError
 Aux = dict[str, Any]
 Metrics = dict[str, jax.Array]
 
+# What the fields of `models.build` may be that have a few values.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "form": ("upstream", "paper"),
+    "adjacency": ("block", "dense"),
+    "mention_rows": ("mean", "sum"),
+    "edge_scale": ("rsqrt", "mean", "none"),
+    "edge_activation": ("sigmoid", "tanh", "identity"),
+    "vertex_activation": ("gelu", "relu", "tanh"),
+    "dtype": ("float32", "bfloat16"),
+}
+
 
 @flax.struct.dataclass
 class Targets:

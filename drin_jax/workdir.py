@@ -4,12 +4,12 @@ import dataclasses
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from data_pipeline.files import write_json
+from data_pipeline.files import hold, write_json
 from data_pipeline.schema import UserError, differing
 from drin_jax import models
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
@@ -18,7 +18,9 @@ from drin_jax.extract.stored import open_store, store_path
 from drin_jax.training.checkpoint import Checkpoints
 from drin_jax.training.setup import set_up
 
-CONFIG, REPORT, CHECKPOINTS = "config.json", "report.json", "checkpoints"
+CONFIG, REPORT, CHECKPOINTS, LOCK = "config.json", "report.json", "checkpoints", "lock"
+UNREADABLE = frozenset("[]\\")  # in paths: orbax takes them for a pattern
+_held: dict[Path, TextIO] = {}
 
 
 def claim(
@@ -27,15 +29,18 @@ def claim(
     free: Collection[str] = deciding(*RESUMABLE),
     **more: Any,
 ) -> None:
-    """Make the workdir this config's, or see that it is.
+    """Make the workdir this config's, or see that it is; from here on to its end this process
+    alone writes there.
 
     Args:
         free: the fields that may differ.
         more: further fields that have to be the same.
 
     Raises:
-        UserError: it was made by another config (naming the fields), or its config.json is damaged.
+        UserError: it was made by another config (naming the fields), its config.json is damaged, it
+            cannot be written, or another process works in it (which).
     """
+    hold_workdir(workdir)
     new = flat(config) | more
     if (workdir / CONFIG).exists():
         found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
@@ -44,9 +49,21 @@ def claim(
                 f"{workdir} was made by another config ({found}); use another --workdir or the "
                 "same values"
             )
+    write_json(workdir / CONFIG, new)
+
+
+def hold_workdir(workdir: Path) -> None:
+    """Make the workdir, and let no other process work in it until this one ends. UserError."""
+    path = (workdir / LOCK).absolute()
+    if odd := " ".join(sorted(UNREADABLE.intersection(str(path)))):
+        raise UserError(
+            f"--workdir {workdir}: no checkpoint under a path with {odd} could be read again; use "
+            "another name"
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / CONFIG, new)
+        if path not in _held:
+            _held[path] = hold(path)
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
 
@@ -80,7 +97,6 @@ def open_run(workdir: Path) -> FinishedRun:
     path = store_path(config, workdir)
     if not path.is_dir():
         raise UserError(f"{path}: the feature store of {workdir} is gone; extract it there again")
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
     try:
         check(config)
         store = open_store(config, path)
@@ -90,6 +106,7 @@ def open_run(workdir: Path) -> FinishedRun:
         raise UserError(
             f"{workdir / CONFIG}: made by another version of this program ({reason}); train again"
         ) from None
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, store.fingerprint(), read_only=True)
     _check_fit(checkpoints, setup.params, workdir / CONFIG)
     try:
         step, params = checkpoints.restore_best(setup.params)

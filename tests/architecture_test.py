@@ -13,15 +13,16 @@ PACKAGES = ("drin_jax", "data_pipeline", "configs", "benchmarks")
 
 # Rooms and files from the ground up: each imports from those before it, and from its own room.
 LAYERS = (
-    *("data_pipeline.schema", "data_pipeline.files", "data_pipeline.progress"),
-    *("data_pipeline.hub", "data_pipeline.splits", "data_pipeline.store"),
+    *("data_pipeline.schema", "data_pipeline.files", "data_pipeline.output"),
+    *("data_pipeline.exits", "data_pipeline.hub", "data_pipeline.splits", "data_pipeline.store"),
     *("data_pipeline.readers", "data_pipeline.pictures", "data_pipeline.retrieval"),
     *("data_pipeline.sample", "data_pipeline.release", "data_pipeline.tfds_builders"),
     *("data_pipeline.validate", "data_pipeline.graphs", "data_pipeline.loader"),
     *("drin_jax.types", "drin_jax.models", "drin_jax.training.losses", "drin_jax.config"),
     *("drin_jax.parallel", "drin_jax.training.device_tables", "drin_jax.training.checkpoint"),
     *("drin_jax.training.metric_log", "drin_jax.training.step", "drin_jax.training.batches"),
-    *("drin_jax.training.loop", "drin_jax.evaluation", "drin_jax.training.setup"),
+    *("drin_jax.evaluation.ranks", "drin_jax.training.loop", "drin_jax.evaluation.evaluate"),
+    *("drin_jax.evaluation.tables", "drin_jax.evaluation.report", "drin_jax.training.setup"),
     *("drin_jax.training.session", "drin_jax.encoders", "drin_jax.extract", "drin_jax.workdir"),
     *("drin_jax.explain", "drin_jax.run", "drin_jax.command", "drin_jax.recall"),
     *("drin_jax.audit", "drin_jax.parity", "drin_jax.export", "drin_jax.experiments"),
@@ -70,8 +71,8 @@ def layer(name: str) -> int:
     """Place in LAYERS; a package's face belongs to the highest of what it holds."""
     if name.rpartition(".")[2] in STARTED:
         return len(LAYERS)
-    if "." not in name:  # a package's own version and name, which import nothing
-        return -1
+    if "." not in name:  # a package's own version and name
+        return -1 - PACKAGES.index(name)
     found = [i for i, room in enumerate(LAYERS) if within(name, room) or within(room, name)]
     assert found, f"{name} has no place in LAYERS"
     return max(found)

@@ -16,9 +16,11 @@ from drin_jax import config as table
 from drin_jax import models
 from drin_jax.config import BEFORE, check, flat, nested
 from drin_jax.extract import stored
+from drin_jax.training.setup import set_up
 from drin_jax.workdir import claim
 from tests.support.commands import assert_one_clear_line
 from tests.support.commands import run as run_command
+from tests.support.fixtures import tiny_store
 
 FORMS = "forms"  # fields of configs, no config
 NAMES = sorted(
@@ -135,7 +137,9 @@ def test_of_every_field_the_table_says_what_it_decides() -> None:
     fields = flat(common.get_config())
     assert set(table.FIELDS) == set(fields)
     assert set(BEFORE) <= set(fields)
-    assert {*table.CHOICES, *table.AT_LEAST_ONE} <= set(fields)
+    assert {*table.CHOICES, *table.BOUNDS} <= set(fields)
+    numbers = {n for n, value in fields.items() if type(value) in (int, float)}
+    assert set(table.BOUNDS) == numbers
     assert {*table.RESUMABLE, *table.COMPARABLE} <= set(table.FIELDS.values())
 
 
@@ -182,3 +186,43 @@ def test_a_name_is_the_card_of_that_name(tmp_path: Path) -> None:
     assert_one_clear_line(result, "MEL-GHMFC")
     written = json.loads((tmp_path / "config.json").read_text())
     assert written == {**flat(get("wikimel", "paper")), "data.root": str(tmp_path / "no")}
+
+
+OUT_OF_BOUNDS = {
+    "train.learning_rate": (float("nan"), float("inf"), 0.0, -1.0),
+    "loss.margin": (-0.1, float("nan")),
+    "graph.relations": ((), ("tt", "xx")),
+    "eval.ks": ((), (0,), (-1,), ("a",), (True,), (1.5,)),
+    "eval.select_by": ("hits@0", "hits@-1", "hits@", "hits@x", "f1"),
+    "train.patience": (-1,),
+    "image.workers": (-1,),
+    "retrieval.r": (0, 1_000_000_000),
+    "model.width": (0, 1_000_000),
+    "seed": (-1, 2**32, 2**64, 10**30),
+    "encoders.mention_vertex": ("first",),
+    "model.form": ("other",),
+    "graph.adjacency": ("sparse",),
+    "model.dtype": ("float16",),
+    "encoders.dtype": ("float64",),
+    "parallel.impl": ("gspmd",),
+    "data.tables": ("disk",),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_BOUNDS)
+def test_what_cannot_be_meant_is_refused_before_any_work(name: str) -> None:
+    for value in OUT_OF_BOUNDS[name]:
+        config = common.get_config()
+        table.check(config)
+        config.update_from_flattened_dict({name: value})
+        with pytest.raises(UserError, match=rf"^{name} (is|has|holds)"):
+            table.check(config)
+
+
+def test_a_model_that_no_memory_holds_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    config = common.get_config()
+    config.model.width = 65_536
+    config.model.layers = 20
+    store = tiny_store(tmp_path)
+    with pytest.raises(UserError, match=r"parameters; training takes \d+\.\d GB for them"):
+        set_up(config, store)

@@ -18,6 +18,7 @@ import numpy as np
 
 from data_pipeline.pictures import images
 from data_pipeline.pictures.images import Recipe
+from data_pipeline.schema import MAX_BYTES, MAX_PIXELS
 
 CHUNK = 8  # pictures a task, so that passing them around costs little
 FEW = 512  # fewer are decoded here: starting processes takes longer
@@ -25,7 +26,6 @@ FEW = 512  # fewer are decoded here: starting processes takes longer
 _log = logging.getLogger(__name__)
 SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
 DAMAGED = images.STATUSES.index("masked: cut or damaged")
-TOO_LARGE = images.STATUSES.index("masked: too many pixels")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class Plan:
     looks: Mapping[str, Recipe]
     crop: Recipe | None = None
     full: bool = False
-    max_pixels: int = images.MAX_PIXELS
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
     min_side: int = images.MIN_SIDE
 
 
@@ -71,14 +72,17 @@ class Decoded:
 def decode(plan: Plan, wanted: Wanted) -> Decoded:
     """One picture, in this process."""
     image, status = images.open_picture(
-        wanted.path, max_pixels=plan.max_pixels, min_side=plan.min_side
+        wanted.path,
+        max_pixels=plan.max_pixels,
+        max_bytes=plan.max_bytes,
+        min_side=plan.min_side,
     )
     if image is None:
         return Decoded(status, {})
     for recipe in plan.looks.values():  # a thin strip grows when its short side is scaled up
         width, height = recipe.scaled(*image.size)
-        if width * height > plan.max_pixels:
-            return Decoded(TOO_LARGE, {})
+        if width * height > plan.max_pixels or 8 * width * height > plan.max_bytes:
+            return Decoded(images.TOO_LARGE, {})
     looks = {name: recipe(image) for name, recipe in plan.looks.items()}
     crops = kept = None
     if plan.crop is not None and wanted.boxes is not None:

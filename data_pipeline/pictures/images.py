@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data_pipeline.schema import UserError
+from data_pipeline.schema import MAX_BYTES, MAX_PIXELS, UserError
 
 # What became of a picture; a store's scratch table holds the index. The first five were read.
 STATUSES = (
@@ -26,18 +26,23 @@ STATUSES = (
     "masked: no such file",
     "masked: not a picture",
     "masked: cut or damaged",
-    "masked: too many pixels",
+    "masked: too large",
     "masked: too small",
     "masked: one colour all over",
 )
 READ = 5  # statuses below this one
 _CODE = {name: code for code, name in enumerate(STATUSES)}
-MISSING = _CODE["masked: no such file"]
+MISSING, TOO_LARGE = _CODE["masked: no such file"], _CODE["masked: too large"]
 
 # Raster formats; others (EPS, PDF, SVG) need an interpreter, which is not run on foreign files.
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
-MAX_PIXELS = 178_956_970  # where Pillow, too, takes a picture for a decompression bomb
 MIN_SIDE = 8
+BAND_PIXELS = 1 << 18  # converted at once
+# Bytes a pixel: of Pillow's own picture by its mode, 4 in all others, and of decoders that hold a
+# whole picture of their own; measured, as the tests do again.
+_MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+_DECODER_BYTES = {"WEBP": 14, "AVIF": 12, "JPEG2000": 21, "TIFF": 6}
+_ORIENTATION = 0x0112
 _BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 
 
@@ -151,24 +156,29 @@ def _whole(value: Any) -> int:
 
 
 def open_picture(
-    path: str | Path, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE
+    path: str | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    min_side: int = MIN_SIDE,
 ) -> tuple[Image.Image | None, int]:
     """The picture in a file, upright RGB, and its status; None where it is masked.
 
     Args:
         max_pixels: a picture of more is not decoded.
+        max_bytes: nor one that takes more memory to decode (`cost`).
         min_side: a picture narrower or lower than this shows nothing.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd files; our status says it
-            return _open(Path(path), max_pixels, min_side)
+            return _open(Path(path), max_pixels, max_bytes, min_side)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None, MISSING
     except UnidentifiedImageError:
         return None, _CODE["masked: not a picture"]
     except (Image.DecompressionBombError, MemoryError):
-        return None, _CODE["masked: too many pixels"]
+        return None, TOO_LARGE
     except Exception:  # decoders raise whatever the damage makes them meet first
         return None, _CODE["masked: cut or damaged"]
 
@@ -180,21 +190,32 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _open(path: Path, max_pixels: int, min_side: int) -> tuple[Image.Image | None, int]:
+def cost(file: Image.Image) -> int:
+    """Bytes that decoding an opened picture takes at most, by its size, mode and format."""
+    own = _MODE_BYTES.get(file.mode, 4)
+    second = 5 if file.mode != "RGB" else own  # converted and looked over, or perhaps turned
+    progressive = file.format in ("JPEG", "MPO") and "progressive" in file.info
+    decoder = 2 * len(file.getbands()) if progressive else _DECODER_BYTES.get(str(file.format), 1)
+    return file.width * file.height * (own + max(decoder, second))
+
+
+def _open(
+    path: Path, max_pixels: int, max_bytes: int, min_side: int
+) -> tuple[Image.Image | None, int]:
     with Image.open(path, formats=_formats()) as file:
         width, height = file.size
-        if width * height > max_pixels:
-            return None, _CODE["masked: too many pixels"]
+        if width * height > max_pixels or cost(file) > max_bytes:
+            return None, TOO_LARGE
         if min(width, height) < min_side:
             return None, _CODE["masked: too small"]
-        animated = getattr(file, "n_frames", 1) > 1 and file.format != "MPO"
+        animated = getattr(file, "is_animated", False) and file.format != "MPO"
         file.load()  # raises where the file is cut
-        turned = file.getexif().get(0x0112, 1) != 1
-        picture = ImageOps.exif_transpose(file)
-    converted = picture.mode != "RGB"
-    image = _to_rgb(picture) if converted else picture
-    pixels = np.asarray(image)
-    if (pixels == pixels[0, 0]).all():
+        turned = file.getexif().get(_ORIENTATION, 1) != 1
+        ImageOps.exif_transpose(file, in_place=True)
+        converted = file.mode != "RGB"
+        image = _to_rgb(file) if converted else file.copy() if animated else file
+    ends: Any = image.getextrema()
+    if all(low == high for low, high in ends):
         return None, _CODE["masked: one colour all over"]
     if animated:
         return image, _CODE["read: first frame of an animation"]
@@ -202,19 +223,45 @@ def _open(path: Path, max_pixels: int, min_side: int) -> tuple[Image.Image | Non
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of any mode: transparency on white, all bits of deep greys kept to scale."""
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, np.float64)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            low, high = np.nanmin(values), np.nanmax(values)
-            values = (values - low) / max(high - low, 1e-12) * 65535
-        grey = np.nan_to_num(values / 257).round().astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, image).convert("RGB")
-    return image.convert("RGB")
+    """RGB of any mode, a band after the other: transparency on white, all bits of deep greys kept
+    to scale."""
+    width, height = image.size
+    step = max(1, BAND_PIXELS // width)
+    areas = [(0, top, width, min(top + step, height)) for top in range(0, height, step)]
+    deep = image.mode.startswith(("I", "F"))
+    scale = (0.0, 65535.0)
+    if deep:
+        ends = [_ends(image.crop(area)) for area in areas]
+        low, high = np.nanmin([low for low, _ in ends]), np.nanmax([high for _, high in ends])
+        if image.mode == "F" or low < 0 or high > 65535:
+            scale = float(low), float(high)
+    out = Image.new("RGB", image.size)
+    for area in areas:
+        band = image.crop(area)
+        out.paste(_deep(band, *scale) if deep else _flat(band), area)
+    return out
+
+
+def _ends(band: Image.Image) -> tuple[float, float]:
+    """The least and the most of a band, NaN where it has no number."""
+    values = np.asarray(band, np.float64)
+    values = values[~np.isnan(values)]
+    return (float(values.min()), float(values.max())) if values.size else (np.nan, np.nan)
+
+
+def _deep(band: Image.Image, low: float, high: float) -> Image.Image:
+    values = np.asarray(band, np.float64)
+    if (low, high) != (0.0, 65535.0):
+        values = (values - low) / max(high - low, 1e-12) * 65535
+    return Image.fromarray(np.nan_to_num(values / 257).round().astype(np.uint8)).convert("RGB")
+
+
+def _flat(band: Image.Image) -> Image.Image:
+    if band.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in band.info:
+        band = band.convert("RGBA")
+        ground = Image.new("RGBA", band.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, band).convert("RGB")
+    return band.convert("RGB")
 
 
 def crops(image: Image.Image, boxes: np.ndarray, recipe: Recipe) -> np.ndarray:

@@ -1,13 +1,15 @@
 """Readers of raw data sets: one file a public format, one function over them all."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from data_pipeline import splits
 from data_pipeline.readers import jsonl, kgmel, mimic, raw_files, richpedia, wikidiverse, wikimel
-from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
+from data_pipeline.schema import MOST_KINDS, SPLITS, Corpus, Entity, Mention, UserError
 
 Item = TypeVar("Item", Mention, Entity)
 
@@ -26,9 +28,17 @@ READERS: dict[str, Callable[[Path, str], Corpus]] = {
 
 
 def read(
-    reader: str, root: str | Path, *, name: str, split: str, valid_fraction: float, source: str = ""
+    reader: str,
+    root: str | Path,
+    *,
+    name: str,
+    split: str,
+    valid_fraction: float,
+    source: str = "",
+    outside: bool = False,
 ) -> Corpus:
-    """Reads the data set under `root`, splits it, and forgets pictures whose file is not there.
+    """Reads the data set under `root`, splits it, and forgets pictures whose file is not there:
+    `used` of what `load` returns.
 
     Args:
         reader: a key of READERS.
@@ -36,15 +46,21 @@ def read(
         name: what reports call the corpus.
         split, valid_fraction: see `splits.assign`.
         source: a sentence that says what to download from where; told where a file is missing.
-
-    Returns:
-        The corpus. Its counts are of the whole data set, before any mention was dropped, but for
-        "train", "valid" and "test" (mentions that are left) and "clean_test" (clean ones of test).
+        outside: whether pictures may lie outside `root`.
 
     Raises:
         UserError: unknown reader or split mode, missing or broken files.
     """
-    corpus = load(reader, root, name=name, source=source)
+    corpus = load(reader, root, name=name, source=source, outside=outside)
+    return used(corpus, split=split, valid_fraction=valid_fraction)
+
+
+def used(corpus: Corpus, *, split: str, valid_fraction: float) -> Corpus:
+    """The corpus as it is trained on: split, and without pictures whose file is not there.
+
+    Its counts are of the whole data set, before any mention was dropped, but for "train", "valid"
+    and "test" (mentions that are left) and "clean_test" (clean ones of test).
+    """
     mentions, split_counts = splits.assign(
         corpus.mentions, mode=split, valid_fraction=valid_fraction
     )
@@ -81,12 +97,38 @@ def read(
     )
 
 
-def load(reader: str, root: str | Path, *, name: str, source: str = "") -> Corpus:
+def refusals(corpus: Corpus) -> Iterator[str]:
+    """Why nothing can be trained on a corpus as `used` returns it, in words."""
+    known = {entity.id for entity in corpus.entities}
+    dropped = sum(n for name, n in corpus.counts.items() if name.startswith("dropped_shared"))
+    for split in SPLITS:
+        own = [mention for mention in corpus.mentions if mention.split == split]
+        if not own:
+            why = ""
+            if split != "test" and dropped:
+                why = (
+                    f": {dropped} mentions share their sample, text or picture with a later split, "
+                    'and data.split = "disjoint" drops those'
+                )
+            yield f"the {split} split is empty{why}"
+        elif split != "test" and not any(mention.gold in known for mention in own):
+            nil = all(mention.gold is None for mention in own)
+            why = "all are NIL" if nil else "not one gold is in the knowledge base"
+            yield f"nothing can be learnt from the {split} split: {why}"
+    kinds = {mention.kind for mention in corpus.mentions if mention.kind}
+    if len(kinds) > MOST_KINDS:
+        yield f'{len(kinds)} different values of "kind"; at most {MOST_KINDS} can be reported by'
+
+
+def load(
+    reader: str, root: str | Path, *, name: str, source: str = "", outside: bool = False
+) -> Corpus:
     """The corpus as published: nothing dropped, its own splits, pictures there or not.
 
     Raises:
-        UserError: unknown reader, missing or broken files, entities without a single name, or
-            candidates of which not one is in the knowledge base.
+        UserError: unknown reader, missing or broken files, entities without a single name,
+            candidates of which not one is in the knowledge base, or a picture that is not below
+            `root` where none may lie `outside`.
     """
     try:
         if not str(root):
@@ -112,7 +154,23 @@ def load(reader: str, root: str | Path, *, name: str, source: str = "") -> Corpu
             f"{root}: not one candidate, such as {offered[0]!r}, is in the knowledge base of "
             f"{len(ids)} entities; entities and candidates are not of one data set"
         )
+    if not outside:
+        _check_inside(corpus, Path(root))
     return corpus
+
+
+def _check_inside(corpus: Corpus, root: Path) -> None:
+    """UserError where a picture's path leads out of the data's folder: a data set from elsewhere
+    may not have any file of this machine read."""
+    inside = os.path.join(os.path.abspath(root), "")
+    items: Iterator[Entity | Mention] = itertools.chain(corpus.entities, corpus.mentions)
+    for item in items:
+        if item.image is not None and not os.path.abspath(item.image).startswith(inside):
+            kind = type(item).__name__.lower()
+            raise UserError(
+                f"{root}: the picture of {kind} {item.id!r}, {item.image}, lies outside that "
+                "folder; move it there, or allow it with data.outside (validate: --outside)"
+            )
 
 
 def _present_only(items: Sequence[Item], there: set[str]) -> list[Item]:

@@ -1,13 +1,13 @@
 """Our own form: `entities.jsonl` and `mentions.jsonl`, one object a line.
 
-    entities.jsonl  {"id", "name", "description", "image"|null}
-    mentions.jsonl  {"id", "text", "start", "end", "image"|null, "entity"|null, "split"}
-                    and, where wanted, "candidates" (entity ids), "name", "sample", "kind"
+    entities.jsonl  {"id", "name", "description"} and, where there is one, "image"
+    mentions.jsonl  {"id", "text", "start", "end", "split"} and, where there is one, "image" and
+                    "entity", and, where wanted, "candidates" (entity ids), "name", "sample", "kind"
 
 Offsets count characters, the end is exclusive; both are null where the mention is not in the text,
-which then needs "name". "entity" is null for NIL. Pictures are paths relative to the folder of the
-file. Mentions of one "sample" stay in one split; the default is a sample for each text and picture.
-Further keys are ignored.
+which then needs "name". Without "entity", or with null, a mention is NIL. Pictures are paths
+relative to the folder of the file. Mentions of one "sample" stay in one split; the default is a
+sample for each text and picture. Further keys are ignored.
 """
 
 import os
@@ -19,8 +19,8 @@ from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 ENTITIES = "entities.jsonl"
 MENTIONS = "mentions.jsonl"
-ENTITY_KEYS = ("id", "name", "description", "image")
-MENTION_KEYS = ("id", "text", "start", "end", "image", "entity", "split")
+ENTITY_KEYS = ("id", "name", "description")
+MENTION_KEYS = ("id", "text", "start", "end", "split")
 
 
 def read(root: Path, name: str) -> Corpus:
@@ -64,10 +64,10 @@ def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
     split = row["split"]
     if split not in SPLITS:
         raise UserError(f'{where}: unknown "split" {split!r}; known: {", ".join(SPLITS)}')
-    gold, image = row["entity"], _picture(row, root, where)
+    gold, image = row.get("entity"), _picture(row, root, where)
     sample = row.get("sample")
     if sample is None:
-        sample = raw_rows.sample_id(text, row["image"])
+        sample = raw_rows.sample_id(text, row.get("image"))
     return Mention(
         id=raw_files.text(row["id"], '"id"', where, empty=False),
         text=text,
@@ -98,7 +98,7 @@ def _span(row: dict[str, Any], text: str, where: str) -> tuple[int | None, int |
 
 
 def _picture(row: dict[str, Any], root: Path, where: str) -> str | None:
-    image = row["image"]
+    image = row.get("image")
     if image is None:
         return None
     return os.path.normpath(root / raw_files.text(image, '"image"', where, empty=False))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress, say
 from data_pipeline.schema import UserError
 
 # What the files of a split are called in public data.
@@ -155,18 +155,34 @@ def folder(root: Path, *names: str) -> Path:
 
 
 def present(paths: Iterable[str]) -> set[str]:
-    """Those of `paths` that are files. Lists each folder once: file by file is slow over NFS."""
+    """Those of `paths` that are files. Lists each folder once: file by file is slow over NFS.
+
+    What is there but cannot be looked at, a folder or a link that leads nowhere, is told.
+    """
     by_folder: dict[str, set[str]] = {}
     for path in paths:
         by_folder.setdefault(os.path.dirname(path), set()).add(path)
     found: set[str] = set()
+    odd: dict[str, str] = {}
     for folder, wanted in by_folder.items():
         try:
             with os.scandir(folder or ".") as entries:
-                files = {os.path.join(folder, entry.name) for entry in entries if entry.is_file()}
-        except (OSError, ValueError):  # ValueError: a NUL in the path
+                for entry in entries:
+                    path = os.path.join(folder, entry.name)
+                    if path not in wanted:
+                        continue
+                    try:
+                        if entry.is_file():
+                            found.add(path)
+                    except OSError as error:
+                        odd[path] = str(error.strerror)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
             continue
-        found |= wanted & files
+        except OSError as error:
+            odd[folder] = str(error.strerror)
+    if odd:
+        named = "; ".join(f"{path} ({why})" for path, why in list(odd.items())[:3])
+        say(f"warning: {len(odd)} files or folders cannot be read and count as missing: {named}")
     return found
 
 

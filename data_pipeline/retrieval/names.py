@@ -19,7 +19,7 @@ from rapidfuzz import fuzz, process
 from rapidfuzz.utils import default_process
 
 from data_pipeline.files import write_whole
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from data_pipeline.schema import PADDING, Corpus, UserError
 
 SCORERS = {
@@ -77,6 +77,34 @@ def by_name(
     else:
         rows, scores = _cached(Path(cache_dir), processed, list(unique), r, scorer)
     return rows[index], scores[index]
+
+
+def of_pairs(
+    names: Sequence[str], queries: Sequence[str], rows: np.ndarray, scorer: str = "WRatio"
+) -> np.ndarray:
+    """How like each query is to the names in its row, as `by_name` scores them.
+
+    Args:
+        rows: [N,r] rows of `names`, PADDING for none.
+
+    Returns:
+        [N,r] float32, 0 at padding.
+    """
+    check(1, scorer)
+    asked = np.array([default_process(query) for query in queries], object)
+    processed = np.array([default_process(name) for name in names], object)
+    out = np.zeros(rows.shape, np.float32)
+    step = max(1, CHUNK_PAIRS // max(rows.shape[1], 1))
+    for start in range(0, len(rows), step):
+        there = np.nonzero(rows[start : start + step] != PADDING)
+        out[start : start + step][there] = process.cpdist(
+            asked[start + there[0]],
+            processed[rows[start : start + step][there]],
+            scorer=SCORERS[scorer],
+            dtype=np.float32,
+            workers=-1,
+        )
+    return out
 
 
 def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:

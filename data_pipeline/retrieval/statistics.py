@@ -34,7 +34,7 @@ from rapidfuzz import process
 from rapidfuzz.utils import default_process
 from scipy import sparse
 
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from data_pipeline.retrieval.names import SCORERS, Candidates, by_name, check, largest
 from data_pipeline.schema import PADDING, Corpus, Mention, UserError
 

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from data_pipeline.sample import drawing, tiny_bert
 from data_pipeline.sample.people import make_entities, make_mentions
 from data_pipeline.schema import SPLITS, UserError

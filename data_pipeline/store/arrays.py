@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from data_pipeline.schema import UserError
 
 CHUNK = 1 << 23  # bytes read at once

@@ -6,6 +6,7 @@
 `store.writer` writes it.
 """
 
+import hashlib
 import itertools
 import json
 from collections.abc import Collection, Mapping
@@ -75,6 +76,17 @@ class Store:
         for name, spec in store.specs.items():
             arrays.check(path / f"{name}.npy", spec)
         return store
+
+    def fingerprint(self, side: str = "") -> str:
+        """SHA-256 over the checksums of what is in it, but for what was added to it later; of
+        `side` "entity" over those of the knowledge base alone."""
+        added = {name for names in schema.NEEDED_ARRAYS.values() for name in names}
+        content = {
+            name: [*spec.shape, spec.dtype, spec.bytes, spec.crc32]
+            for name, spec in self.specs.items()
+            if name not in added and name.startswith(side)
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def array(self, name: str) -> np.memmap:
         """The array of this name, read-only; shapes as in `schema`."""

@@ -13,19 +13,17 @@ is whole and checked. Inside it, too, every file appears under its name only whe
 
 import contextlib
 import dataclasses
-import fcntl
-import io
 import json
 import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from data_pipeline.files import plain, sync_folder, write_json, write_whole
+from data_pipeline.files import hold, plain, sync_folder, write_json, write_whole
 from data_pipeline.schema import (
     SAME_AS,
     SCHEMA_VERSION,
@@ -171,23 +169,17 @@ class StoreWriter:
         if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
             raise UserError(f"{self.path}: exists already; delete it or give another data.store")
 
-    def _take_lock(self) -> io.TextIOWrapper:
+    def _take_lock(self) -> TextIO:
         name = self.folder / LOCK
-        file = name.open("a")
+        file = hold(name)
+        # The winner renames the folder at the end: a lock on a lost name does not count.
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The winner renames the folder at the end: a lock on a lost name does not count.
             held = os.path.samestat(os.fstat(file.fileno()), os.stat(name))
-        except (BlockingIOError, FileNotFoundError):
+        except FileNotFoundError:
             held = False
-        except BaseException:
-            file.close()
-            raise
         if not held:
             file.close()
-            raise UserError(
-                f"{self.path}: another process is writing it; wait or give another data.store"
-            )
+            raise UserError(f"{self.path}: another process has just made it; run again")
         return file
 
     def _adopt(self) -> None:

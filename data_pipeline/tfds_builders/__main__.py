@@ -7,12 +7,12 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_pipeline.schema import UserError
+from data_pipeline import exits
 from data_pipeline.tfds_builders import BUILDERS, CONFIGS, build
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Build the configs that were asked for; a line for each on stdout. 1 after an error line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the configs that were asked for; a line for each on stdout. UserError."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipeline.tfds_builders",
         description="Writes a public data set as TensorFlow Datasets, in ArrayRecord files.",
@@ -25,25 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    try:
-        for config in asked.configs:
-            path, counts = build(
-                BUILDERS[asked.dataset],
-                config,
-                asked.manual_dir,
-                asked.data_dir,
-                overwrite=asked.overwrite,
-            )
-            found = ", ".join(f"{split} {n}" for split, n in counts.items())
-            print(f"{path}: {found}", flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    for config in asked.configs:
+        path, counts = build(
+            BUILDERS[asked.dataset],
+            config,
+            asked.manual_dir,
+            asked.data_dir,
+            overwrite=asked.overwrite,
+        )
+        found = ", ".join(f"{split} {n}" for split, n in counts.items())
+        print(f"{path}: {found}", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exits.run(main)

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from data_pipeline import readers
 from data_pipeline.readers import raw_files
 from data_pipeline.schema import SPLITS, Corpus, Entity, Mention
 
@@ -39,11 +40,12 @@ class Result:
     findings: list[Finding]
 
 
-def examine(corpus: Corpus, images: int = 200) -> Result:
+def examine(corpus: Corpus, used: Corpus, images: int = 200) -> Result:
     """Everything that is counted and checked.
 
     Args:
         corpus: as published, pictures as named (`readers.load`).
+        used: the same as it is trained on (`readers.used`).
         images: so many of the pictures that are there, evenly chosen, have their headers read.
     """
     mentions, entities = corpus.mentions, corpus.entities
@@ -62,6 +64,7 @@ def examine(corpus: Corpus, images: int = 200) -> Result:
     }
     counts |= {name.replace("_", " "): count for name, count in corpus.counts.items()}
     findings = [*_errors(mentions, known)]
+    findings += [Finding("error", why) for why in readers.refusals(used) if mentions]
     findings += _about_mentions(mentions, known, there)
     findings += _about_entities(entities, there)
     findings += _overlaps(mentions)
@@ -100,7 +103,7 @@ def _about_mentions(
 ) -> Iterable[Finding]:
     for split in SPLITS:
         if not any(m.split == split for m in mentions):
-            yield Finding("warning", f"the {split} split is empty")
+            yield Finding("warning", f"no {split} split is published")
     tests: dict[str, Callable[[Mention], bool]] = {
         "gold outside the knowledge base": lambda m: _outside(m, known),
         "gold not among the given candidates": lambda m: (

@@ -99,13 +99,15 @@ def retrieval(store: Store, split: str, r: int) -> list[Finding]:
     candidates = np.asarray(store.array(f"{split}_candidates"))[:, : r or None]
     ordered = np.sort(candidates, 1)
     repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != schema.PADDING)
+    method = store.made_from.get("retrieval.method", "given")
     tied = slot_counts(view.retrieval_score, view.gold, view.candidates).tied > 0
     return [
         _finding(
             f"retrieval/{split}",
             f"{split}: retrieval recall {shown}; gold not retrieved {{gold not retrieved}}, "
             "outside the knowledge base {gold outside the knowledge base}, NIL {NIL}; the gold's "
-            "name score is tied in {tied_golds} of {answerable} answerable",
+            f"score in the first stage ({method}) is tied in {{tied_golds}} of {{answerable}} "
+            "answerable",
             recall=recall,
             tied_golds=int(np.sum(tied & (view.gold >= 0))),
             **view.counts(),

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array
 from scipy import stats
 
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from drin_jax import models
 from drin_jax.evaluation.ranks import slot_counts, summarize
 from drin_jax.training.losses import margin_loss

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from data_pipeline.schema import Span, UserError
+from data_pipeline.schema import POOLINGS, Span, UserError
 from drin_jax.encoders import hf
 from drin_jax.encoders.bert import Bert, load_bert
 from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, distinct, plan
 
-POOLINGS = ("span", "cls", "mean", "inner", "pooler")
 FILES = ("config.json", "tokenizer.json|vocab.txt", "tokenizer_config.json")
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline import schema
 from data_pipeline.loader import EvalLoader
+from data_pipeline.retrieval.names import of_pairs
 from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.ranks import TIES, slot_counts, summarize
@@ -23,6 +24,8 @@ from drin_jax.training.device_tables import DeviceTables, Placement
 from drin_jax.types import GraphBatch
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
+# Rows of the first stage alone, where it is not the comparison of names.
+FIRST_STAGES = {"given": "order of the given candidates", "dense": "first stage (vectors)"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,8 +208,14 @@ def evaluate_split(
     Returns:
         `subsets[subset][scope][system][ties]` with scope "answerable" (the gold is among the
         candidates) or "end_to_end" (every mention of the subset; what was not ranked is a miss).
+
+    Raises:
+        NotFinite: a system has scores that are not finite.
     """
-    counts = {name: slot_counts(s, view.gold, view.candidates) for name, s in systems.items()}
+    counts = {
+        name: slot_counts(scores, view.gold, view.candidates, f"{name} on {view.split}")
+        for name, scores in systems.items()
+    }
     subsets = {"all": np.ones(len(view.gold), bool)} | {
         name: chosen for name, chosen in view.groups.items() if chosen.any()
     }
@@ -231,13 +240,31 @@ def evaluate_split(
     }
 
 
-def baseline_scores(view: SplitView) -> dict[str, np.ndarray]:
-    """Systems that need no training: retrieval itself, and the raw text edge R_tt."""
-    return {"name matching": view.retrieval_score, "raw text edge R_tt": view.text_edge}
+def baseline_scores(store: Store, view: SplitView) -> dict[str, np.ndarray]:
+    """Systems that need no training: likeness of names, the first stage where it is another, and
+    the raw text edge R_tt.
+
+    Args:
+        view: of a split of the store.
+    """
+    settings = store.made_from
+    method = settings.get("retrieval.method", "given")  # as in a release
+    out = {"name matching": view.retrieval_score}
+    if method != "names":
+        names, surfaces = store.strings("entity_name"), store.strings("mention_surface")
+        rows = np.asarray(store.array(f"{view.split}_candidates"))[:, : view.candidates.shape[1]]
+        queries = [surfaces[i] for i in np.asarray(store.array(f"{view.split}_mention"))]
+        scorer = settings.get("retrieval.scorer", "WRatio")
+        likeness = of_pairs([*names], queries, rows, scorer)
+        # Without one likeness there are no names.
+        out = {"name matching": likeness} if likeness.any() else {}
+        out[FIRST_STAGES.get(method, f"first stage ({method})")] = view.retrieval_score
+    return out | {"raw text edge R_tt": view.text_edge}
 
 
 def valid_score(view: SplitView, scores: np.ndarray, select_by: str) -> float:
     """The tie-aware score over answerable mentions that picks the best checkpoint."""
-    ranks = slot_counts(scores, view.gold, view.candidates).ranks("mean")[view.gold >= 0]
+    counts = slot_counts(scores, view.gold, view.candidates, f"the model on {view.split}")
+    ranks = counts.ranks("mean")[view.gold >= 0]
     k = int(select_by.removeprefix("hits@")) if select_by.startswith("hits@") else 1
     return summarize(ranks, (k,))["mrr" if select_by == "mrr" else f"hits@{k}"]

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipeline.schema import UserError
+
 TIES = ("mean", "optimistic", "pessimistic", "key")
+
+
+class NotFinite(UserError):
+    """A loss, a gradient or a score that is not finite: nothing can be ranked by it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +57,25 @@ def summarize(ranks: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
     return out
 
 
-def slot_counts(scores: np.ndarray, gold: np.ndarray, candidates: np.ndarray) -> RankCounts:
-    """The counts of host scores [n, r] for gold slots [n] among real candidates [n, r] (bool)."""
+def check_finite(scores: np.ndarray, candidates: np.ndarray, of: str = "the model") -> None:
+    """NotFinite where a real candidate [n, r] (bool) has no finite score [n, r]: it would compare
+    as neither higher than any other nor lower."""
+    bad = (candidates & ~np.isfinite(scores)).any(1)
+    if bad.any():
+        raise NotFinite(
+            f"{bad.sum()} of {len(bad)} mentions have scores of {of} that are not finite"
+        )
+
+
+def slot_counts(
+    scores: np.ndarray, gold: np.ndarray, candidates: np.ndarray, of: str = "the model"
+) -> RankCounts:
+    """The counts of host scores [n, r] for gold slots [n] among real candidates [n, r] (bool).
+
+    Raises:
+        NotFinite: a candidate's score is not finite; `of` says whose it is.
+    """
+    check_finite(scores, candidates, of)
     own = np.take_along_axis(scores, np.maximum(gold, 0)[:, None], 1)
     slots = np.arange(scores.shape[1])
     others = candidates & (slots != gold[:, None])

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
+from data_pipeline import output
 from data_pipeline.files import write_json, write_text
 from data_pipeline.schema import UserError
 from drin_jax.evaluation.tables import Table, markdown_text
@@ -59,6 +59,26 @@ def _rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
                     yield [subset, title, name, str(metrics["n"]), *values]
 
 
+def verdict(report: Mapping[str, Any]) -> str:
+    """How the model does on test, all mentions counted, beside the best of what needs no training:
+    by MRR, the gold at the mean rank of its ties."""
+    rows = report["splits"]["test"]["subsets"]["all"]["end_to_end"]
+    scores = {system: by_ties["mean"] for system, by_ties in rows.items()}
+    own = scores.pop(report["system"])
+    best = max(scores, key=lambda name: scores[name]["mrr"])
+    ahead = own["mrr"] - scores[best]["mrr"]
+    how = "behind" if ahead <= -TOLD else "ahead of" if ahead >= TOLD else "level with"
+
+    def told(metrics: Mapping[str, float]) -> str:
+        hits = [f"{name} {100 * v:.1f}" for name, v in metrics.items() if name == "hits@1"]
+        return ", ".join([f"MRR {100 * metrics['mrr']:.1f}", *hits])
+
+    return (
+        f"On test, {report['system']} ({told(own)}) is {how} {best} ({told(scores[best])}), the "
+        "best of what needs no training."
+    )
+
+
 def readings(
     system: str, by_ties: Mapping[str, Mapping[str, float]], others: bool = True
 ) -> dict[str, Mapping[str, float]]:
@@ -75,8 +95,11 @@ def readings(
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """The report on stdout: linked mentions, then each split as a whole and its clean part."""
-    console = Console(width=None if Console().is_terminal else 140, highlight=False)
+    """The report on stdout: the verdict, linked mentions, then each split as a whole and its clean
+    part."""
+    console = output.console()
+    console.print(Text(verdict(report)), soft_wrap=True)
+    console.print()
     examples = report.get("examples", {"told": "", "mentions": []})
     if examples["told"]:
         console.print(Text(examples["told"]), soft_wrap=True)
@@ -91,7 +114,7 @@ def show(report: Mapping[str, Any]) -> None:
 
 def write(workdir: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
     """Write `report.json`, everything, and `report.md`, to be read. Returns both paths."""
-    lines = [f"# {markdown_text(report['name'])}", ""]
+    lines = [f"# {markdown_text(report['name'])}", "", markdown_text(verdict(report)), ""]
     for split in report["splits"]:
         lines += [f"## {split}", "", table(report, split).markdown(), ""]
     if examples := report.get("examples"):

@@ -3,11 +3,15 @@
 import dataclasses
 import html
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from data_pipeline import output
+
+UNLIMITED = 10_000  # columns
 
 
 class Best(str):
@@ -44,29 +48,46 @@ class Table:
         return "\n".join([line(self.head), rule, *map(line, self.rows), *notes])
 
     def show(self) -> None:
-        """The table on stdout, its notes below."""
-        console = Console(width=None if Console().is_terminal else 140, highlight=False)
-        shown = RichTable(
+        """The table on stdout, its notes below. Of numbers that have no room beside each other the
+        last but one are left out, with a word; none is cut."""
+        console = output.console()
+        shown = [*range(len(self.head))]
+        table = self._table(shown)
+        free = console.options.update(width=UNLIMITED)  # else it says no more than the width
+        while console.measure(table, options=free).minimum > console.width and (
+            len(shown) > self.words + 3
+        ):
+            del shown[-2]
+            table = self._table(shown)
+        console.print(table)
+        left_out = [name for i, name in enumerate(self.head) if i not in shown]
+        more = [f"left out for want of room: {', '.join(left_out)}"] if left_out else []
+        for note in [*more, *self.notes]:
+            console.print(Text(f"  {note}"))
+
+    def _table(self, shown: Sequence[int]) -> RichTable:
+        """Of the columns with these numbers."""
+        table = RichTable(
             title=Text(self.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
         )
-        for i, name in enumerate(self.head):
-            side = "left" if i < self.words else "right"
-            shown.add_column(Text(name), justify=side, overflow="fold")  # type: ignore[arg-type]
+        for i in shown:
+            number = i >= self.words
+            side: Any = "right" if number else "left"
+            table.add_column(Text(self.head[i]), justify=side, overflow="fold", no_wrap=number)
         previous: Sequence[str] = ()
         for row in self.rows:
             same = self.grouped > 0 and row[: self.grouped] == previous
             if previous and not same:
-                shown.add_section()
+                table.add_section()
             previous = row[: self.grouped]
             if len(row) < len(self.head):  # a remark would make its column as wide as itself
-                row = [": ".join(row)]
-            cells = [Text(cell, "bold" if isinstance(cell, Best) else "") for cell in row]
+                table.add_row(Text(": ".join(row)))
+                continue
+            cells = [Text(row[i], "bold" if isinstance(row[i], Best) else "") for i in shown]
             if same:
                 cells[: self.grouped] = [Text("")] * self.grouped
-            shown.add_row(*cells)
-        console.print(shown)
-        for note in self.notes:
-            console.print(Text(f"  {note}"))
+            table.add_row(*cells)
+        return table
 
 
 def markdown_text(text: object) -> str:

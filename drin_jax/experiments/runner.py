@@ -22,19 +22,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline.files import write_json, write_whole
-from data_pipeline.progress import say
+from data_pipeline.output import say
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.audit.findings import data_findings
 from drin_jax.config import COMPARABLE, check, deciding, flat
 from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
+from drin_jax.evaluation.ranks import NotFinite
 from drin_jax.experiments import seed_runs
-from drin_jax.experiments.results import FAILURE, SUITE_JSON, read_json, run_folders
+from drin_jax.experiments.results import FAILURE, RUN_JSON, SUITE_JSON, read_json, run_folders
 from drin_jax.experiments.suites import RowPlan, Suite, has_pictures
 from drin_jax.extract import preparation
 from drin_jax.extract.stored import settings, store_path
-from drin_jax.training.loop import NotFinite
 from drin_jax.training.session import Session
 from drin_jax.training.setup import LEAK_WARNING, set_up
 from drin_jax.workdir import claim
@@ -53,10 +53,13 @@ class Stores:
         self._paths = {_key(config): store_path(config, workdir)}
         self._opened: dict[str, Store] = {}
 
+    def path(self, row: str, config: ConfigDict) -> Path:
+        """Where the row's store is, or will be."""
+        return self._paths.setdefault(_key(config), self._workdir / "stores" / row)
+
     def of(self, row: str, config: ConfigDict) -> Store:
         """The row's store with what its system needs; UserError saying why not."""
-        key = _key(config)
-        path = self._paths.setdefault(key, self._workdir / "stores" / row)
+        key, path = _key(config), self.path(row, config)
         needs = models.needs(config.model.name, int(has_pictures(config)))
         if key not in self._opened or self._opened[key].lacks(needs):
             asking = config.copy_and_resolve_references()
@@ -153,13 +156,14 @@ class Runner:
         (folder / FAILURE).unlink(missing_ok=True)  # of an earlier start: the row is tried again
         finished = run_folders(self.workdir, plan.row)
         missing = [seed for seed in self.seeds if seed not in finished]
+        config = plan.config(self.config)
+        self._check_finished(self.stores.path(plan.row, config), _key(config))
         if not missing:
             _remove(folder.glob("training-*"))
             return f"all {len(self.seeds)} seeds were finished before; nothing trained"
         if plan.why_not:
             return f"not run: {plan.why_not}"
         try:
-            config = plan.config(self.config)
             store = self.stores.of(plan.row, config)
             if plan.share < 1:
                 whole = min(config.train.max_mentions or math.inf, store.splits["train"])
@@ -169,6 +173,7 @@ class Runner:
         except UserError as error:
             self.why_not[plan.row] = _line(error)
             return f"not run: {_line(error)}"
+        self._check_finished(store.path, _key(config))
         self.why_not[plan.row] = None
         if setup.spec.gold_slot:
             say(LEAK_WARNING)
@@ -177,6 +182,21 @@ class Runner:
             self._write_untrained(config, store)
         self._train(plan, config, store, missing)
         return f"trained {len(missing)} seeds"
+
+    def _check_finished(self, path: Path, key: str) -> None:
+        """UserError where a finished run of any row that this store serves is over another one."""
+        if not path.is_dir():
+            return
+        here = Store.open(path).fingerprint()
+        for plan in self.plans.values():
+            for folder in run_folders(self.workdir, plan.row).values():
+                told = read_json(folder / RUN_JSON).get("store", here)  # older runs have none
+                if told != here and _key(plan.config(self.config)) == key:
+                    raise UserError(
+                        f"{folder} holds a run over another feature store than {path}; delete "
+                        f"{self.workdir / 'runs'} and {self.workdir / 'baselines.json'} to run "
+                        "all anew, or use another --workdir"
+                    )
 
     def _train(
         self, plan: RowPlan, config: ConfigDict, store: Store, missing: Sequence[int]
@@ -190,12 +210,11 @@ class Runner:
             began, folder = time.perf_counter(), row / f"training-{seed}"
             try:
                 one = seed_runs.train_seed(session, seed, folder, f"{plan.row}, seed {seed}")
-            except NotFinite as error:
-                failures.append(f"seed {seed}: {error}")
-            else:
                 seconds = time.perf_counter() - began
                 about = {"suite": self.suite.name, "row": plan.row, "seconds": seconds}
                 recorder.write(row / f"seed{seed}", one, plan.title, about)
+            except NotFinite as error:
+                failures.append(f"seed {seed}: {error}")
             _remove([folder])
         _remove(row.glob("training-*"))
         if failures:
@@ -213,7 +232,7 @@ class Runner:
                 lambda file, groups=view.groups: np.savez(file, **groups),  # type: ignore[misc]
             )
             ks = [k for k in config.eval.ks if k <= r]
-            results[split] = evaluate_split(view, baseline_scores(view), ks)
+            results[split] = evaluate_split(view, baseline_scores(store, view), ks)
         write_json(self.workdir / "baselines.json", results)
 
     def _write_suite(self) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from data_pipeline.files import write_json
 from data_pipeline.loader import EvalLoader
-from data_pipeline.schema import GraphSpec, UserError
+from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
 from drin_jax.config import flat
 from drin_jax.evaluation.evaluate import SplitView, evaluate_split
@@ -96,7 +96,7 @@ class Recorder:
         """The run's folder, whole or not at all; `about` goes into its run.json as it is.
 
         Raises:
-            UserError: the run has scores that are not finite.
+            NotFinite: the run has scores that are not finite.
         """
         session, config, setup = self._session, self._session.config, self._session.setup
         ks = [k for k in config.eval.ks if k <= setup.spec.r]
@@ -105,6 +105,7 @@ class Recorder:
             "title": title,
             "system": title,
             "config": flat(config) | {"seed": one.seed},
+            "store": session.store.fingerprint(),
             "protocol": setup.protocol,
             "gold_in_graph": setup.spec.gold_slot,
             "ks": ks,
@@ -118,8 +119,6 @@ class Recorder:
         partial.mkdir(parents=True)
         for split, view in self._views.items():
             scores = session.scores(one.params, split)
-            if not np.all(np.isfinite(scores)):
-                raise UserError(f"seed {one.seed}: {split} has scores that are not finite")
             ranks = slot_counts(scores, view.gold, view.candidates).ranks("mean")
             np.save(partial / f"scores_{split}.npy", scores.astype(np.float32))
             np.save(partial / f"ranks_{split}.npy", ranks.astype(np.float32))

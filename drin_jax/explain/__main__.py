@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from data_pipeline import output
 from data_pipeline.schema import UserError
 from drin_jax import command
 
@@ -71,7 +72,7 @@ def main() -> None:
         show_errors(run, FLAGS.split, FLAGS.errors, FLAGS.near, file)
     else:
         found = outcomes.outcome(run, FLAGS.split)
-        terminal.show_list(terminal.console(), run, found, FLAGS.list)
+        terminal.show_list(output.console(), run, found, FLAGS.list)
 
 
 def show_mention(
@@ -92,7 +93,6 @@ def show_mention(
     )
     other = outcomes.same_mention(against, run, case) if against else None
     found = sources.read(run.config)
-    terminal.show_case(terminal.console(), case, found, candidates, other)
     try:
         from drin_jax.explain import figure
     except ModuleNotFoundError as error:
@@ -102,6 +102,7 @@ def show_mention(
     name = re.sub(r"[^\w.-]+", "_", case.id)
     path = out or run.workdir / "explain" / f"{name}.png"
     unseen = figure.draw(path, case, found, candidates, other)
+    terminal.show_case(output.console(), case, found, candidates, other)
     if unseen:
         print(f"no installed font shows {unseen}; install one for that script (such as Noto)")
     print(f"written: {path}")
@@ -115,10 +116,11 @@ def show_errors(
     from drin_jax.explain import outcomes, sources, terminal
 
     told = outcomes.summary(run, outcomes.outcome(run, split), sources.read(run.config), near)
-    terminal.show_errors(terminal.console(), told, examples)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, told)
+    terminal.show_errors(output.console(), told, examples)
+    if file:
         print(f"all {told['wrong']} wrong mentions: {file}")
 
 

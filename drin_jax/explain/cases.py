@@ -13,7 +13,7 @@ from flax import nnx
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import NIL, OUTSIDE_KB
 from drin_jax.evaluation.evaluate import SplitView, Trained
-from drin_jax.evaluation.ranks import slot_counts
+from drin_jax.evaluation.ranks import check_finite, slot_counts
 from drin_jax.models.graph import edge_mask
 from drin_jax.types import GraphBatch
 
@@ -75,7 +75,9 @@ def ranked(
     arrays = {name: jnp.asarray(array) for name, array in batch.items()}
     graphs = GraphBatch.from_host(arrays, setup.spec.gold_slot)
     scores, aux = _forward(setup.graphdef, run.params, graphs)
-    scores = np.where(graphs.candidate_mask[:, : graphs.scored], scores, -np.inf)
+    there = np.asarray(graphs.candidate_mask[:, : graphs.scored])
+    check_finite(np.asarray(scores), there)
+    scores = np.where(there, scores, -np.inf)
     edges: Any = [None] * len(rows)
     if "edges" in aux:
         there = np.asarray(edge_mask(graphs, nnx.merge(setup.graphdef, run.params).relations))

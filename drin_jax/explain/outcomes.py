@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from rapidfuzz import process
 
-from data_pipeline.progress import say
+from data_pipeline.output import say
 from data_pipeline.schema import SPLITS, UserError
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.explain.cases import Case, Outcome, ranked

@@ -17,14 +17,8 @@ from drin_jax.explain.outcomes import mention_ids
 from drin_jax.explain.sources import Sources
 from drin_jax.workdir import FinishedRun
 
-WIDTH = 150  # columns where stdout is no terminal
 DESCRIPTION = 60  # characters shown of one
 NO_EDGE = "–"
-
-
-def console() -> Console:
-    """Where everything is printed."""
-    return Console(highlight=False, width=None if Console().is_terminal else WIDTH)
 
 
 def show_case(out: Console, case: Case, sources: Sources, n: int, against: Case | None) -> None:
@@ -106,7 +100,7 @@ def show_errors(out: Console, told: dict[str, Any], examples: int) -> None:
     table = _table("kind", "first that applies>", "share of wrong>", "all that apply>", "share>")
     for row in told["kinds"]:
         counts = [(row[count], f"{100 * row[count] / n:.1f} %") for count in ("first", "all")]
-        table.add_row(row["kind"], *(str(cell) for pair in counts for cell in pair))
+        table.add_row(Text(row["kind"]), *(str(cell) for pair in counts for cell in pair))
     out.print(table)
     for row in told["kinds"]:
         own = [w for w in told["wrong_mentions"] if w["kinds"][0] == row["kind"]][:examples]
@@ -140,5 +134,6 @@ def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         justify: Any = "right" if name.endswith(">") else "left"
-        table.add_column(name.removesuffix(">"), overflow="fold", justify=justify)
+        number = name.endswith(">")
+        table.add_column(name.removesuffix(">"), overflow="fold", justify=justify, no_wrap=number)
     return table

@@ -170,6 +170,8 @@ def _describe(
         "system": finished.system,
         "protocol": finished.protocol,
         "step": finished.step,
+        "store": finished.store.fingerprint(),
+        "knowledge_base": finished.store.fingerprint("entity"),
         "r": finished.setup.spec.r,
         "gold_slot": finished.setup.spec.gold_slot,
         "needs": list(finished.setup.spec.needs),

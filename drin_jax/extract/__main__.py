@@ -11,9 +11,10 @@ import json
 from pathlib import Path
 
 from absl import flags
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from data_pipeline import output
 from drin_jax import command
 
 SHARDS = flags.DEFINE_string(
@@ -34,8 +35,8 @@ def main() -> None:
     print(preparation.describe(store))
     table = Table("counted", "number")
     for name, count in store.report.get("counts", {}).items():
-        table.add_row(name, f"{count:,}")
-    Console().print(table)
+        table.add_row(Text(name), f"{count:,}")
+    output.console().print(table)
     for key in ("text_encoder", "image_encoder", "clip_encoder"):
         if key in store.report:
             print(f"{key}: {json.dumps(store.report[key])}")

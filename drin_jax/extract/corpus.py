@@ -19,6 +19,7 @@ def read_corpus(config: ConfigDict) -> Corpus:
         split=data.split,
         valid_fraction=data.valid_fraction,
         source=data.hint,
+        outside=data.outside,
     )
 
 

@@ -127,6 +127,7 @@ class Encoders:
             crop=images.plain(own.height) if self.config.encoders.objects else None,
             full=self.detects,
             max_pixels=image.max_pixels,
+            max_bytes=image.max_bytes,
             min_side=image.min_side,
         )
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.files import write_text
+from data_pipeline.output import Progress
 from data_pipeline.pictures import images, precomputed
-from data_pipeline.progress import Progress
 from data_pipeline.schema import UserError
 from data_pipeline.store.writer import ShardTable, StoreWriter
 from drin_jax.extract.items import objects_table

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipeline.output import say
 from data_pipeline.retrieval import names
 from data_pipeline.retrieval.statistics import Weights, by_statistics
 from data_pipeline.schema import Corpus
@@ -32,18 +33,30 @@ ENDS = {
 def retrieve(
     config: ConfigDict, workdir: Path, corpus: Corpus, writer: StoreWriter
 ) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:
-    """Rows [M, r] of the entity table, scores [M, r], and what was counted.
+    """Rows [M, r] of the entity table, scores [M, r], and what was counted; r is the config's, or
+    less, with a word, where no mention can have so many.
 
     Raises:
         UserError: the data set has nothing to retrieve with.
     """
     fields, method = config.retrieval, flat(config)["retrieval.method"]
+    r = min(fields.r, max(_most(method, corpus), 1))
+    if r < fields.r:
+        say(f"retrieval.r is {fields.r}, but no mention has more than {r} candidates: r is {r}")
     if method != "vectors":
-        return untrained(method, config, corpus, fields.r, workdir / "cache")
+        return untrained(method, config, corpus, r, workdir / "cache")
     from drin_jax.extract.vector_retrieval import by_vectors
 
     queries, keys = (writer.array(name) for name in VECTORS[fields.vectors])
-    return *by_vectors(queries, keys, fields.r), {}
+    return *by_vectors(queries, keys, r), {}
+
+
+def _most(method: str, corpus: Corpus) -> int:
+    """Candidates that a mention can have: the knowledge base's, or those of the longest list."""
+    if method != "given":
+        return len(corpus.entities)
+    known = {entity.id for entity in corpus.entities}
+    return max((len(known.intersection(m.candidates or ())) for m in corpus.mentions), default=0)
 
 
 def untrained(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline import schema
+from data_pipeline import readers, schema
 from data_pipeline.graphs import FLAGS
 from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store import split_arrays
@@ -78,9 +78,8 @@ def plan(config: ConfigDict) -> Stages:
 
 def _check_corpus(config: ConfigDict, corpus: Corpus) -> None:
     root = config.data.root
-    for split in schema.SPLITS:
-        if not any(mention.split == split for mention in corpus.mentions):
-            raise UserError(f"{root}: the {split} split is empty")
+    for why in readers.refusals(corpus):
+        raise UserError(f"{root}: {why}")
     pictures = [item.image for items in (corpus.entities, corpus.mentions) for item in items]
     if config.encoders.image and not any(pictures):
         raise UserError(
@@ -140,12 +139,10 @@ def _extract(features: Features, workdir: Path) -> Store:
 
 
 def _check_limit(config: ConfigDict, store: Store, needs: Collection[str]) -> None:
-    """UserError where encoders.max_tokens is out of range or not what the store's tokens have."""
+    """UserError where encoders.max_tokens is not what the store's tokens have."""
     limit = config.encoders.max_tokens
     if "tokens" not in needs:
         return
-    if not 3 <= limit <= schema.MAX_TOKENS:
-        raise UserError(f"encoders.max_tokens is {limit}; it must be 3 to {schema.MAX_TOKENS}")
     made = store.report.get("tokens", {}).get("limit", limit)
     if made != limit:
         raise UserError(

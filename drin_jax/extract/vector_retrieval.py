@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from data_pipeline.schema import PADDING, UserError
 
 QUERY_CHUNK = 512

@@ -13,6 +13,7 @@ from drin_jax.models.dzmned import DZMNED
 from drin_jax.models.ghmfc import GHMFC
 from drin_jax.models.jmel import JMEL
 from drin_jax.models.mel_hi import MELHI
+from drin_jax.types import CHOICES
 
 # Each is built as cls(text_width, image_width, *, dtype, rngs, **fields), with those of the
 # config's `model` and `graph` fields that its class lists in `fields`. `needs`, where it has it,
@@ -24,16 +25,6 @@ MODELS: dict[str, Any] = {
     "dzmned": DZMNED,
     "mel_hi": MELHI,
     "ghmfc": GHMFC,
-}
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "form": ("upstream", "paper"),
-    "adjacency": ("block", "dense"),
-    "mention_rows": ("mean", "sum"),
-    "edge_scale": ("rsqrt", "mean", "none"),
-    "edge_activation": ("sigmoid", "tanh", "identity"),
-    "vertex_activation": ("gelu", "relu", "tanh"),
-    "dtype": ("float32", "bfloat16"),
 }
 
 

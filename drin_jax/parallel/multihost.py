@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from absl import flags
 
-from data_pipeline import progress
+from data_pipeline import output
 from data_pipeline.schema import UserError, differing, reason
 from drin_jax.parallel import watchdog
 
@@ -115,7 +115,7 @@ def joined(rank: Rank | None, config: Mapping[str, Any]) -> Iterator[None]:
     try:
         _initialize(rank)
         os.write(parent, b"joined")
-        progress.SPEAKS = jax.process_index() == 0
+        output.SPEAKS = jax.process_index() == 0
         places = [device.process_index for device in jax.devices()]
         devices = [places.count(process) for process in range(jax.process_count())]
         if len({*devices}) > 1:  # an exchange would fail

@@ -11,7 +11,6 @@ a tolerance.
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from rich.console import Console
 from rich.table import Table
 
+from data_pipeline import exits, output
 from data_pipeline.schema import UserError
 from drin_jax.models.drin import DRIN
 from drin_jax.models.ghmfc import GHMFC
@@ -223,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
             with jax.default_matmul_precision("highest"):
                 errors = compare(*read(path))
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            exits.fail(str(error))
             failed = True
             continue
         good = all(error <= TOLERANCES[name] for name, error in errors.items())
@@ -231,5 +230,5 @@ def main(argv: list[str] | None = None) -> int:
         cells = (f"{errors[name]:.1e}" if name in errors else "" for name in TOLERANCES)
         table.add_row(path.name, *cells, "ok" if good else "FAIL")
     if table.row_count > 1:
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        output.console(160).print(table)
     return int(failed)

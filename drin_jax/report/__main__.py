@@ -2,27 +2,22 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from data_pipeline import exits
 from data_pipeline.schema import UserError
 from drin_jax.evaluation.report import compare
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the table of the runs in these workdirs."""
+def main(argv: list[str] | None = None) -> None:
+    """Print the table of the runs in these workdirs. UserError."""
     parser = argparse.ArgumentParser("python -m drin_jax.report", description=__doc__)
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
     parser.add_argument("--split", default="test", choices=("valid", "test"))
     parser.add_argument("--subsets", nargs="+", default=["all", "clean"], help="as in report.md")
     args = parser.parse_args(argv)
-    try:
-        print(compare([read(w) for w in args.workdirs], args.split, args.subsets))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(compare([read(w) for w in args.workdirs], args.split, args.subsets))
 
 
 def read(workdir: Path) -> dict[str, Any]:
@@ -40,4 +35,4 @@ def read(workdir: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exits.run(main)

@@ -11,6 +11,7 @@ beside it the best that this one knows of.
 import contextlib
 import dataclasses
 import operator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from data_pipeline.schema import UserError, reason
 
-SCORE = "valid"
+SCORE, STORE = "valid", "store"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +43,16 @@ class Checkpoints:
     to go there is one to go on from, and the best it knows of. Saving goes on in the background.
 
     Args:
+        store: fingerprint of the feature store that the run is over, kept in every checkpoint.
         read_only: nothing is written or cleaned up, as for a look at a run that may be in training.
 
     Raises:
-        UserError: the folder is of a version that kept the newest and the best apart.
+        UserError: the folder is of a version that kept the newest and the best apart; or, where
+            one is restored, it is of a run over another store.
     """
 
-    def __init__(self, folder: Path, read_only: bool = False):
-        self.folder = folder
+    def __init__(self, folder: Path, store: str = "", read_only: bool = False):
+        self.folder, self._store = folder, store
         if (folder / "last").exists() or (folder / "best").exists():
             raise UserError(
                 f"{folder}: checkpoints of an older version of this program (folders last and "
@@ -87,23 +90,22 @@ class Checkpoints:
                 which then never counts as the best.
         """
         params, rest = _parts(state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(params),
-                rest=ocp.args.StandardSave(rest),
-                position=ocp.args.JsonSave(dataclasses.asdict(position)),
-            ),
-            metrics=None if score is None else {SCORE: score},
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(params),
+                    rest=ocp.args.StandardSave(rest),
+                    position=ocp.args.JsonSave(dataclasses.asdict(position) | {STORE: self._store}),
+                ),
+                metrics=None if score is None else {SCORE: score},
+            )
 
     def restore(self, like: Any) -> tuple[int, Any, Position]:
         """Step, state and position of the newest checkpoint, shaped and laid out like `like`."""
         step = int(self.last_step or 0)
         params, rest = _parts(like)
-        found = self._read(
-            step, params=_restore(params), rest=_restore(rest), position=ocp.args.JsonRestore()
-        )
+        found = self._read(step, params=_restore(params), rest=_restore(rest))
         state = like.replace(params=found["params"], **found["rest"])
         return step, state, Position(**found["position"])
 
@@ -115,14 +117,22 @@ class Checkpoints:
         return step, self._read(step, params=_restore(like))["params"]
 
     def _read(self, step: int, **args: Any) -> Any:
+        wanted = ocp.args.Composite(position=ocp.args.JsonRestore(), **args)
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
+            found = dict(self._manager.restore(step, args=wanted).items())
         except Exception as error:  # damage surfaces as whatever tensorstore or orbax meets first
             raise UserError(
                 f"{self.folder / str(step)}: unreadable checkpoint ({type(error).__name__}: "
                 f"{reason(error)}); delete that folder to go on from the one before it, or use "
                 "another --workdir"
             ) from error
+        store = found["position"].pop(STORE, "")  # older checkpoints have none
+        if store and self._store and store != self._store:
+            raise UserError(
+                f"{self.folder} holds a run over another feature store than the one that is there "
+                "now; delete that folder to train anew, or use another --workdir"
+            )
+        return found
 
     def drop_from(self, step: int) -> None:
         """Delete the states of this step and later ones: a state whose own loss is not finite was
@@ -133,8 +143,22 @@ class Checkpoints:
                 self._manager.delete(saved)
 
     def wait(self) -> None:
-        """Return when everything saved is on disk."""
-        self._manager.wait_until_finished()
+        """Return when everything saved is on disk. UserError where it cannot be."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What cannot be written surfaces here or at a later save, as whatever met it first."""
+        try:
+            yield
+        except Exception as error:
+            full = "No space left on device"
+            why = full if full in str(error) else reason(error)
+            raise UserError(
+                f"{self.folder}: a checkpoint cannot be written ({why}); mend that and "
+                "start the same command again, which goes on from the one before it"
+            ) from error
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline.progress import Progress
-from data_pipeline.schema import UserError
+from data_pipeline.output import Progress, say
+from drin_jax.evaluation.ranks import NotFinite
 from drin_jax.parallel import multihost
 from drin_jax.parallel.data_parallel import DataParallel
 from drin_jax.training.batches import Steps
@@ -25,10 +25,6 @@ from drin_jax.types import Metrics
 
 DISPATCH_SECONDS = 1.0  # about; what a dispatch costs is nothing beside it
 FIRST_DISPATCH = 4  # steps, before their rate is known
-
-
-class NotFinite(UserError):
-    """A step whose loss or gradient is not finite."""
 
 
 class Terminated(SystemExit):
@@ -57,6 +53,7 @@ class Trainer:
         evaluate: scores the parameters on valid; the state with the best score is kept.
         describe_step: names the mentions of a step's batch, for the error of a step not finite.
         train: the config's fields of this name.
+        store: fingerprint of the data's, as `Checkpoints` takes it.
         save_seconds: between saves at the ends of epochs, at least; until then the best state is
             kept on the devices, and a kill loses no more than this time; the end of `fit` saves
             nothing. Of several processes, whose clocks differ, every epoch is saved.
@@ -74,6 +71,7 @@ class Trainer:
         evaluate: Callable[[Any], float],
         describe_step: Callable[[int], str],
         train: ConfigDict,
+        store: str = "",
         save_seconds: float = 0.0,
         title: str = "training",
         tensorboard: bool = True,
@@ -88,7 +86,7 @@ class Trainer:
         self.title = title
         self.steps_per_epoch = steps.order.steps_per_epoch
         self.total_steps = train.epochs * self.steps_per_epoch
-        self.checkpoints = Checkpoints(workdir / "checkpoints")
+        self.checkpoints = Checkpoints(workdir / "checkpoints", store)
         self.position = Position(loader=steps.order.position(0))
         self.step = 0
         if self.checkpoints.last_step is not None:
@@ -111,7 +109,8 @@ class Trainer:
         """Train to the end, or until patience or a signal ends it.
 
         Raises:
-            NotFinite: a loss that is not finite; the checkpoints keep the last good state.
+            NotFinite: a loss, a gradient or a score on valid that is not finite; the checkpoints
+                keep the last good state.
             Terminated: after a signal, with everything saved.
         """
         began = time.perf_counter()
@@ -136,6 +135,10 @@ class Trainer:
                     self.save()
                 if stop:
                     self.checkpoints.wait()
+                    say(
+                        f"{signal.Signals(stop).name}: step {self.step} of {self.total_steps} is "
+                        "saved; the same command goes on from there"
+                    )
                     raise Terminated(128 + stop)
         self.checkpoints.wait()
         self.seconds = time.perf_counter() - began
@@ -161,7 +164,10 @@ class Trainer:
         return min(self.log_every, max(1, int(DISPATCH_SECONDS * self._rate)))
 
     def _end_epoch(self) -> None:
-        score = self.evaluate(self.state.params)
+        try:
+            score = self.evaluate(self.state.params)
+        except NotFinite as error:
+            self._fail(self.step, f"after step {self.step} {error}")
         at = self.position
         if score > at.best_score:
             self.position = dataclasses.replace(at, best_step=self.step, best_score=score, stale=0)
@@ -213,7 +219,9 @@ class Trainer:
             for i in range(n):
                 one = {name: np.atleast_1d(series)[i] for name, series in metrics.items()}
                 if one["failed"] != NEVER:
-                    self._fail(int(one["failed"]), float(one["loss"]))
+                    failed, loss = int(one["failed"]), float(one["loss"])
+                    batch = self.describe_step(failed)
+                    self._fail(failed, f"step {failed} is not finite (loss {loss}): {batch}")
                 values.append(float(one["loss"]))
                 self.log.write(
                     first + i + 1, {"loss": values[-1], "grad_norm": float(one["grad_norm"])}
@@ -221,12 +229,12 @@ class Trainer:
         self._progress.note(f"loss {np.mean(values):.4f}")
         self.log.flush()
 
-    def _fail(self, step: int, loss: float) -> NoReturn:
+    def _fail(self, step: int, what: str) -> NoReturn:
         self._save_best()
         self.checkpoints.drop_from(step)
         kept = self.checkpoints.last_step
         raise NotFinite(
-            f"step {step} is not finite (loss {loss}): {self.describe_step(step)}; "
+            f"{what}; "
             + (f"the checkpoint of step {kept} is kept" if kept else "nothing was saved yet")
             + "; lower train.learning_rate or look at those features"
         )

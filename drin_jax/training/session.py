@@ -103,6 +103,7 @@ class Session:
             evaluate=self._valid_score,
             describe_step=lambda step: self._mentions_of(steps.order, step),
             train=self.config.train,
+            store=self.store.fingerprint(),
             **options,
         )
 

@@ -1,5 +1,6 @@
 """What a config stands for, built: model, devices, graphs and protocol."""
 
+import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -9,6 +10,9 @@ from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.evaluation.evaluate import Setup
 from drin_jax.parallel.data_parallel import DataParallel
+from drin_jax.training import device_tables
+
+KEPT = 4  # of every parameter: itself, its gradient, and Adam's two means
 
 LEAK_WARNING = (
     "warning: graph.gold_slot is 'upstream': the gold is put into every graph. Scores of this run "
@@ -30,13 +34,27 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
             f"train.accumulate is {config.train.accumulate}, but a device's share of train.batch "
             f"is {share}; use a divisor of {share}"
         )
-    model = build_model(config, store.sizes["text_width"], store.sizes["image_width"])
-    graphdef, params = nnx.split(model, nnx.Param)
+    widths = store.sizes["text_width"], store.sizes["image_width"]
+    _check_memory(config, *widths)
+    graphdef, params = nnx.split(build_model(config, *widths), nnx.Param)
     retrieval = config.retrieval
     source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
     gold = "ALWAYS (published protocol, leaks)" if gold_slot else "only where retrieved"
     protocol = f"candidates: {source}, r = {spec.r}; gold in graph: {gold}"
     return Setup(graphdef, params, parallel, spec, protocol)
+
+
+def _check_memory(config: ConfigDict, text_width: int, image_width: int) -> None:
+    """UserError where a device cannot hold what training keeps of every parameter."""
+    model = nnx.eval_shape(lambda: build_model(config, text_width, image_width))
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.split(model, nnx.Param)[1]))
+    needed, free = KEPT * 4 * count, device_tables.free_bytes()
+    if needed > free:
+        raise UserError(
+            f"{config.model.name} of model.width {config.model.width} has {count:,} parameters; "
+            f"training takes {needed / 1e9:.1f} GB for them, and {free / 1e9:.1f} GB are free; "
+            "use a smaller model.width"
+        )
 
 
 def build_model(config: ConfigDict, text_width: int, image_width: int) -> nnx.Module:

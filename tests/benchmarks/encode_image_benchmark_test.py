@@ -10,7 +10,7 @@ from flax import nnx
 
 from benchmarks import encode_image
 from benchmarks.random_module import random_module
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from drin_jax.encoders.frozen import Frozen
 from drin_jax.encoders.resnet import ConvNorm
 

@@ -1,5 +1,6 @@
 """Pictures as encoders see them: the processors' pixels, every odd file, regions."""
 
+import json
 import os
 import subprocess
 import sys
@@ -109,7 +110,99 @@ def test_a_thin_strip_is_masked(tmp_path: Path) -> None:
     photo(8, 20_000).save(tmp_path / "strip.png")
     plan = Plan({"clip": images.processor(PROCESSORS["CLIP"].to_dict(), "here")}, max_pixels=10**6)
     status = decode(plan, Wanted(str(tmp_path / "strip.png"))).status
-    assert images.STATUSES[status] == "masked: too many pixels"
+    assert images.STATUSES[status] == "masked: too large"
+
+
+SIDE = 3000  # of pictures whose memory is measured
+
+
+def large() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
+    """Pictures of every way of storing them: file name -> picture, and how it is saved."""
+    rgb = photo(SIDE, SIDE)
+    grey = rgb.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 200)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    whole: dict[str, Any] = {"compression": "tiff_adobe_deflate", "strip_size": 1 << 30}
+    return {
+        "plain.png": (rgb, {"compress_level": 1}),
+        "deep.png": (deep, {"compress_level": 1}),
+        "clear.png": (rgb.convert("RGBA"), {"compress_level": 1}),
+        "palette.png": (rgb.quantize(16), {"compress_level": 1}),
+        "turned.jpg": (rgb, {"exif": turned}),
+        "progressive.jpg": (rgb.convert("CMYK"), {"progressive": True, "subsampling": 0}),
+        "lossy.webp": (rgb, {"quality": 30, "method": 0}),
+        "lossless.webp": (rgb.convert("RGBA"), {"lossless": True, "quality": 0, "method": 0}),
+        "a.avif": (rgb.convert("RGBA"), {"speed": 10, "subsampling": "4:4:4"}),
+        "a.jp2": (rgb.convert("RGBA"), {}),
+        "strip.tif": (rgb, whole),
+        "numbers.tif": (Image.fromarray(np.asarray(grey).astype(np.int32) * 9000), {}),
+        "a.gif": (rgb.quantize(64), {}),
+    }
+
+
+def test_decoding_takes_no_more_memory_than_is_stated(tmp_path: Path) -> None:
+    """Measured in a process that has decoded before; what takes more than allowed is masked
+    without being decoded."""
+    for name, (picture, options) in large().items():
+        picture.save(tmp_path / name, **options)
+    photo().save(tmp_path / "warm", "PNG")
+    program = """
+import json, sys
+from pathlib import Path
+from PIL import Image
+from data_pipeline.pictures import images
+from data_pipeline.pictures.decoding import Plan, Wanted, decode
+
+def highest():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+folder, found = Path(sys.argv[1]), {}
+looks = {"look": images.plain(64)}
+decode(Plan(looks), Wanted(str(folder / "warm")))
+for path in sorted(folder.glob("*.*")):
+    with Image.open(path) as file:
+        cost = images.cost(file)
+    wanted = Wanted(str(path))
+    Path("/proc/self/clear_refs").write_text("5")
+    before = highest()
+    masked = decode(Plan(looks, max_bytes=cost - 1), wanted).status
+    untouched = highest() - before
+    read = decode(Plan(looks, max_bytes=cost), wanted).status
+    found[path.name] = [cost, highest() - before, untouched, masked, read]
+print(json.dumps(found))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == 13
+    slack = 16e6  # bands, and what libraries load at first use
+    for name, (cost, peak, untouched, masked, read) in found.items():
+        assert peak <= cost + slack, name
+        assert cost <= 25 * SIDE**2, name
+        assert untouched < slack, name
+        assert masked == images.TOO_LARGE, name
+        assert read < images.READ, name
+
+
+def test_bands_are_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A picture converted in many bands is the one converted at once, whatever its mode."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 500, (40, 30)).astype(np.float32)
+    pictures = [
+        *(photo(30, 40).convert(mode) for mode in ("RGBA", "LA", "L", "CMYK", "1", "P")),
+        Image.fromarray(values),
+        Image.fromarray((values * 300).astype(np.int32)),
+        Image.fromarray(rng.integers(0, 65536, (40, 30)).astype(np.uint16)),
+    ]
+    whole = [images._to_rgb(picture) for picture in pictures]
+    monkeypatch.setattr(images, "BAND_PIXELS", 70)
+    for picture, expected in zip(pictures, whole, strict=True):
+        assert expected.mode == "RGB"
+        np.testing.assert_array_equal(images._to_rgb(picture), expected)
 
 
 def test_regions_come_from_the_original(tmp_path: Path) -> None:

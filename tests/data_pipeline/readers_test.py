@@ -122,12 +122,54 @@ def test_sample_world_and_a_byte_order_mark_are_our_form(tmp_path: Path) -> None
     assert read("jsonl", tmp_path).mentions == expected.mentions
 
 
+def test_a_picture_and_a_gold_may_be_left_out(tmp_path: Path) -> None:
+    bare = {key: value for key, value in MENTION.items() if key not in ("image", "entity")}
+    entity = {key: value for key, value in ENTITIES[0].items() if key != "image"}
+    corpus = read("jsonl", write_corpus(tmp_path, [bare], [entity]))
+    (mention,) = corpus.mentions
+    assert (mention.gold, mention.image, corpus.entities[0].image) == (None, None, None)
+    null = {**bare, "image": None, "entity": None}
+    again = read("jsonl", write_corpus(tmp_path, [null], [{**entity, "image": None}]))
+    assert again.mentions == corpus.mentions
+
+
+@pytest.mark.parametrize("image", ["../secret.png", "/etc/hostname", "a/../../secret.png"])
+def test_pictures_outside_the_folder_need_a_word(tmp_path: Path, image: str) -> None:
+    (tmp_path / "secret.png").touch()
+    root = tmp_path / "data"
+    root.mkdir()
+    write_corpus(root, [{**MENTION, "image": image}])
+    message = refused("jsonl", root)
+    assert "the picture of mention 'm1'" in message
+    assert "lies outside that folder" in message
+    assert read("jsonl", root, outside=True).mentions[0].image is not None
+
+
+def test_one_entry_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A link to itself, which no file system can follow."""
+    (tmp_path / "img").mkdir()
+    names = [f"img/{name}.png" for name in "abcd"]
+    for name in names[:3]:
+        (tmp_path / name).touch()
+    (tmp_path / names[3]).symlink_to("d.png")
+    rows = [{**MENTION, "id": name, "image": name, "text": f"Zoë saw Ada {name}"} for name in names]
+    corpus = read("jsonl", write_corpus(tmp_path, rows))
+    assert [m.image is not None for m in corpus.mentions] == [True, True, True, False]
+    assert corpus.counts["missing_mention_images"] == 1
+    told = capsys.readouterr().err
+    assert "warning: 1 files or folders cannot be read and count as missing: " in told
+    assert f"{tmp_path / names[3]} (Too many levels of symbolic links)" in told
+
+
 WRONG_MENTIONS = {
+    "key 'id' occurs twice": '{"id": "m2", "id": "m3"}',
     "not valid JSON": '{"id": "m2",',
     "one JSON object a line, got a list": "[1]",
     "nested too deeply": "[" * 100_000,
     'key "text" is missing': {key: MENTION[key] for key in MENTION if key != "text"},
-    'key "entity" is missing': {key: MENTION[key] for key in MENTION if key != "entity"},
+    'key "split" is missing': {key: MENTION[key] for key in MENTION if key != "split"},
     '"text" must be a string, got a number': {**MENTION, "id": "m2", "text": 7},
     '"image" must be a string, got true or false': {**MENTION, "id": "m2", "image": True},
     '"id" must not be empty': {**MENTION, "id": ""},

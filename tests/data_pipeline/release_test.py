@@ -289,7 +289,7 @@ def test_a_killed_import_goes_on(tmp_path, monkeypatch):
     assert writer.has("entity_objects")
     assert not (tmp_path / "store").exists()
     told = refusal(lambda: StoreWriter(tmp_path / "store", {}))
-    assert "another process is writing it" in told
+    assert "in use by process" in told
     convert.write(root, writer, name="test")
     assert min(row[1] for row in read if row[0] == "mention-image-feature_train") == 2
     one, two = (json.loads((tmp_path / s / "store.json").read_text()) for s in ("whole", "store"))

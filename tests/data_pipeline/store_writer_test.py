@@ -97,7 +97,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     first = StoreWriter(tmp_path / "store", {})
-    assert "another process is writing" in refusal(lambda: StoreWriter(tmp_path / "store", {}))
+    assert "in use by process" in refusal(lambda: StoreWriter(tmp_path / "store", {}))
     first.close()
     StoreWriter(tmp_path / "store", {}).close()
 

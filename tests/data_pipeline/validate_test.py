@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from configs import common
 from data_pipeline.release import convert
 from data_pipeline.validate import __main__ as validate
 from data_pipeline.validate import examination
+from drin_jax.extract import preparation
 from tests.data_pipeline.readers_test import ENTITIES, MENTION, write_corpus
-from tests.support.commands import assert_one_clear_line, run
+from tests.support.commands import assert_one_clear_line, run, user_error
 
 CLEAN_ENTITIES = [{**entity, "image": None, "description": "text"} for entity in ENTITIES]
 
@@ -48,7 +50,7 @@ def test_a_clean_data_set_has_no_findings(
 
 
 ODD = {
-    "the valid split is empty": (None, [CLEAN[0], CLEAN[2]]),
+    "no valid split is published": (None, [CLEAN[0], CLEAN[2]]),
     "gold outside the knowledge base": (1, [*CLEAN, mention(4, entity="e9")]),
     "gold not among the given candidates": (1, [mention(4, candidates=["e2"])]),
     "candidates outside the knowledge base": (1, [mention(4, candidates=["e1", "e9"])]),
@@ -121,7 +123,53 @@ def test_unusable_data_exits_1(
     code, out, _ = code_of(["--format=jsonl", str(tmp_path)], capsys)
     assert code == 1
     assert f"error: {name}: 1, such as m1" in out
-    assert "unusable: 1 errors" in out
+    assert "\nunusable: " in out
+
+
+def shares(number: int, split: str) -> dict[str, Any]:
+    return mention(number, split, sample="shared")
+
+
+# What training refuses is refused here, in the same words.
+REFUSED = {
+    "the train split is empty": CLEAN[1:],
+    "the valid split is empty": [CLEAN[0], CLEAN[2]],
+    "the test split is empty": CLEAN[:2],
+    "2 mentions share their sample, text or picture with a later split": [
+        *(shares(1, "train"), shares(2, "train"), mention(3, "valid"), shares(4, "test")),
+    ],
+    "nothing can be learnt from the valid split: all are NIL": [
+        *(CLEAN[0], mention(2, "valid", entity=None), CLEAN[2]),
+    ],
+    "from the train split: not one gold is in the knowledge base": [
+        *(mention(1, entity="e9"), *CLEAN[1:]),
+    ],
+    '30 different values of "kind"': [
+        *(mention(i, kind=f"kind {i}") for i in range(4, 34)),
+        *CLEAN,
+    ],
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_training_refuses_is_an_error(tmp_path: Path, why: str) -> None:
+    root = write_corpus(tmp_path, REFUSED[why], CLEAN_ENTITIES)
+    assert any(why in name for name, (level, _) in found(root).items() if level == "error")
+    if "share" in why:  # the other split keeps them
+        assert not any("empty" in name for name in found(root, split="published"))
+    config = common.get_config()
+    config.data.root = str(root)
+    assert why in user_error(lambda: preparation.prepare(config, tmp_path / "work"))
+
+
+def test_json_is_printed_of_what_cannot_be_read_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = code_of(["--format=jsonl", "--json", str(tmp_path)], capsys)
+    assert (code, err) == (1, "")
+    (finding,) = json.loads(out)["findings"]
+    assert finding["level"] == "error"
+    assert "entities.jsonl is missing" in finding["name"]
 
 
 def test_strict_exits_3_on_warnings_and_json_holds_everything(
@@ -181,4 +229,4 @@ def test_examine_needs_no_files(tmp_path: Path) -> None:
     corpus = validate.readers.load("jsonl", write_corpus(tmp_path, CLEAN), name="x")
     for path in tmp_path.iterdir():
         path.unlink()
-    assert examination.examine(corpus).counts["entities"] == 2
+    assert examination.examine(corpus, corpus).counts["entities"] == 2

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipeline.schema import UserError
+from data_pipeline.schema import POOLINGS, UserError
 from drin_jax.encoders import text_encoder
 from drin_jax.encoders.bert import load_bert
 from drin_jax.encoders.frozen import LENGTHS, plan
-from drin_jax.encoders.text_encoder import POOLINGS, TextEncoder, token_span
+from drin_jax.encoders.text_encoder import TextEncoder, token_span
 from tests.encoders.bert_test import golden_weights, minilm, write_checkpoint
 from tests.support.tolerance import assert_close
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rapidfuzz import fuzz
+from rapidfuzz.utils import default_process
 
 from data_pipeline import schema
 from data_pipeline.schema import GraphSpec
@@ -54,7 +56,7 @@ def test_relations_are_spelled_alike_on_both_sides_of_the_wall() -> None:
 
 
 def test_scopes_subsets_and_ties_by_hand(view: SplitView) -> None:
-    result = evaluate_split(view, baseline_scores(view), (1, 3))
+    result = evaluate_split(view, {"name matching": view.retrieval_score}, (1, 3))
     every = result["subsets"]["all"]
     name = {ties: v["hits@1"] for ties, v in every["answerable"]["name matching"].items()}
     assert name == {"mean": 0.5, "optimistic": 1.0, "pessimistic": 0.5, "key": 0.5}
@@ -97,3 +99,36 @@ def test_the_view_cuts_candidates_to_the_graph(tmp_path: Path) -> None:
     assert lost > 0
     assert whole.counts()["answerable"] - cut.counts()["answerable"] == lost
     assert cut.counts()["gold not retrieved"] - whole.counts()["gold not retrieved"] == lost
+
+
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [
+        ("names", None),
+        ("given", "order of the given candidates"),
+        ("statistics", "first stage (statistics)"),
+        ("dense", "first stage (vectors)"),
+        ("vectors", "first stage (vectors)"),
+    ],
+)
+def test_baselines_are_called_what_they_are(tmp_path: Path, method: str, first: str | None) -> None:
+    """Names are compared whatever the first stage; what it ranks by is a row of its own."""
+    store = tiny_store(tmp_path)
+    store.made_from |= {"retrieval.method": method, "retrieval.scorer": "ratio"}
+    view = SplitView.of(store, "test", 3)
+    found = baseline_scores(store, view)
+    assert list(found) == ["name matching", *([first] if first else []), "raw text edge R_tt"]
+    if first is None:
+        assert found["name matching"] is view.retrieval_score
+        return
+    assert found[first] is view.retrieval_score
+    names, surfaces = store.strings("entity_name"), store.strings("mention_surface")
+    rows, mentions = store.array("test_candidates"), store.array("test_mention")
+    wanted = [
+        [
+            fuzz.ratio(*map(default_process, (surfaces[m], names[row]))) if row >= 0 else 0
+            for row in own[:3]
+        ]
+        for m, own in zip(mentions, rows, strict=True)
+    ]
+    np.testing.assert_allclose(found["name matching"], wanted, rtol=1e-6)

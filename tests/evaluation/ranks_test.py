@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from drin_jax.evaluation.ranks import RankCounts, slot_counts, summarize
+from drin_jax.evaluation.ranks import NotFinite, RankCounts, slot_counts, summarize
 
 
 def counts_of(scores: list[list[float]], gold: list[int], real: list[list[int]]) -> RankCounts:
@@ -38,3 +38,13 @@ def test_summary_by_hand() -> None:
     values = summarize(np.array([1.0, 2.0, 4.0, np.inf]), (1, 3))
     assert values == {"n": 4, "hits@1": 0.25, "hits@3": 0.5, "mrr": (1 + 1 / 2 + 1 / 4) / 4}
     assert summarize(np.array([]), (1,)) == {"n": 0, "hits@1": 0.0, "mrr": 0.0}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_rank_nothing(value: float) -> None:
+    """NaN compares as neither higher nor lower: the gold would always be first."""
+    scores = [[0.0, 1.0], [value, 1.0], [0.0, value]]
+    with pytest.raises(NotFinite, match="2 of 3 mentions have scores of the model that are not"):
+        counts_of(scores, [0, 0, 0], [[1, 1]] * 3)
+    padded = counts_of(scores, [0, 1, 0], [[1, 1], [0, 1], [1, 0]])  # where there is no candidate
+    assert padded.ranks("mean").tolist() == [2, 1, 1]

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from data_pipeline import schema
+from data_pipeline import output, schema
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import UserError
 from drin_jax.explain import cases, figure, linked, outcomes, sources, terminal
@@ -57,7 +57,7 @@ def test_edges_and_scores_are_those_of_the_models_own_pass(drin: FinishedRun) ->
 
 def shown(case: cases.Case, found: Sources, capsys: pytest.CaptureFixture, n: int = 2,
           against: cases.Case | None = None) -> str:  # fmt: skip
-    terminal.show_case(terminal.console(), case, found, n, against)
+    terminal.show_case(output.console(), case, found, n, against)
     return str(capsys.readouterr().out)
 
 

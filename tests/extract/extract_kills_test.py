@@ -53,7 +53,7 @@ def test_killed_extractions_go_on_without_repeating_a_finished_shard(
             second = start(world, workdir)
             _, err = second.communicate(timeout=200)
             assert second.returncode == 1
-            assert "another process is writing it" in err
+            assert "in use by process" in err
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL

@@ -284,7 +284,7 @@ BOX = {"image": "images/new.png", "boxes": [[0, 0, 5, 5]], "scores": [0.5]}
         (None, {"encoders.image": ""}, "encoders.clip needs encoders.image"),
         (None, {"encoders.pictures": "pictures.npz"}, "brings its own features"),
         (None, {"encoders.objects": "no.jsonl"}, "no.jsonl is missing"),
-        (None, {"encoders.entity_objects": 0}, "must be at least 1"),
+        (None, {"encoders.entity_objects": 0}, "must be from 1 to 1,000"),
         (None, {"image.preprocess": "crop"}, "known are paper, processor"),
         (None, {"retrieval.method": "magic"}, "known are names"),
         (None, {"text.clip_mention": "{text}"}, "text.clip_mention is '{text}'"),

@@ -92,7 +92,7 @@ def write_all(folder: Path) -> dict[str, str]:
         "empty.jpg": "masked: not a picture",
         "drawing.svg": "masked: not a picture",
         "postscript.png": "masked: not a picture",
-        "bomb.png": "masked: too many pixels",
+        "bomb.png": "masked: too large",
         "pixel.png": "masked: too small",
         "hair.png": "masked: too small",
         "blank.png": "masked: one colour all over",

@@ -8,7 +8,7 @@ import numpy as np
 from configs import sample
 from data_pipeline import schema
 from drin_jax.config import flat
-from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
+from drin_jax.evaluation.evaluate import SplitView, evaluate_split
 from drin_jax.experiments import suites
 from drin_jax.experiments.results import Results, Row, Run
 from drin_jax.experiments.significance import compare
@@ -92,7 +92,12 @@ def results(name: str, seeds: int = 3, hostile: str = "", **changed: Any) -> Res
     against = suite.default_against(config)
     right = {row.row: np.stack([_right(run, suite.split) for run in row.runs])
              for row in rows if row.runs}  # fmt: skip
-    base = {s: evaluate_split(v, baseline_scores(v), KS)["subsets"] for s, v in VIEWS.items()}
+    base = {
+        split: evaluate_split(
+            view, {"name matching": view.retrieval_score, "raw text edge R_tt": view.text_edge}, KS
+        )["subsets"]
+        for split, view in VIEWS.items()
+    }
     fields: dict[str, Any] = {
         "suite": name,
         "title": suite.title,

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from data_pipeline.output import Progress
 from data_pipeline.pictures import images
-from data_pipeline.progress import Progress
 from data_pipeline.sample import drawing, tiny_bert
 from data_pipeline.sample import lexicon as words
 from tests.golden.make_sample import byte_pairs

@@ -31,7 +31,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 from safetensors.numpy import load_file, save_file
 
-from data_pipeline.progress import Progress
+from data_pipeline.output import Progress
 from data_pipeline.sample import world
 from data_pipeline.schema import UserError
 from drin_jax import command

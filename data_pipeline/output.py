@@ -1,7 +1,10 @@
-"""The progress bar of long work: on a terminal a bar, elsewhere a line at the start and the end."""
+"""What a command shows: lines, tables and progress bars, in which nothing from data steers the
+terminal."""
 
 import sys
 import time
+from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -13,15 +16,44 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.segment import Segment
 
 SPEAKS = True  # whether this process shows progress: of several, process 0 alone
 _REDRAW = 0.1  # seconds between two updates of a bar, so that `advance` costs nothing
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+CONTROLS |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+WIDTH = 140  # columns where stdout is no terminal
+
+
+def visible(text: str) -> str:
+    """Text from data as it may be shown: control characters, which steer terminals, as symbols."""
+    return text.translate(CONTROLS)
+
+
+class _Console(Console):
+    """Shows control characters as symbols, and what looks like rich's markup as it is."""
+
+    def render(self, *args: Any, **options: Any) -> Iterable[Segment]:
+        for segment in super().render(*args, **options):
+            text = segment.text if segment.control else visible(segment.text)
+            yield Segment(text, segment.style, segment.control)
+
+    def on_broken_pipe(self) -> None:
+        """Rich would exit with 1 from here."""
+        raise BrokenPipeError
+
+
+def console(width: int = 0) -> Console:
+    """Where tables and texts are printed: stdout, where it is no terminal `width` columns wide, or
+    WIDTH."""
+    plain = {"highlight": False, "markup": False, "emoji": False}
+    return _Console(width=None if sys.stdout.isatty() else width or WIDTH, **plain)  # type: ignore[arg-type]
 
 
 def say(message: str) -> None:
     """A line of what is going on, on stderr of process 0."""
     if SPEAKS:
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -57,20 +89,20 @@ class Progress:
         self._began = self._drawn = time.perf_counter()
         if self._live:
             self._bar = RichProgress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 DownloadColumn() if self.unit == "B" else MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[rate]}  {task.fields[note]}"),
+                TextColumn("{task.fields[rate]}  {task.fields[note]}", markup=False),
                 console=Console(stderr=True),
             )
             self._bar.start()
             self._task = self._bar.add_task(
-                self.title, total=self.total, completed=self.done, rate="", note=""
+                visible(self.title), total=self.total, completed=self.done, rate="", note=""
             )
         elif self._loud:
-            print(f"{self.title}: {self._amount}", file=sys.stderr, flush=True)
+            print(visible(f"{self.title}: {self._amount}"), file=sys.stderr, flush=True)
         return self
 
     def advance(self, steps: int = 1) -> None:
@@ -106,4 +138,4 @@ class Progress:
             seconds = time.perf_counter() - self._began
             done = self._told(self.done) if self.unit == "B" else str(self.done)
             told = f"{self.title}: {done}/{self._told(self.total)} in {seconds:.1f} s"
-            print(f"{told}, {self._rate()}  {self._note}".rstrip(), file=sys.stderr)
+            print(visible(f"{told}, {self._rate()}  {self._note}".rstrip()), file=sys.stderr)
