@@ -1,6 +1,7 @@
 # make run     set up, train and evaluate on the embedded sample, print the report
 # make test    set up and run the tests
 # make check   format, lint, types and tests: what a change has to pass
+# make torture try for an hour to lose work or get wrong results (docs/reliability.md)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/run.stamp
 DEV_STAMP := $(VENV)/dev.stamp
 
-.PHONY: run test test-detector check format lint types clean
+.PHONY: run test torture test-detector check format lint types clean
 .DEFAULT_GOAL := run
 
 $(BIN)/python:
@@ -40,6 +41,10 @@ run: $(RUN_STAMP)
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Kills, full disks and random input, for about an hour; no part of `make test`.
+torture: $(DEV_STAMP)
+	$(BIN)/python -m tests.torture --document=docs/reliability.md
 
 $(VENV)/detector.stamp: $(RUN_STAMP)
 	$(BIN)/python -m pip install --quiet -e '.[dev]' $(DETECTOR)

@@ -52,11 +52,11 @@ def hold(path: Path) -> TextIO:
     file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except BlockingIOError as error:
         file.seek(0)
         holder = " ".join(file.read().split()) or "another process"
         file.close()
-        raise UserError(f"{path.parent}: in use by {holder}; wait for it, or stop it") from None
+        raise UserError(f"{path.parent}: in use by {holder}; wait for it, or stop it") from error
     except OSError:  # a file system without locks
         return file
     command = sys.orig_argv[2] if sys.orig_argv[1:2] == ["-m"] else Path(sys.argv[0]).name

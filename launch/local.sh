@@ -4,8 +4,8 @@
 #   launch/local.sh --config=configs/sample.py --workdir=runs/sample
 #   SIMULATE=8 launch/local.sh …        eight simulated CPU devices, to try data parallelism anywhere
 set -euo pipefail
-cd "$(dirname "$0")/.."
-python=${PYTHON:-.venv/bin/python}
+here=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-$here/.venv/bin/python}
 if [ -n "${SIMULATE:-}" ]; then
   export JAX_PLATFORMS=cpu
   export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$SIMULATE"

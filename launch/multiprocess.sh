@@ -10,13 +10,13 @@
 # is that of the first that failed. On a machine with several GPUs launch/local.sh uses them all in
 # one process; to give each process one, set JAX_LOCAL_DEVICE_IDS=process (needs that many GPUs).
 set -euo pipefail
-cd "$(dirname "$0")/.."
 case ${1:-} in
   '' | *[!0-9]* | 0) echo "usage: $0 PROCESSES FLAGS_OF_drin_jax.main…" >&2; exit 2 ;;
 esac
 processes=$1
 shift
-python=${PYTHON:-.venv/bin/python}
+here=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-$here/.venv/bin/python}
 if [ -n "${SIMULATE:-}" ]; then
   export JAX_PLATFORMS=cpu
   export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$SIMULATE"

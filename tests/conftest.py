@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # Whole runs and several processes: first, so that no core is left without work at the end.
-LONGEST = ("sample_run_test.py", "main_test.py", "multiprocess_test.py", "audit_test.py")
+LONGEST = ("sample_run_test.py", "torture_test.py", "workdir_test.py", "multiprocess_test.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,8 @@
-"""The training command: whole runs, kills, signals, devices, and losses that are not finite."""
+"""The training command: whole runs, signals, devices, and losses that are not finite; kills are
+tests/torture's."""
 
 import functools
 import json
-import random
 import shutil
 import signal
 import time
@@ -111,49 +111,9 @@ def test_a_finished_run_goes_on_with_more_epochs(store: Path, whole: Path, tmp_p
     assert steps == list(range(1, STEPS + 16))
 
 
-def saving(workdir: Path) -> bool:
-    """Whether a checkpoint is being written right now."""
-    return any((workdir / "checkpoints").glob("*tmp*"))
-
-
 def steps_written(workdir: Path) -> int:
     path = workdir / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def kill_when(process, condition, patience: float = 300.0) -> bool:
-    """SIGKILL once `condition` holds; False if the process ended before."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline and process.poll() is None:
-        if condition():
-            process.kill()
-            process.communicate()
-            return True
-        time.sleep(0.001)
-    process.kill()
-    process.communicate()
-    return False
-
-
-def test_killed_runs_go_on_bit_for_bit(store: Path, whole: Path, tmp_path: Path) -> None:
-    rng = random.Random(7)
-    killed = killed_while_saving = 0
-    for attempt in range(5):
-        base = steps_written(tmp_path)
-        goal = base + rng.randint(4, STEPS // 9)
-        process = start("drin_jax.main", *arguments(store, tmp_path))
-        if attempt == 2:
-            hit = kill_when(process, lambda goal=base + 6: steps_written(tmp_path) >= goal
-                            and saving(tmp_path))  # fmt: skip
-            killed_while_saving += hit
-        else:
-            hit = kill_when(process, lambda goal=goal: steps_written(tmp_path) >= goal)
-        killed += hit
-    assert killed == 5
-    assert killed_while_saving == 1
-    result = run("drin_jax.main", *arguments(store, tmp_path))
-    assert result.returncode == 0, result.stderr
-    assert_same_run(tmp_path, whole)
 
 
 def test_sigterm_saves_and_leaves_with_143(store: Path, whole: Path, tmp_path: Path) -> None:

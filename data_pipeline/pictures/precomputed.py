@@ -85,8 +85,8 @@ def load(path: str | Path) -> Precomputed:
             arrays = {name: file[name] for name in file.files if name in (*KEYS, *ARRAYS)}
     except FileNotFoundError:
         raise UserError(f"{path} is missing; encoders.pictures names the .npz file") from None
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"{path}: not a whole .npz file of plain arrays ({error})") from None
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError):
+        raise UserError(f"{path}: not a whole .npz file of plain arrays") from None
     known: dict[str, tuple[int, str]] = {}
     for name, axes in (KEYS | ARRAYS).items():
         if name not in arrays:

@@ -39,6 +39,13 @@ MADE_FROM = "made_from.json"
 LOCK = "lock"
 
 
+def tidy(path: Path) -> None:
+    """Remove what a writer that was killed in its last moment left in the store it had made."""
+    for leftover in (MADE_FROM, LOCK):
+        with contextlib.suppress(OSError):
+            (path / leftover).unlink()
+
+
 class ShardTable:
     """An array that grows shard by shard in place; `StoreWriter.shards` makes one.
 
@@ -293,8 +300,7 @@ class StoreWriter:
         sync_folder(self.folder)
         os.rename(self.folder, self.path)
         sync_folder(self.path.parent)
-        for leftover in (MADE_FROM, LOCK):
-            (self.path / leftover).unlink(missing_ok=True)
+        tidy(self.path)
         self.close()
 
     def _found(self) -> dict[str, arrays.Header]:

@@ -171,6 +171,8 @@ class Runner:
                     config.train.max_mentions = math.ceil(plan.share * whole)
             setup = set_up(config, store)
         except UserError as error:
+            if isinstance(error.__cause__, OSError):  # the machine's doing, not the row's
+                raise
             self.why_not[plan.row] = _line(error)
             return f"not run: {_line(error)}"
         self._check_finished(store.path, _key(config))

@@ -10,7 +10,8 @@ import numpy as np
 
 from data_pipeline.files import write_text
 from data_pipeline.output import Progress
-from data_pipeline.pictures import images, precomputed
+from data_pipeline.pictures import images
+from data_pipeline.pictures.precomputed import Precomputed
 from data_pipeline.schema import UserError
 from data_pipeline.store.writer import ShardTable, StoreWriter
 from drin_jax.extract.items import objects_table
@@ -104,8 +105,8 @@ class Features:
         for stage in self.stages.texts():
             self.fill(stage)
         report = self._told("text")
-        if self.stages.config.encoders.pictures:
-            return report | self._write_precomputed()
+        if self.stages.ready:
+            return report | self._write_ready(self.stages.ready)
         return report | self._write_clip_texts() | self._write_pictures(workdir)
 
     def _told(self, name: str) -> dict[str, Any]:
@@ -169,11 +170,7 @@ class Features:
             "masked_pictures": {Path(path).name: why for path, why in masked[:LISTED]},
         }
 
-    def _write_precomputed(self) -> dict[str, Any]:
-        config = self.stages.config
-        name = config.encoders.pictures
-        local = Path(config.data.root) / name
-        ready = precomputed.load(local if local.exists() else Path(name))
+    def _write_ready(self, ready: Precomputed) -> dict[str, Any]:
         for side, items in self.stages.sides.items():
             rows = ready.image_rows([item.image for item in items])
             field = "text" if side == "mention" else "description"
@@ -183,4 +180,4 @@ class Features:
             self.gather(f"{side}_clip_image", ready.unit_clip_image, rows)
             self.gather(f"{side}_objects", ready.objects_mean, rows)
             self.gather(f"{side}_clip_text", ready.unit_clip_text, texts)
-        return {"pictures": name}
+        return {"pictures": self.stages.config.encoders.pictures}

@@ -13,7 +13,7 @@ from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.extension import StoreExtension, same_mentions
 from data_pipeline.store.reader import Store
-from data_pipeline.store.writer import StoreWriter
+from data_pipeline.store.writer import StoreWriter, tidy
 from drin_jax.config import check, flat
 from drin_jax.extract import pairs
 from drin_jax.extract.corpus import fetch, read_corpus
@@ -49,6 +49,7 @@ def prepare(
     path = store_path(config, workdir)
     if path.exists():
         store = open_store(config, path)
+        tidy(path)
     elif config.data.reader == RELEASE:
         store = _import(config, path)
     else:

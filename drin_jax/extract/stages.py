@@ -59,6 +59,7 @@ class Stages:
     Attributes:
         sides: the items of each side.
         sources: file -> SHA-256 of every file that was read, boxes too.
+        ready: features from elsewhere; None: pictures are encoded.
     """
 
     def __init__(self, config: ConfigDict, corpus: Corpus, encoders: Any):
@@ -72,6 +73,10 @@ class Stages:
         if config.encoders.objects and not encoders.detects:
             path = Path(config.data.root) / config.encoders.objects
             self._boxes = precomputed.load_boxes(path, self.sources)
+        self.ready = None
+        if name := config.encoders.pictures:
+            local = Path(config.data.root) / name
+            self.ready = precomputed.load(local if local.exists() else name)
 
     def _text(self, row: int, side: str, prefix: str = "") -> tuple[str, Span]:
         template, item = self.config.text[f"{prefix}{side}"], self.sides[side][row]

@@ -1,5 +1,6 @@
 """The launchers: readable by what reads them, and starting nothing but the one command."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -37,6 +38,25 @@ def test_kubernetes_gives_each_pod_its_place() -> None:
     names = jobset["metadata"]["name"], job["name"], jobset["spec"]["network"]["subdomain"]
     host = environment["DRIN_COORDINATOR"]["value"].split(":")[0]
     assert host == "{}-{}-0-0.{}".format(*names)
+
+
+@pytest.mark.parametrize("name", ["local.sh", "multiprocess.sh"])
+def test_the_folder_is_the_callers(name: str, tmp_path: Path) -> None:
+    """Paths in flags are those of where it was called; here by a stand-in for Python."""
+    python = tmp_path / "python"
+    python.write_text('#!/usr/bin/env bash\necho "in $PWD: $*"\n')
+    python.chmod(0o755)
+    (tmp_path / "mine").mkdir()
+    count = ["1"] if name == "multiprocess.sh" else []
+    result = subprocess.run(
+        [str(LAUNCH / name), *count, "--workdir=runs/a"],
+        cwd=tmp_path / "mine",
+        env=os.environ | {"PYTHON": str(python), "PORT": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"in {tmp_path / 'mine'}: -m drin_jax.main --workdir=runs/a" in result.stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["0"], ["--config=x"]], ids=str)

@@ -36,7 +36,8 @@ class Command:
         answers, answer = os.pipe()
         request = {"module": module, "arguments": arguments, "environment": dict(environment)}
         files = [*(file.fileno() for file in self._files), answer]
-        socket.send_fds(_server(), [json.dumps(request).encode()], files)
+        server = _server(environment.get("LD_PRELOAD", ""))
+        socket.send_fds(server, [json.dumps(request).encode()], files)
         os.close(answer)
         self._answers = os.fdopen(answers)
         self.pid = int(self._answers.readline())
@@ -76,13 +77,13 @@ class Command:
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """Requests of this process go in here; the server ends with it."""
+def _server(preload: str) -> socket.socket:
+    """Requests of this process go in here; the server ends with it. `preload`: a library."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.command_server", str(theirs.fileno())],
         cwd=ROOT,
-        env=_environment(1),
+        env=_environment(1) | {"LD_PRELOAD": preload},
         pass_fds=[theirs.fileno()],
         process_group=0,
     )
@@ -102,9 +103,16 @@ def _environment(devices: int, hasty: bool = True) -> dict[str, str]:
     }
 
 
-def start(module: str, *args: str, devices: int = 1, hasty: bool = True) -> Command:
-    """`python -m module args`, with so many simulated CPU devices. `hasty` as in `compilation`."""
-    return Command(module, args, _environment(devices, hasty))
+def start(
+    module: str,
+    *args: str,
+    devices: int = 1,
+    hasty: bool = True,
+    more: Mapping[str, str] | None = None,
+) -> Command:
+    """`python -m module args`, with so many simulated CPU devices. `hasty` as in `compilation`;
+    `more` of the environment."""
+    return Command(module, args, _environment(devices, hasty) | (more or {}))
 
 
 def run(

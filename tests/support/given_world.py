@@ -57,6 +57,7 @@ def flags(root: Path, workdir: Path, encoders: Path, *more: str) -> list[str]:
         "encoders.text": tiny_encoders.write(encoders)["encoders.text"],
         "retrieval.method": "given",
         "model.width": 8,
+        "model.layers": 1,
         "train.epochs": 2,
         "train.batch": 8,
         "train.log_every": 1,

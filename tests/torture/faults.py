@@ -1,0 +1,138 @@
+"""Runs of a scene that are killed or whose writes fail, each held against an undisturbed twin."""
+
+import dataclasses
+import functools
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.commands import start
+from tests.torture.scenes import Scene
+
+PATIENCE = 300.0  # seconds a command may take
+COMPILER = shutil.which("cc")
+
+
+@functools.cache
+def library() -> str:
+    """The library that makes operations fail (faults.c), compiled for this process."""
+    folder = tempfile.TemporaryDirectory(prefix="drin_jax_faults_")
+    library.folder = folder  # type: ignore[attr-defined]  lives as long as this process
+    path = Path(folder.name) / "faults.so"
+    source = Path(__file__).with_name("faults.c")
+    assert COMPILER is not None
+    command = [COMPILER, "-O1", "-shared", "-fPIC", "-o", str(path), str(source), "-ldl"]
+    subprocess.run(command, check=True, capture_output=True)
+    return str(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """`kind` is kill, term (SIGTERM), once or full at the operation `at`, counted from 1; or kill
+    after so many `seconds`."""
+
+    kind: str
+    at: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.kind} at " + (f"operation {self.at}" if self.at else f"{self.seconds:.2f} s")
+
+
+class Tried:
+    """Scenes tried with faults in folders under `folder`; a thread may have one of its own."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._twins: dict[str, tuple[Any, int, float]] = {}
+        self._numbers = iter(range(10**9))
+        self._lock = threading.Lock()
+
+    def operations(self, scene: Scene, *names: str) -> list[int]:
+        """The undisturbed run's operations on files whose path holds one of these."""
+        self.twin(scene)
+        lines = (self._folder / f"{scene.name}-log").read_text().splitlines()
+        fields = [line.split(" ", 2) for line in lines]
+        return [int(at) for at, _, path in fields if any(name in path for name in names)]
+
+    def twin(self, scene: Scene) -> tuple[Any, int, float]:
+        """Result, operations and seconds of the undisturbed run."""
+        if scene.name not in self._twins:
+            work, log = self._folder / f"{scene.name}-twin", self._folder / f"{scene.name}-log"
+            scene.prepare(work)
+            began = time.monotonic()
+            code, err = _ended(scene, work, {"FAULT_UNDER": str(work), "FAULT_LOG": str(log)})
+            seconds = time.monotonic() - began
+            assert code == 0, err
+            operations = len(log.read_text().splitlines()) if log.exists() else 0
+            self._twins[scene.name] = scene.result(work), operations, seconds
+        return self._twins[scene.name]
+
+    def once(self, scene: Scene, fault: Fault) -> str:
+        """Try it, start again in peace, and compare. Returns how it ended: killed, stopped, told or
+        done.
+
+        Raises:
+            AssertionError: it ended otherwise, or what it left is not what the twin has.
+        """
+        twin, _, _ = self.twin(scene)
+        with self._lock:
+            work = self._folder / f"{scene.name}-{next(self._numbers)}"
+        scene.prepare(work)
+        what = f"{scene.name}, {fault}"
+        more = {"FAULT_UNDER": str(work), "FAULT_AT": str(fault.at), "FAULT_KIND": fault.kind}
+        code, err = _ended(scene, work, more, fault.seconds)
+        last = (err.strip().splitlines() or [""])[-1]
+        assert "Traceback" not in err, f"{what}: {err[-3000:]}"
+        if code == 0:
+            how = "done"
+            assert scene.result(work) == twin, f"{what}: exit 0 with another result"
+        elif fault.kind == "kill":
+            how = "killed"
+            assert code == -9, f"{what}: exit {code}: {err[-3000:]}"
+        elif fault.kind == "term":
+            how = "stopped"
+            assert code == 143, f"{what}: exit {code}: {err[-3000:]}"
+            assert "SIGTERM" in err, f"{what}: {err[-3000:]}"
+        else:
+            how = "told"
+            assert code == 1, f"{what}: exit {code}: {err[-3000:]}"
+            assert last.startswith("error: "), f"{what}: {err[-3000:]}"
+        code, err = _ended(scene, work, {})
+        assert code == 0, f"{what}: the next start ends with {code}: {err[-3000:]}"
+        assert scene.result(work) == twin, f"{what}: the next start has another result"
+        shutil.rmtree(work)
+        return how
+
+
+def _ended(
+    scene: Scene, work: Path, more: Mapping[str, str], seconds: float = 0.0
+) -> tuple[int, str]:
+    """Exit code and stderr of the scene's command; killed after so many seconds, unless 0."""
+    faulty = {"LD_PRELOAD": library()} | more
+    process = start(scene.module, *scene.arguments(work), more=faulty)
+    if seconds:
+        time.sleep(seconds)
+        process.kill()
+    _, err = process.communicate(timeout=PATIENCE)
+    return process.wait(), err
+
+
+def drawn(rng: random.Random, operations: int, seconds: float, kind: str = "") -> Fault:
+    """A fault somewhere in a run of so many operations and seconds."""
+    kind = kind or rng.choice(("kill", "once", "full"))
+    if kind == "kill" and (not operations or rng.random() < 0.5):
+        return Fault(kind, seconds=rng.uniform(0.01, seconds))
+    return Fault(kind, at=rng.randint(1, max(operations, 1)))
+
+
+def root() -> bool:
+    """Whether file systems may be mounted."""
+    return os.geteuid() == 0

@@ -1,0 +1,164 @@
+"""Commands that are killed, failed and run beside each other, and when what they left is right.
+
+A scene is what one command makes in a folder of its own. It is right where it is, byte for byte or
+number for number, what an undisturbed twin has.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drin_jax import export
+from tests.support import given_world, picture_world
+from tests.support.commands import run
+
+# In the names of files whose changes are a training's boundaries.
+BOUNDARIES = ("/metrics.jsonl", "/_CHECKPOINT_METADATA")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A command over a folder. `result` is what of the folder must be the twin's."""
+
+    name: str
+    module: str
+    arguments: Callable[[Path], list[str]]
+    result: Callable[[Path], Any]
+    base: Path | None = None  # a folder that it begins with
+
+    def prepare(self, folder: Path) -> None:
+        """Make the folder anew."""
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.base:
+            shutil.copytree(self.base, folder)
+        else:
+            folder.mkdir(parents=True)
+
+
+class World:
+    """The raw files under `folder`, and the scenes over them.
+
+    Args:
+        pictures: whether features of pictures are extracted too; it takes longer.
+    """
+
+    def __init__(self, folder: Path, pictures: bool = False):
+        self.folder = folder
+        given_world.write(folder / "given", *given_world.rows())
+        self._pictures = None
+        if pictures:
+            picture_world.write(folder / "pictures", 9, 8)
+            config = picture_world.config(folder / "pictures", folder / "encoders")
+            self._pictures = picture_world.command_line(config)
+        finished = folder / "finished"
+        done = run("drin_jax.main", *self.flags(finished))
+        assert done.returncode == 0, done.stderr
+        (finished / "lock").unlink()
+        suite = ("--seeds=1", "--rows=full,static")
+        self.scenes = {
+            scene.name: scene
+            for scene in (
+                Scene("train", "drin_jax.main", self.flags, trained),
+                Scene("short", "drin_jax.main", self.short, trained),
+                Scene("extract", "drin_jax.extract", self.extracts, stored),
+                Scene(
+                    "experiments",
+                    "drin_jax.experiments",
+                    lambda work: ["table3", *self.flags(work), *suite],
+                    recorded,
+                ),
+                Scene(
+                    "export",
+                    "drin_jax.export",
+                    lambda work: [*exports(work, work / "out")],
+                    exported,
+                    finished,
+                ),
+                Scene(
+                    "validate",
+                    "data_pipeline.validate",
+                    lambda work: ["--format=jsonl", str(folder / "given")],
+                    lambda work: sorted(path.name for path in (folder / "given").iterdir()),
+                ),
+            )
+        }  # fmt: skip
+
+    def flags(self, workdir: Path) -> list[str]:
+        """Of a training."""
+        least = "--config.model.name=bert"  # to compile and to save
+        root, encoders = self.folder / "given", self.folder / "encoders"
+        return given_world.flags(root, workdir, encoders, least)
+
+    def short(self, workdir: Path) -> list[str]:
+        """Of one that saves once."""
+        least = ("--config.train.epochs=1", "--config.train.save_every=100")
+        return [*self.flags(workdir), *least]
+
+    def extracts(self, workdir: Path) -> list[str]:
+        """Of an extraction."""
+        if self._pictures is None:
+            return self.flags(workdir)
+        return [f"--workdir={workdir}", *self._pictures]
+
+    def beside(self, workdir: Path, other: Path) -> Iterator[tuple[str, str, list[str]]]:
+        """Every command that takes the folder: name, module, arguments. `other` is for output."""
+        flags = self.short(workdir)
+        for name in ("main", "extract", "audit", "recall"):
+            yield name, f"drin_jax.{name}", flags
+        yield "experiments", "drin_jax.experiments", ["table3", *flags, "--seeds=1", "--rows=full"]
+        yield "explain", "drin_jax.explain", [f"--workdir={workdir}", "--list=3"]
+        yield "export", "drin_jax.export", exports(workdir, other)
+        yield "report", "drin_jax.report", [str(workdir)]
+
+
+def exports(workdir: Path, out: Path) -> list[str]:
+    """Flags of an export."""
+    return [f"--workdir={workdir}", f"--out={out}", "--platforms=cpu", "--overwrite"]
+
+
+def trained(workdir: Path) -> Any:
+    """Every line of metrics.jsonl, and what the report says but for times and memory."""
+    report = json.loads((workdir / "report.json").read_text())
+    kept = ("splits", "best_step", "store", "system", "examples")
+    return (workdir / "metrics.jsonl").read_text(), {name: report[name] for name in kept}
+
+
+def stored(workdir: Path) -> Any:
+    """Every file of the store, and no other beside it."""
+    places = sorted(path.name for path in workdir.iterdir() if path.name.startswith("store"))
+    return places, _files(workdir / "store")
+
+
+def recorded(workdir: Path) -> Any:
+    """Every finished run of a suite, and what needs no training."""
+    found: dict[str, Any] = {"untrained": json.loads((workdir / "baselines.json").read_text())}
+    for path in sorted((workdir / "runs").glob("*/seed*/*")):
+        name = str(path.relative_to(workdir))
+        if path.name == "run.json":
+            found[name] = json.loads(path.read_text()) | {"seconds": 0}
+        else:
+            found[name] = path.read_bytes()
+    found["left"] = sorted(path.name for path in (workdir / "runs").glob("*/*"))
+    return found
+
+
+def exported(workdir: Path) -> Any:
+    """What the export holds, which loads, and nothing beside it; orbax's files hold the time."""
+    content = json.loads((workdir / "out" / "export.json").read_text())
+    kept = {name: value for name, value in content.items() if name not in ("files", "checksum")}
+    params = export.load(workdir / "out").params
+    arrays = {name: np.asarray(leaf).tobytes() for name, leaf in params.items()}
+    return sorted(path.name for path in workdir.glob("out*")), kept, arrays
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,59 @@
+"""The campaign's short form: fixed seeds, a few of each (`make torture` tries them all)."""
+
+import random
+
+import pytest
+
+from tests.torture.faults import COMPILER, Fault, Tried
+from tests.torture.scenes import BOUNDARIES, World
+
+pytestmark = pytest.mark.skipif(
+    COMPILER is None, reason="the library that makes writes fail needs a C compiler, cc"
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Tried:
+    return Tried(tmp_path_factory.mktemp("tried"))
+
+
+def test_a_training_loses_no_line_at_any_boundary(world: World, tried: Tried) -> None:
+    """Killed, and asked to end, as metrics are written and as checkpoints appear; what goes on from
+    there has every line of the run that nothing disturbed, bit for bit."""
+    scene = world.scenes["train"]
+    at = tried.operations(scene, *BOUNDARIES)
+    chosen = random.Random(0).sample(at, 5)
+    ended = [tried.once(scene, Fault("kill", i)) for i in chosen[:3]]
+    ended += [tried.once(scene, Fault("term", i)) for i in chosen[3:]]
+    assert ended == ["killed"] * 3 + ["stopped"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "faults"),
+    [
+        ("short", ("once", "full")),
+        ("extract", ("once", "full", "kill")),
+        ("export", ("once", "kill")),
+    ],
+)
+def test_a_write_that_fails_is_told_and_gone_on_from(
+    world: World, tried: Tried, name: str, faults: tuple[str, ...]
+) -> None:
+    scene, rng = world.scenes[name], random.Random(1)
+    _, operations, _ = tried.twin(scene)
+    ended = {tried.once(scene, Fault(kind, rng.randint(1, operations))) for kind in faults}
+    assert ended & {"told", "killed"}
+
+
+def test_a_fault_that_is_not_mended_is_noticed(world: World, tried: Tried) -> None:
+    """The comparison itself: a twin that is not one."""
+    scene = world.scenes["validate"]
+    result, *rest = tried.twin(scene)
+    tried._twins[scene.name] = ([*result, "more"], *rest)
+    with pytest.raises(AssertionError, match="another result"):
+        tried.once(scene, Fault("kill", seconds=0.01))
