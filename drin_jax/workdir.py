@@ -20,6 +20,7 @@ from drin_jax.training.setup import set_up
 
 CONFIG, REPORT, CHECKPOINTS, LOCK = "config.json", "report.json", "checkpoints", "lock"
 UNREADABLE = frozenset("[]\\")  # in paths: orbax takes them for a pattern
+LOOKS = 20  # at checkpoints that come and go
 _held: dict[Path, TextIO] = {}
 
 
@@ -106,14 +107,28 @@ def open_run(workdir: Path) -> FinishedRun:
         raise UserError(
             f"{workdir / CONFIG}: made by another version of this program ({reason}); train again"
         ) from None
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, store.fingerprint(), read_only=True)
-    _check_fit(checkpoints, setup.params, workdir / CONFIG)
-    try:
-        step, params = checkpoints.restore_best(setup.params)
-    finally:
-        checkpoints.close()
+    step, params = _best(workdir, setup.params, store.fingerprint())
     system = str(report.get("system", config.model.name.upper()))
     return FinishedRun(config, store, setup, params, system, workdir, step, report)
+
+
+def _best(workdir: Path, like: Any, store: str) -> tuple[int, Any]:
+    """Step and parameters of the best checkpoint; looked for again where a training that goes on
+    there has just deleted it."""
+    folder = workdir / CHECKPOINTS
+    for left in reversed(range(LOOKS)):
+        before = [*folder.glob("*")]
+        try:
+            checkpoints = Checkpoints(folder, store, read_only=True)
+            try:
+                _check_fit(checkpoints, like, workdir / CONFIG)
+                return checkpoints.restore_best(like)
+            finally:
+                checkpoints.close()
+        except (UserError, OSError):
+            if not left or before == [*folder.glob("*")]:
+                raise
+    raise AssertionError
 
 
 def _check_fit(checkpoints: Checkpoints, params: Any, config: Path) -> None:

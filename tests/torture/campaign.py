@@ -14,7 +14,7 @@ from pathlib import Path
 from data_pipeline.output import Progress
 from tests.support.commands import start
 from tests.torture.faults import Fault, Tried, drawn, root
-from tests.torture.scenes import BOUNDARIES, World
+from tests.torture.scenes import World
 
 WORKERS = 2
 HARD = ("train", "extract", "experiments", "export", "validate")  # killed in turn
@@ -40,8 +40,8 @@ class Campaign:
         """Random kills, by time and by operation, of one scene after the other; then a kill and a
         SIGTERM at every line of a training's metrics and every checkpoint that appears."""
         rng = random.Random(self.seed)
-        at = self._tried.operations(self.world.scenes["train"], *BOUNDARIES)
-        faults = [("train", Fault(kind, i)) for i in at for kind in ("kill", "term")]
+        boundaries = self._tried.boundaries(self.world.scenes["train"], ("kill", "term"))
+        faults = [("train", fault) for fault in boundaries]
         for i in range(count):
             scene = self.world.scenes[HARD[i % len(HARD)]]
             _, operations, seconds = self._tried.twin(scene)

@@ -1,4 +1,5 @@
-/* Loaded before libc (LD_PRELOAD): counts what changes files under FAULT_UNDER, and at the operation
+/* Loaded before libc (LD_PRELOAD): counts what changes files under FAULT_UNDER, with FAULT_MATCH only
+   those whose path holds it, and at the operation
    FAULT_AT kills the process (FAULT_KIND=kill), asks it to end (term), fails it once (once) or it
    and all later ones (full), as a full disk does. FAULT_LOG gets a line for each operation. Without FAULT_UNDER nothing
    happens. */
@@ -25,6 +26,8 @@ static atomic_long operations;
 static int faulty(const char *operation, const char *path) {
   const char *under = getenv("FAULT_UNDER");
   if (!under || !path || strncmp(path, under, strlen(under))) return 0;
+  const char *match = getenv("FAULT_MATCH");
+  if (match && !strstr(path, match)) return 0;
   const char *at_text = getenv("FAULT_AT"), *kind = getenv("FAULT_KIND"), *log = getenv("FAULT_LOG");
   long at = at_text ? atol(at_text) : 0, number = atomic_fetch_add(&operations, 1) + 1;
   if (log) {

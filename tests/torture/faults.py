@@ -9,12 +9,12 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.support.commands import start
-from tests.torture.scenes import Scene
+from tests.torture.scenes import BOUNDARIES, Scene
 
 PATIENCE = 300.0  # seconds a command may take
 COMPILER = shutil.which("cc")
@@ -35,15 +35,18 @@ def library() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """`kind` is kill, term (SIGTERM), once or full at the operation `at`, counted from 1; or kill
-    after so many `seconds`."""
+    """`kind` is kill, term (SIGTERM), once or full at the operation `at`, counted from 1, of those
+    on files whose path holds `match`; or kill after so many `seconds`."""
 
     kind: str
     at: int = 0
     seconds: float = 0.0
+    match: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind} at " + (f"operation {self.at}" if self.at else f"{self.seconds:.2f} s")
+        return f"{self.kind} at " + (
+            f"operation {self.at} {self.match}" if self.at else f"{self.seconds:.2f} s"
+        )
 
 
 class Tried:
@@ -55,12 +58,18 @@ class Tried:
         self._numbers = iter(range(10**9))
         self._lock = threading.Lock()
 
-    def operations(self, scene: Scene, *names: str) -> list[int]:
-        """The undisturbed run's operations on files whose path holds one of these."""
+    def boundaries(self, scene: Scene, kinds: Sequence[str]) -> list[Fault]:
+        """Faults of these kinds at every operation of the undisturbed run on its boundaries;
+        threads write the others in no fixed order."""
         self.twin(scene)
         lines = (self._folder / f"{scene.name}-log").read_text().splitlines()
-        fields = [line.split(" ", 2) for line in lines]
-        return [int(at) for at, _, path in fields if any(name in path for name in names)]
+        counts = {name: sum(name in line for line in lines) for name in BOUNDARIES}
+        return [
+            Fault(kind, at, match=name)
+            for name, count in counts.items()
+            for at in range(1, count + 1)
+            for kind in kinds
+        ]
 
     def twin(self, scene: Scene) -> tuple[Any, int, float]:
         """Result, operations and seconds of the undisturbed run."""
@@ -88,6 +97,8 @@ class Tried:
         scene.prepare(work)
         what = f"{scene.name}, {fault}"
         more = {"FAULT_UNDER": str(work), "FAULT_AT": str(fault.at), "FAULT_KIND": fault.kind}
+        if fault.match:
+            more["FAULT_MATCH"] = fault.match
         code, err = _ended(scene, work, more, fault.seconds)
         last = (err.strip().splitlines() or [""])[-1]
         assert "Traceback" not in err, f"{what}: {err[-3000:]}"
