@@ -1,12 +1,14 @@
 """What a split's arrays say of its mentions: golds, groups, and the text edge."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from data_pipeline import schema
 from data_pipeline.schema import Mention
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def golds(
@@ -51,6 +53,14 @@ def group_bits(mentions: Sequence[Mention], groups: list[str], known: set[Any]) 
 def offsets_of(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """[n+1] int64: where each of n runs of rows begins, and the end."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def distinct(keys: Iterable[Key | None]) -> tuple[list[Key], np.ndarray]:
+    """The keys without repetition, in order of appearance, and the number [n] int64 of each in
+    them, PADDING for None."""
+    number: dict[Key, int] = {}
+    rows = [schema.PADDING if k is None else number.setdefault(k, len(number)) for k in keys]
+    return list(number), np.array(rows, np.int64)
 
 
 def unit(x: np.ndarray, eps: float = 1e-8) -> np.ndarray:
