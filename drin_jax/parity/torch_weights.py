@@ -161,11 +161,11 @@ def _transposed(ours: str, array: np.ndarray) -> np.ndarray:
 
 
 def span_mean(tokens: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Mean over token positions [start, end) of `tokens` [b, s, t], CLS counted."""
-    positions = np.arange(tokens.shape[1])
-    chosen = (positions >= start[:, None]) & (positions < end[:, None])
-    total = np.einsum("bs,bst->bt", chosen.astype(tokens.dtype), tokens)
-    return total / np.maximum(chosen.sum(1, keepdims=True), 1)
+    """Mean over token positions [start, end) of `tokens` [..., s, t], CLS counted."""
+    positions = np.arange(tokens.shape[-2])
+    chosen = (positions >= start[..., None]) & (positions < end[..., None])
+    total = np.einsum("...s,...st->...t", chosen.astype(tokens.dtype), tokens)
+    return total / np.maximum(chosen.sum(-1, keepdims=True), 1)
 
 
 def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
@@ -186,10 +186,7 @@ def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
     entity_tokens = x["entity_text_feature"]
     if dataset == "wikimel":
         length = x["entity_text_mask"].sum(-1)
-        positions = np.arange(entity_tokens.shape[2])
-        inner = (positions >= 1) & (positions < length[..., None] - 1)
-        total = np.einsum("brs,brst->brt", inner.astype(entity_tokens.dtype), entity_tokens)
-        entity_text = total / np.maximum(inner.sum(-1, keepdims=True), 1)
+        entity_text = span_mean(entity_tokens, np.ones_like(length), length - 1)  # no CLS, no SEP
         entity_edge = entity_tokens[:, :, 0]
     elif dataset == "wikidiverse":
         entity_text = entity_edge = entity_tokens
