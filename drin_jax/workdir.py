@@ -38,22 +38,8 @@ def claim(
 
     Raises:
         UserError: it was made by another config (naming the fields), its config.json is damaged, it
-            cannot be written, or another process works in it (which).
+            cannot be written or read again, or another process works in it (which).
     """
-    hold_workdir(workdir)
-    new = flat(config) | more
-    if (workdir / CONFIG).exists():
-        found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
-        if found:
-            raise UserError(
-                f"{workdir} was made by another config ({found}); use another --workdir or the "
-                "same values"
-            )
-    write_json(workdir / CONFIG, new)
-
-
-def hold_workdir(workdir: Path) -> None:
-    """Make the workdir, and let no other process work in it until this one ends. UserError."""
     path = (workdir / LOCK).absolute()
     if odd := " ".join(sorted(UNREADABLE.intersection(str(path)))):
         raise UserError(
@@ -66,6 +52,15 @@ def hold_workdir(workdir: Path) -> None:
             _held[path] = hold(path)
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
+    new = flat(config) | more
+    if (workdir / CONFIG).exists():
+        found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
+        if found:
+            raise UserError(
+                f"{workdir} was made by another config ({found}); use another --workdir or the "
+                "same values"
+            )
+    write_json(workdir / CONFIG, new)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -236,10 +236,9 @@ def random_batch(
             return rng.integers(0, 257, shape)
         return rng.standard_normal(shape)
 
-    def resolved(shape: list[int | str]) -> list[int]:
-        return [sizes[size] if isinstance(size, str) else size for size in shape]
-
     return {
-        name: array(name, resolved(spec["shape"]), spec["dtype"]).astype(spec["dtype"])
-        for name, spec in inputs.items()
+        name: array(name, [sizes.get(size, size) for size in of["shape"]], of["dtype"]).astype(
+            of["dtype"]
+        )
+        for name, of in inputs.items()
     }

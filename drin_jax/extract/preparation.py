@@ -62,7 +62,13 @@ def prepare(
     asked = {need for need in ("tokens", "regions") if config.encoders[need]}
     # A store without pictures has no regions, and the systems know that.
     asked |= {need for need in needs if need != "regions" or store.sizes["image_width"]}
-    _check_limit(config, store, asked)
+    limit = config.encoders.max_tokens
+    made = store.report.get("tokens", {}).get("limit", limit)
+    if "tokens" in asked and made != limit:
+        raise UserError(
+            f"{store.path}: its mentions have at most {made} tokens, and encoders.max_tokens is "
+            f"{limit}; use the same, or another --workdir or data.store"
+        )
     if lacking := store.lacks([need for need in schema.NEEDS if need in asked]):
         return _add(config, store, lacking)
     return store
@@ -137,19 +143,6 @@ def _extract(features: Features, workdir: Path) -> Store:
             writer.write(f"{split}_{name}", array)
     writer.finish(name=corpus.name, groups=groups, report=report)
     return Store.open(writer.path)
-
-
-def _check_limit(config: ConfigDict, store: Store, needs: Collection[str]) -> None:
-    """UserError where encoders.max_tokens is not what the store's tokens have."""
-    limit = config.encoders.max_tokens
-    if "tokens" not in needs:
-        return
-    made = store.report.get("tokens", {}).get("limit", limit)
-    if made != limit:
-        raise UserError(
-            f"{store.path}: its mentions have at most {made} tokens, and encoders.max_tokens is "
-            f"{limit}; use the same, or another --workdir or data.store"
-        )
 
 
 def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
