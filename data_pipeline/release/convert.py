@@ -84,16 +84,15 @@ def write(root: str | Path, writer: StoreWriter, *, name: str) -> dict[str, Any]
     writer.write_strings("entity_name", entities.names)
     writer.write_strings("mention_id", [mention.id for mention in mentions])
     writer.write_strings("mention_surface", ["" for _ in mentions])
-    groups = split_arrays.group_names(mentions)
-    known = {mention.gold for mention in mentions if mention.split == "train"}
+    groups, bits = split_arrays.groups(mentions)
     counts["gold slots that differ from their candidate"] = 0
     for split in SPLITS:
-        own = [mention for mention in mentions if mention.split == split]
-        writer.write(f"{split}_groups", split_arrays.group_bits(own, groups, known))
+        own = [mention.split == split for mention in mentions]
+        writer.write(f"{split}_groups", bits[own])
         differing = _write_slots(writer, release, entities, split)
         counts["gold slots that differ from their candidate"] += differing
         _write_edges(writer, release, entities, split, has)
-        counts[split] = len(own)
+        counts[split] = sum(own)
     counts |= {
         "mentions": len(mentions),
         "span_not_found": sum(mention.start is None for mention in mentions),

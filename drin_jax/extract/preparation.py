@@ -11,7 +11,7 @@ from data_pipeline import readers, schema
 from data_pipeline.graphs import FLAGS
 from data_pipeline.schema import Corpus, UserError
 from data_pipeline.store import split_arrays
-from data_pipeline.store.extension import StoreExtension, same_mentions
+from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter, tidy
 from drin_jax.config import check, flat
@@ -125,16 +125,14 @@ def _extract(features: Features, workdir: Path) -> Store:
         found = pairs.retrieve(config, workdir, corpus, writer)
     retrieved, scores, counts = found
     report["counts"] |= counts | report.pop("picture_counts", {})
-    groups = split_arrays.group_names(mentions)
-    known = {m.gold for m in mentions if m.split == "train"}
+    groups, bits = split_arrays.groups(mentions)
     for split in schema.SPLITS:
         chosen = np.array([i for i, m in enumerate(mentions) if m.split == split])
-        own = [mentions[i] for i in chosen]
-        arrays = split_arrays.golds(own, rows, retrieved[chosen]) | {
+        arrays = split_arrays.golds([mentions[i] for i in chosen], rows, retrieved[chosen]) | {
             "mention": chosen.astype(np.int32),
             "candidates": retrieved[chosen],
             "retrieval_score": scores[chosen],
-            "groups": split_arrays.group_bits(own, groups, known),
+            "groups": bits[chosen],
         }
         golds = arrays["gold_entity"][:, None]
         arrays["edges"] = pairs.edges(writer.array, chosen, retrieved[chosen])
@@ -172,7 +170,11 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         extension = StoreExtension(store, made_from)
         convert.write_sequences(Path(config.data.root), store, extension, needs)
         return extension.add({})
-    same_mentions(store, [mention.id for mention in stages.corpus.mentions])
+    if store.strings("mention_id") != [mention.id for mention in stages.corpus.mentions]:
+        raise UserError(
+            f"{store.path}: its mentions are not those of the raw files any more; nothing can be "
+            "added to it; make it anew with another --workdir or data.store"
+        )
     extension = StoreExtension(store, made_from)
     features, report = Features(stages, extension), {}
     if "tokens" in needs:
