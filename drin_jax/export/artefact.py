@@ -104,7 +104,12 @@ def write(
         content["files"] = scorer.checksums(partial)
         content["checksum"] = scorer.own_checksum(content)
         write_json(partial / scorer.MANIFEST, content)
-        _put(partial, out)
+        older = out.with_name(out.name + ".older")  # an older export goes first, whole
+        shutil.rmtree(older, ignore_errors=True)
+        if out.exists():
+            os.replace(out, older)
+        os.replace(partial, out)
+        shutil.rmtree(older, ignore_errors=True)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
     finally:
@@ -140,16 +145,6 @@ def check_out(out: Path, overwrite: bool) -> None:
             f"--out {out}: holds an export of {older.get('system')} from step "
             f"{older.get('step')}; add --overwrite to replace it, or give another folder"
         )
-
-
-def _put(partial: Path, out: Path) -> None:
-    """Give the folder its name; an older export there goes first, whole."""
-    older = out.with_name(out.name + ".older")
-    shutil.rmtree(older, ignore_errors=True)
-    if out.exists():
-        os.replace(out, older)
-    os.replace(partial, out)
-    shutil.rmtree(older, ignore_errors=True)
 
 
 def _describe(

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline import readers, schema
 from data_pipeline.graphs import FLAGS
-from data_pipeline.schema import Corpus, UserError
+from data_pipeline.schema import UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
@@ -54,7 +54,15 @@ def prepare(
         store = _import(config, path)
     else:
         stages = plan(config)
-        _check_corpus(config, stages.corpus)
+        corpus, root = stages.corpus, config.data.root
+        for why in readers.refusals(corpus):
+            raise UserError(f"{root}: {why}")
+        pictures = [item.image for items in (corpus.entities, corpus.mentions) for item in items]
+        if config.encoders.image and not any(pictures):
+            raise UserError(
+                f"{root}: encoders.image is set, but not one picture of the data set is there; "
+                "put them in their place, or unset encoders.image, clip and objects"
+            )
         weights = stages.encoders.weights("text", "clip", "image", "detector")
         made_from = settings(config) | {SOURCES: dict(stages.sources), WEIGHTS: weights}
         features = Features(stages, StoreWriter(path, made_from), shards)
@@ -81,18 +89,6 @@ def plan(config: ConfigDict) -> Stages:
     check_templates(config.text)
     corpus = read_corpus(config)  # first: a data set may bring its own encoders
     return Stages(config, corpus, Encoders(config))
-
-
-def _check_corpus(config: ConfigDict, corpus: Corpus) -> None:
-    root = config.data.root
-    for why in readers.refusals(corpus):
-        raise UserError(f"{root}: {why}")
-    pictures = [item.image for items in (corpus.entities, corpus.mentions) for item in items]
-    if config.encoders.image and not any(pictures):
-        raise UserError(
-            f"{root}: encoders.image is set, but not one picture of the data set is there; "
-            "put them in their place, or unset encoders.image, clip and objects"
-        )
 
 
 def _import(config: ConfigDict, path: Path) -> Store:

@@ -240,7 +240,6 @@ def object_similarity(
     mention_score: np.ndarray,
     entity: np.ndarray,
     entity_score: np.ndarray,
-    eps: float = 1e-9,
 ) -> jax.Array:
     """R_vv [11] with the authors' denominator: score-weighted mean cosine over pairs of objects.
 
@@ -248,4 +247,4 @@ def object_similarity(
     """
     cosines = cosine(jnp.asarray(mention)[:, :, :, None], jnp.asarray(entity)[:, :, None])
     weights = jnp.asarray(mention_score)[..., None] * jnp.asarray(entity_score)[:, :, None]
-    return jnp.sum(weights * cosines, (2, 3)) / (jnp.sum(weights, (2, 3)) + eps)
+    return jnp.sum(weights * cosines, (2, 3)) / (jnp.sum(weights, (2, 3)) + 1e-9)
