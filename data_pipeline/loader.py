@@ -49,17 +49,13 @@ class TrainOrder:
         self.mentions = min(max_mentions or mentions, mentions)
         self.batch, self.seed = batch, seed
         self.steps_per_epoch = -(-self.mentions // batch)
+        self._chosen = np.zeros(mentions, bool)
+        self._chosen[self._permutation(0)[: self.mentions]] = True
         # Threads read ahead over the end of an epoch, so two epochs are alive at once.
         self.epoch = functools.lru_cache(maxsize=3)(self._epoch)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(self.split_size)
-
-    @functools.cached_property
-    def _chosen(self) -> np.ndarray:
-        chosen = np.zeros(self.split_size, bool)
-        chosen[self._permutation(0)[: self.mentions]] = True
-        return chosen
 
     def _epoch(self, epoch: int) -> np.ndarray:
         order = self._permutation(epoch)

@@ -1,5 +1,6 @@
 """The folder of a run: claimed by a config, and, once the run is finished, opened again."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Collection, Mapping
@@ -101,12 +102,10 @@ def open_run(workdir: Path) -> FinishedRun:
         raise UserError(
             f"{workdir / CONFIG}: made by another version of this program ({reason}); train again"
         ) from None
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, store.fingerprint(), read_only=True)
-    _check_fit(checkpoints, setup.params, workdir / CONFIG)
-    try:
+    found = Checkpoints(workdir / CHECKPOINTS, store.fingerprint(), read_only=True)
+    with contextlib.closing(found) as checkpoints:
+        _check_fit(checkpoints, setup.params, workdir / CONFIG)
         step, params = checkpoints.restore_best(setup.params)
-    finally:
-        checkpoints.close()
     system = str(report.get("system", config.model.name.upper()))
     return FinishedRun(config, store, setup, params, system, workdir, step, report)
 
