@@ -7,6 +7,7 @@ the first m rows of epoch 0's permutation take part, in each epoch in that epoch
 batch, process p of P gets the p-th of P equal consecutive parts.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -197,11 +198,8 @@ class EvalLoader:
             rows = self._share(np.arange(begin, end))
             return rows, self._tables.batch(rows)
 
-        batches = _read_ahead(part, len(self), self._threads)
-        try:
+        with contextlib.closing(_read_ahead(part, len(self), self._threads)) as batches:
             yield from batches
-        finally:
-            batches.close()
 
 
 def _share(batch: int, index: int, count: int, field: str) -> Callable[[np.ndarray], np.ndarray]:
