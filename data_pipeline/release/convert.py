@@ -176,7 +176,11 @@ def _write_edges(
         for name in ("mention_text", "entity_text_edge", "mention_objects", "entity_objects")
     )
     weight = release.rows(f"mention-object-score_{split}").sum(1)
-    eimt, miet = (_finite(release, f"similarity-{way}_{split}") for way in ("eimt", "miet"))
+    eimt, miet = (release.rows(f"similarity-{way}_{split}") for way in ("eimt", "miet"))
+    for way, values in (("eimt", eimt), ("miet", miet)):
+        if not (finite := np.isfinite(values).all(1)).all():
+            where = release.path(f"similarity-{way}_{split}")
+            raise UserError(f"{where}: row {int(np.argmin(finite))} is not finite; copy it again")
     out = np.empty((len(slots), 4, slots.shape[1]), np.float32)
     row_bytes = 4 * slots.shape[1] * (release.sizes["t"] + release.sizes["o"])
     step = max(1, CHUNK // row_bytes)
@@ -200,15 +204,6 @@ def _write_edges(
             bar.advance(row_bytes * len(chosen))
     writer.write(f"{split}_edges", out[:, :, :-1])
     writer.write(f"{split}_gold_edges", out[:, :, -1])
-
-
-def _finite(release: Release, name: str) -> np.ndarray:
-    values = release.rows(name)
-    if not (finite := np.isfinite(values).all(1)).all():
-        raise UserError(
-            f"{release.path(name)}: row {int(np.argmin(finite))} is not finite; copy it again"
-        )
-    return values
 
 
 def write_sequences(
