@@ -7,6 +7,7 @@ the first m rows of epoch 0's permutation take part, in each epoch in that epoch
 batch, process p of P gets the p-th of P equal consecutive parts.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,17 +50,13 @@ class TrainOrder:
         self.mentions = min(max_mentions or mentions, mentions)
         self.batch, self.seed = batch, seed
         self.steps_per_epoch = -(-self.mentions // batch)
+        self._chosen = np.zeros(mentions, bool)
+        self._chosen[self._permutation(0)[: self.mentions]] = True
         # Threads read ahead over the end of an epoch, so two epochs are alive at once.
         self.epoch = functools.lru_cache(maxsize=3)(self._epoch)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(self.split_size)
-
-    @functools.cached_property
-    def _chosen(self) -> np.ndarray:
-        chosen = np.zeros(self.split_size, bool)
-        chosen[self._permutation(0)[: self.mentions]] = True
-        return chosen
 
     def _epoch(self, epoch: int) -> np.ndarray:
         order = self._permutation(epoch)
@@ -201,11 +198,8 @@ class EvalLoader:
             rows = self._share(np.arange(begin, end))
             return rows, self._tables.batch(rows)
 
-        batches = _read_ahead(part, len(self), self._threads)
-        try:
+        with contextlib.closing(_read_ahead(part, len(self), self._threads)) as batches:
             yield from batches
-        finally:
-            batches.close()
 
 
 def _share(batch: int, index: int, count: int, field: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,5 +1,6 @@
 """The folder of a run: claimed by a config, and, once the run is finished, opened again."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Collection, Mapping
@@ -39,22 +40,8 @@ def claim(
 
     Raises:
         UserError: it was made by another config (naming the fields), its config.json is damaged, it
-            cannot be written, or another process works in it (which).
+            cannot be written or read again, or another process works in it (which).
     """
-    hold_workdir(workdir)
-    new = flat(config) | more
-    if (workdir / CONFIG).exists():
-        found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
-        if found:
-            raise UserError(
-                f"{workdir} was made by another config ({found}); use another --workdir or the "
-                "same values"
-            )
-    write_json(workdir / CONFIG, new)
-
-
-def hold_workdir(workdir: Path) -> None:
-    """Make the workdir, and let no other process work in it until this one ends. UserError."""
     path = (workdir / LOCK).absolute()
     if odd := " ".join(sorted(UNREADABLE.intersection(str(path)))):
         raise UserError(
@@ -67,6 +54,15 @@ def hold_workdir(workdir: Path) -> None:
             _held[path] = hold(path)
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
+    new = flat(config) | more
+    if (workdir / CONFIG).exists():
+        found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
+        if found:
+            raise UserError(
+                f"{workdir} was made by another config ({found}); use another --workdir or the "
+                "same values"
+            )
+    write_json(workdir / CONFIG, new)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +115,10 @@ def _best(workdir: Path, like: Any, store: str) -> tuple[int, Any]:
     for left in reversed(range(LOOKS)):
         before = [*folder.glob("*")]
         try:
-            checkpoints = Checkpoints(folder, store, read_only=True)
-            try:
+            found = Checkpoints(folder, store, read_only=True)
+            with contextlib.closing(found) as checkpoints:
                 _check_fit(checkpoints, like, workdir / CONFIG)
                 return checkpoints.restore_best(like)
-            finally:
-                checkpoints.close()
         except (UserError, OSError):
             if not left or before == [*folder.glob("*")]:
                 raise

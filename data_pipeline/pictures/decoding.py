@@ -116,7 +116,7 @@ class Decoder(contextlib.AbstractContextManager):
                 self._pool.submit(int).result()
             except BrokenProcessPool:  # a script that is not under `if __name__ == "__main__"`
                 _log.warning("no process could be started to decode pictures: decoding them here")
-                self.close()
+                self._pool.shutdown(cancel_futures=True)
                 self._pool = None
 
     def start(self, wanted: Sequence[Wanted]) -> Iterator[Decoded]:
@@ -151,10 +151,6 @@ class Decoder(contextlib.AbstractContextManager):
             except (BrokenProcessPool, MemoryError):
                 return Decoded(DAMAGED, {})
 
-    def close(self) -> None:
-        """Ends the processes."""
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

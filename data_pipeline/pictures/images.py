@@ -63,14 +63,11 @@ class Recipe:
         size = self.scaled(*image.size)
         if size != image.size:
             image = image.resize(size, self.resample)
-        pixels = np.asarray(image)
-        if pixels.shape[:2] == (self.height, self.width):
-            return pixels
-        out = np.zeros((self.height, self.width, 3), np.uint8)
-        rows = _overlap(pixels.shape[0], self.height)
-        columns = _overlap(pixels.shape[1], self.width)
-        out[rows[1], columns[1]] = pixels[rows[0], columns[0]]
-        return out
+        # An odd pixel more before the picture than behind it, as processors have it.
+        left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
+        if size != (self.width, self.height):
+            image = image.crop((left, top, left + self.width, top + self.height))
+        return np.asarray(image)
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
         """Width and height after scaling."""
@@ -78,15 +75,6 @@ class Recipe:
             return self.width, self.height
         long = int(self.shortest * max(width, height) / min(width, height))
         return (self.shortest, long) if width <= height else (long, self.shortest)
-
-
-def _overlap(there: int, wanted: int) -> tuple[slice, slice]:
-    """The middle of `there` pixels that `wanted` has room for, and its place in them."""
-    if there >= wanted:
-        start = (there - wanted) // 2
-        return slice(start, start + wanted), slice(0, wanted)
-    start = (wanted - there + 1) // 2  # an odd pixel more before the picture, as processors have it
-    return slice(0, there), slice(start, start + there)
 
 
 def plain(size: int) -> Recipe:

@@ -1,7 +1,6 @@
 """Readers of raw data sets: one file a public format, one function over them all."""
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -154,23 +153,16 @@ def load(
             f"{root}: not one candidate, such as {offered[0]!r}, is in the knowledge base of "
             f"{len(ids)} entities; entities and candidates are not of one data set"
         )
-    if not outside:
-        _check_inside(corpus, Path(root))
-    return corpus
-
-
-def _check_inside(corpus: Corpus, root: Path) -> None:
-    """UserError where a picture's path leads out of the data's folder: a data set from elsewhere
-    may not have any file of this machine read."""
     inside = os.path.join(os.path.abspath(root), "")
-    items: Iterator[Entity | Mention] = itertools.chain(corpus.entities, corpus.mentions)
-    for item in items:
+    items: list[Entity | Mention] = [] if outside else [*corpus.entities, *corpus.mentions]
+    for item in items:  # a data set from elsewhere may not have any file of this machine read
         if item.image is not None and not os.path.abspath(item.image).startswith(inside):
             kind = type(item).__name__.lower()
             raise UserError(
                 f"{root}: the picture of {kind} {item.id!r}, {item.image}, lies outside that "
                 "folder; move it there, or allow it with data.outside (validate: --outside)"
             )
+    return corpus
 
 
 def _present_only(items: Sequence[Item], there: set[str]) -> list[Item]:

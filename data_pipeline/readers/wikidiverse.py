@@ -88,7 +88,11 @@ def read(root: Path, name: str) -> Corpus:
                 mentions[i] = dataclasses.replace(mention, gold=next(iter(other_case)))
     titles = sorted(known | {mention.gold for mention in mentions if mention.gold is not None})
     counts["golds_that_nothing_else_names"] = len(titles) - len(known)
-    _more_texts(root, texts, set(titles), sources)
+    lacking = {one for one in titles if not texts.get(one)}  # a brief: the long table may have it
+    path = raw_files.find(root, TEXTS)
+    for raw, text in raw_files.separated(path, sources, SEPARATOR) if path and lacking else ():
+        if (one := title(raw)) in lacking:
+            _keep(texts, one, text.strip())
     image = _pictures(root, set(titles), sources)
     entities = [Entity(one, one, texts.get(one, ""), image.get(one)) for one in titles]
     return Corpus(name, entities, mentions, dict(counts), raw_files.placed(root, sources))
@@ -160,20 +164,6 @@ def _briefs(root: Path, sources: dict[str, str]) -> dict[str, str]:
     return texts
 
 
-def _more_texts(
-    root: Path, texts: dict[str, str], titles: set[str], sources: dict[str, str]
-) -> None:
-    """Adds texts of the long table for those of `titles` that have no brief."""
-    lacking = {one for one in titles if not texts.get(one)}
-    path = raw_files.find(root, TEXTS)
-    if path is None or not lacking:
-        return
-    for raw, text in raw_files.separated(path, sources, SEPARATOR):
-        one = title(raw)
-        if one in lacking:
-            _keep(texts, one, text.strip())
-
-
 def _keep(texts: dict[str, str], one: str, text: str) -> None:
     texts[one] = max(texts.get(one, ""), text, key=lambda candidate: (len(candidate), candidate))
 
@@ -210,7 +200,9 @@ def read_described(root: Path, name: str) -> Corpus:
     if not paths:
         raise raw_files.MissingFile(f"{root} holds no *candidates*.json")
     for path in paths:
-        split = _split_of(path)
+        words = set(re.split(r"[^a-z]+", path.stem.lower()))
+        known = raw_files.SPLIT_NAMES.items()
+        split = next((split for split, names in known if words & {*names}), "test")
         for where, _, row in raw_rows.rows(path, sources, list, DESCRIBED):
             key = raw_files.text(row["key"], '"key"', where, empty=False)
             text = raw_files.text(row["sentence"], '"sentence"', where)
@@ -236,12 +228,6 @@ def read_described(root: Path, name: str) -> Corpus:
     ]
     counts = {"entities_of_several_descriptions": sum(len(t) > 1 for t in texts.values())}
     return Corpus(name, entities, raw_rows.unique(mentions), counts, sources)
-
-
-def _split_of(path: Path) -> str:
-    words = set(re.split(r"[^a-z]+", path.stem.lower()))
-    known = raw_files.SPLIT_NAMES.items()
-    return next((split for split, names in known if words & {*names}), "test")
 
 
 def _described(row: dict[str, Any], where: str, texts: dict[str, set[str]]) -> tuple[str, ...]:

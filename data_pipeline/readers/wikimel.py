@@ -50,7 +50,17 @@ def read(root: Path, name: str) -> Corpus:
             for placed in _mentions(root, file, sources, split)
         )
     elif (root / SAMPLES).is_file():
-        mentions = _from_samples(root, sources, counts)
+        mentions = raw_rows.unique(_mentions(root, SAMPLES, sources, "train"))
+        path = root / TEST_KEYS
+        keys = raw_files.load_json(path, sources) if path.is_file() else []
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise UserError(f"{path}: expected a JSON list of mention keys")
+        test = set(keys)
+        unknown = test - {mention.id for mention in mentions}
+        if test and unknown == test:
+            raise UserError(f"{path}: not one key is a mention of {SAMPLES}; fetch it again")
+        counts["test_keys_unknown"] = len(unknown)
+        mentions = [dataclasses.replace(m, split="test") if m.id in test else m for m in mentions]
     else:
         raise raw_files.MissingFile(f"{root} holds neither {SAMPLES} nor {SPLIT_FILES['train']}")
     entities = raw_rows.entities(root, sources)
@@ -65,23 +75,6 @@ def read(root: Path, name: str) -> Corpus:
                 first = tuple(given[mention.id][:PUBLISHED_CANDIDATES])
                 mentions[i] = dataclasses.replace(mention, candidates=first)
     return Corpus(name, entities, mentions, counts, sources)
-
-
-def _from_samples(root: Path, sources: dict[str, str], counts: dict[str, int]) -> list[Mention]:
-    mentions = raw_rows.unique(_mentions(root, SAMPLES, sources, "train"))
-    test: set[str] = set()
-    if (root / TEST_KEYS).is_file():
-        keys = raw_files.load_json(root / TEST_KEYS, sources)
-        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise UserError(f"{root / TEST_KEYS}: expected a JSON list of mention keys")
-        test = set(keys)
-    unknown = len(test - {mention.id for mention in mentions})
-    if test and unknown == len(test):
-        raise UserError(
-            f"{root / TEST_KEYS}: not one key is a mention of {SAMPLES}; fetch it again"
-        )
-    counts["test_keys_unknown"] = unknown
-    return [dataclasses.replace(m, split="test") if m.id in test else m for m in mentions]
 
 
 def _mentions(

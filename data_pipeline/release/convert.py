@@ -84,16 +84,15 @@ def write(root: str | Path, writer: StoreWriter, *, name: str) -> dict[str, Any]
     writer.write_strings("entity_name", entities.names)
     writer.write_strings("mention_id", [mention.id for mention in mentions])
     writer.write_strings("mention_surface", ["" for _ in mentions])
-    groups = split_arrays.group_names(mentions)
-    known = {mention.gold for mention in mentions if mention.split == "train"}
+    groups, bits = split_arrays.groups(mentions)
     counts["gold slots that differ from their candidate"] = 0
     for split in SPLITS:
-        own = [mention for mention in mentions if mention.split == split]
-        writer.write(f"{split}_groups", split_arrays.group_bits(own, groups, known))
+        own = [mention.split == split for mention in mentions]
+        writer.write(f"{split}_groups", bits[own])
         differing = _write_slots(writer, release, entities, split)
         counts["gold slots that differ from their candidate"] += differing
         _write_edges(writer, release, entities, split, has)
-        counts[split] = len(own)
+        counts[split] = sum(own)
     counts |= {
         "mentions": len(mentions),
         "span_not_found": sum(mention.start is None for mention in mentions),
@@ -177,7 +176,11 @@ def _write_edges(
         for name in ("mention_text", "entity_text_edge", "mention_objects", "entity_objects")
     )
     weight = release.rows(f"mention-object-score_{split}").sum(1)
-    eimt, miet = (_finite(release, f"similarity-{way}_{split}") for way in ("eimt", "miet"))
+    eimt, miet = (release.rows(f"similarity-{way}_{split}") for way in ("eimt", "miet"))
+    for way, values in (("eimt", eimt), ("miet", miet)):
+        if not (finite := np.isfinite(values).all(1)).all():
+            where = release.path(f"similarity-{way}_{split}")
+            raise UserError(f"{where}: row {int(np.argmin(finite))} is not finite; copy it again")
     out = np.empty((len(slots), 4, slots.shape[1]), np.float32)
     row_bytes = 4 * slots.shape[1] * (release.sizes["t"] + release.sizes["o"])
     step = max(1, CHUNK // row_bytes)
@@ -201,15 +204,6 @@ def _write_edges(
             bar.advance(row_bytes * len(chosen))
     writer.write(f"{split}_edges", out[:, :, :-1])
     writer.write(f"{split}_gold_edges", out[:, :, -1])
-
-
-def _finite(release: Release, name: str) -> np.ndarray:
-    values = release.rows(name)
-    if not (finite := np.isfinite(values).all(1)).all():
-        raise UserError(
-            f"{release.path(name)}: row {int(np.argmin(finite))} is not finite; copy it again"
-        )
-    return values
 
 
 def write_sequences(

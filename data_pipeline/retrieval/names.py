@@ -21,6 +21,7 @@ from rapidfuzz.utils import default_process
 from data_pipeline.files import write_whole
 from data_pipeline.output import Progress
 from data_pipeline.schema import PADDING, Corpus, UserError
+from data_pipeline.store.split_arrays import distinct
 
 SCORERS = {
     scorer.__name__: scorer
@@ -69,13 +70,12 @@ def by_name(
         UserError: unknown scorer, r < 1, or a cache folder that cannot be made.
     """
     check(r, scorer)
-    unique: dict[str, int] = {}
-    index = [unique.setdefault(default_process(query), len(unique)) for query in queries]
+    unique, index = distinct(map(default_process, queries))
     processed = [default_process(name) for name in names]
     if cache_dir is None:
-        rows, scores = _best(processed, list(unique), r, scorer)
+        rows, scores = _best(processed, unique, r, scorer)
     else:
-        rows, scores = _cached(Path(cache_dir), processed, list(unique), r, scorer)
+        rows, scores = _cached(Path(cache_dir), processed, unique, r, scorer)
     return rows[index], scores[index]
 
 
@@ -97,14 +97,14 @@ def of_pairs(
     step = max(1, CHUNK_PAIRS // max(rows.shape[1], 1))
     for start in range(0, len(rows), step):
         there = np.nonzero(rows[start : start + step] != PADDING)
-        out[start : start + step][there] = process.cpdist(
-            asked[start + there[0]],
-            processed[rows[start : start + step][there]],
-            scorer=SCORERS[scorer],
-            dtype=np.float32,
-            workers=-1,
-        )
+        others = processed[rows[start : start + step][there]]
+        out[start : start + step][there] = likeness(asked[start + there[0]], others, scorer)
     return out
+
+
+def likeness(queries: np.ndarray, names: np.ndarray, scorer: str) -> np.ndarray:
+    """How like each query is to the name beside it, both processed: [n] float32, 0 to 100."""
+    return process.cpdist(queries, names, scorer=SCORERS[scorer], dtype=np.float32, workers=-1)
 
 
 def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:
@@ -129,10 +129,10 @@ def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, 
                 f"{corpus.name}: mention {mention.id!r} comes without candidates; "
                 'set retrieval.method = "names"'
             )
-        distinct = dict.fromkeys(mention.candidates)
-        found = [row_of[entity] for entity in distinct if entity in row_of]
-        counts["candidates_repeated"] += len(mention.candidates) - len(distinct)
-        counts["candidates_outside_kb"] += len(distinct) - len(found)
+        unique = dict.fromkeys(mention.candidates)
+        found = [row_of[entity] for entity in unique if entity in row_of]
+        counts["candidates_repeated"] += len(mention.candidates) - len(unique)
+        counts["candidates_outside_kb"] += len(unique) - len(found)
         rows[i, : len(found)] = found[:r]
     ranked = np.arange(r, 0, -1, dtype=np.float32)
     return rows, np.where(rows == PADDING, np.float32(0), ranked), counts
@@ -153,9 +153,7 @@ def _best(names: Sequence[str], queries: Sequence[str], r: int, scorer: str) -> 
     width = min(r, len(names))
     if not width or not len(queries):
         return rows, scores
-    column_of: dict[str, int] = {}
-    columns = np.array([column_of.setdefault(name, len(column_of)) for name in names])
-    distinct = list(column_of)
+    unique, columns = distinct(names)
     step = max(1, CHUNK_PAIRS // len(names))
     amount = f"{len(queries)} distinct mentions x {len(names)} names"
     loud = len(queries) * len(names) > QUIET_PAIRS
@@ -163,13 +161,13 @@ def _best(names: Sequence[str], queries: Sequence[str], r: int, scorer: str) -> 
     with Progress(title, len(queries), unit=unit, amount=amount, loud=loud) as bar:
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
-            likeness = process.cdist(
-                queries[block], distinct, scorer=SCORERS[scorer], dtype=np.float32, workers=-1
+            found = process.cdist(
+                queries[block], unique, scorer=SCORERS[scorer], dtype=np.float32, workers=-1
             )
-            if len(distinct) < len(names):
-                likeness = likeness[:, columns]
-            rows[block, :width], scores[block, :width] = largest(likeness, width)
-            bar.advance(len(likeness))
+            if len(unique) < len(names):
+                found = found[:, columns]
+            rows[block, :width], scores[block, :width] = largest(found, width)
+            bar.advance(len(found))
     return rows, scores
 
 

@@ -30,13 +30,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rapidfuzz import process
 from rapidfuzz.utils import default_process
 from scipy import sparse
 
 from data_pipeline.output import Progress
-from data_pipeline.retrieval.names import SCORERS, Candidates, by_name, check, largest
+from data_pipeline.retrieval.names import Candidates, by_name, check, largest, likeness
 from data_pipeline.schema import PADDING, Corpus, Mention, UserError
+from data_pipeline.store.split_arrays import distinct
 
 VOTED_POOL = 50  # most entities a surface form brings in by votes
 CHUNK_PAIRS = 100_000  # mention and entity pairs scored at once, some 50 MB
@@ -125,18 +125,12 @@ def by_statistics(
             block = np.arange(start, min(start + step, len(mentions)))
             prior = [votes.prior(mentions[i], weights.smoothing) for i in block]
             mine, pool = _pool(by_names[block], by_words[words.text_of[block]], prior)
-            likeness = process.cpdist(
-                queries[block[mine]],
-                processed[pool],
-                scorer=SCORERS[scorer],
-                dtype=np.float32,
-                workers=-1,
-            )
+            alike = likeness(queries[block[mine]], processed[pool], scorer)
             voted = [
                 prior[i].get(e, 0.0) for i, e in zip(mine.tolist(), pool.tolist(), strict=True)
             ]
             score = (
-                weights.name * likeness / 100
+                weights.name * alike / 100
                 + weights.prior * np.array(voted, np.float32)
                 + weights.words * words.overlap(block[mine], pool)
             ).astype(np.float32)
@@ -235,9 +229,8 @@ class Words:
     def __init__(self, entities: Sequence[str], texts: Sequence[str]) -> None:
         vocabulary: dict[str, int] = {}
         have = _incidence(entities, vocabulary, grow=True)
-        distinct: dict[str, int] = {}
-        self.text_of = np.array([distinct.setdefault(text, len(distinct)) for text in texts])
-        self._asked = _incidence(list(distinct), vocabulary, grow=False)
+        unique, self.text_of = distinct(texts)
+        self._asked = _incidence(unique, vocabulary, grow=False)
         length = np.diff(have.indptr).astype(np.float32)
         longer = length / max(float(length.mean()), 1.0)
         gain = (1 + SATURATION) / (1 + SATURATION * (1 - LENGTH + LENGTH * longer))

@@ -8,12 +8,12 @@ as it was.
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from data_pipeline import schema
 from data_pipeline.files import plain, sync_folder, write_json
-from data_pipeline.schema import STORE_JSON, UserError
+from data_pipeline.schema import STORE_JSON
 from data_pipeline.store import layout
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
@@ -66,15 +66,4 @@ class StoreExtension(StoreWriter):
         self.close()
         with contextlib.suppress(OSError):  # another process has taken the folder over
             self.folder.rmdir()
-
         return Store.open(self.path)
-
-
-def same_mentions(store: Store, ids: Sequence[str]) -> None:
-    """UserError unless `ids` are the store's mentions in its order."""
-    table = store.strings("mention_id")
-    if len(table) != len(ids) or any(a != b for a, b in zip(table, ids, strict=True)):
-        raise UserError(
-            f"{store.path}: its mentions are not those of the raw files any more; nothing can be "
-            "added to it; make it anew with another --workdir or data.store"
-        )

@@ -1,12 +1,14 @@
 """What a split's arrays say of its mentions: golds, groups, and the text edge."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from data_pipeline import schema
 from data_pipeline.schema import Mention
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def golds(
@@ -27,15 +29,12 @@ def golds(
     return {"gold_entity": entity, "gold": slot.astype(np.int32)}
 
 
-def group_names(mentions: Sequence[Mention]) -> list[str]:
-    """Names of the groups that results are reported by, in the order of their bits."""
-    kinds = sorted({mention.kind for mention in mentions if mention.kind})
-    every = [schema.GROUP_CLEAN, schema.GROUP_UNSEEN, schema.GROUP_NO_SPAN]
-    return every + [f"kind:{kind}" for kind in kinds]
-
-
-def group_bits(mentions: Sequence[Mention], groups: list[str], known: set[Any]) -> np.ndarray:
-    """The groups of each mention, [n] uint32; `known` are the golds of training."""
+def groups(mentions: Sequence[Mention]) -> tuple[list[str], np.ndarray]:
+    """Names of the groups that results are reported by, in the order of their bits, and the groups
+    of each of the data set's mentions, [n] uint32."""
+    kinds = sorted({f"kind:{mention.kind}" for mention in mentions if mention.kind})
+    names = [schema.GROUP_CLEAN, schema.GROUP_UNSEEN, schema.GROUP_NO_SPAN, *kinds]
+    known = {mention.gold for mention in mentions if mention.split == "train"}
     bits = np.zeros(len(mentions), np.uint32)
     for i, mention in enumerate(mentions):
         belongs = {
@@ -44,13 +43,21 @@ def group_bits(mentions: Sequence[Mention], groups: list[str], known: set[Any]) 
             schema.GROUP_NO_SPAN: mention.start is None,
             f"kind:{mention.kind}": True,
         }
-        bits[i] = sum(1 << j for j, name in enumerate(groups) if belongs.get(name, False))
-    return bits
+        bits[i] = sum(1 << j for j, name in enumerate(names) if belongs.get(name, False))
+    return names, bits
 
 
 def offsets_of(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """[n+1] int64: where each of n runs of rows begins, and the end."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def distinct(keys: Iterable[Key | None]) -> tuple[list[Key], np.ndarray]:
+    """The keys without repetition, in order of appearance, and the number [n] int64 of each in
+    them, PADDING for None."""
+    number: dict[Key, int] = {}
+    rows = [schema.PADDING if k is None else number.setdefault(k, len(number)) for k in keys]
+    return list(number), np.array(rows, np.int64)
 
 
 def unit(x: np.ndarray, eps: float = 1e-8) -> np.ndarray:

@@ -251,19 +251,21 @@ class StoreWriter:
         self.write(f"{name}_offsets", offsets_of([len(piece) for piece in pieces]))
 
     def shards(
-        self, name: str, shape: Sequence[int], dtype: str, rows_per_shard: int
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        rows_per_shard: int,
+        scratch: bool = False,
     ) -> ShardTable:
-        """An array to be written shard by shard; finished shards of this layout are kept."""
+        """An array to be written shard by shard; finished shards of this layout are kept. One of
+        `scratch` helps to make others and is no part of the store; gone when it is whole."""
+        if scratch:
+            return ShardTable(self.folder, f"scratch_{name}", shape, dtype, rows_per_shard)
         layout.check_one(name, shape, dtype, str(self.folder))
         if rows_per_shard < 1:
             raise UserError(f"{name}: {rows_per_shard} rows a shard; at least 1 is needed")
         return ShardTable(self.folder, name, shape, dtype, rows_per_shard)
-
-    def scratch(
-        self, name: str, shape: Sequence[int], dtype: str, rows_per_shard: int
-    ) -> ShardTable:
-        """An array that helps to make others and is no part of the store; gone when it is whole."""
-        return ShardTable(self.folder, f"scratch_{name}", shape, dtype, rows_per_shard)
 
     def finish(self, name: str, groups: Sequence[str], report: Mapping[str, Any]) -> None:
         """Check everything, write store.json, and let the store appear.

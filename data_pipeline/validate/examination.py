@@ -65,8 +65,8 @@ def examine(corpus: Corpus, used: Corpus, images: int = 200) -> Result:
     counts |= {name.replace("_", " "): count for name, count in corpus.counts.items()}
     findings = [*_errors(mentions, known)]
     findings += [Finding("error", why) for why in readers.refusals(used) if mentions]
-    findings += _about_mentions(mentions, known, there)
-    findings += _about_entities(entities, there)
+    findings += _about_mentions(mentions, known, pictures - there)
+    findings += _about_entities(entities, pictures - there)
     findings += _overlaps(mentions)
     findings += _about_pictures(corpus, there, images)
     return Result(splits, counts, [finding for finding in findings if finding.count != 0])
@@ -99,7 +99,7 @@ def _errors(mentions: Sequence[Mention], known: set[str]) -> Iterable[Finding]:
 
 
 def _about_mentions(
-    mentions: Sequence[Mention], known: set[str], there: set[str]
+    mentions: Sequence[Mention], known: set[str], gone: set[str]
 ) -> Iterable[Finding]:
     for split in SPLITS:
         if not any(m.split == split for m in mentions):
@@ -110,30 +110,24 @@ def _about_mentions(
             m.gold is not None and bool(m.candidates) and not _offered(m)
         ),
         "candidates outside the knowledge base": lambda m: not known.issuperset(m.candidates or ()),
-        "the same candidate twice": lambda m: (
-            len(set(m.candidates or ())) < len(m.candidates or ())
-        ),
+        "the same candidate twice": lambda m: bool(_repeated(m.candidates or (), str)),
         "mention not found in its text": lambda m: m.start is None,
         "offsets that show something else": lambda m: (
             m.start is not None and m.text[m.start : m.end].casefold() != m.name.casefold()
         ),
         "empty text": lambda m: not m.text.strip(),
-        "mention picture named but not there": lambda m: (
-            m.image is not None and m.image not in there
-        ),
+        "mention picture named but not there": lambda m: m.image in gone,
     }
     yield from _those(mentions, tests)
     same = _repeated(mentions, lambda m: (m.split, m.text, m.image, m.name, m.start, m.end))
     yield Finding("warning", "the same mention twice in one split", len(same), _ids(same))
 
 
-def _about_entities(entities: Sequence[Entity], there: set[str]) -> Iterable[Finding]:
+def _about_entities(entities: Sequence[Entity], gone: set[str]) -> Iterable[Finding]:
     tests: dict[str, Callable[[Entity], bool]] = {
         "entity without a name": lambda e: not e.name.strip(),
         "entity without a description": lambda e: not e.description.strip(),
-        "entity picture named but not there": lambda e: (
-            e.image is not None and e.image not in there
-        ),
+        "entity picture named but not there": lambda e: e.image in gone,
     }
     yield from _those(entities, tests)
     same = _repeated(entities, lambda e: (e.name, e.description))

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +22,6 @@ LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
 _FEW_TEXTS = 32  # a call with no more may run as one batch of its own size: the linker's case
 _FEW_PICTURES = 8  # the same
 
-Key = TypeVar("Key", bound=Hashable)
 Batch = tuple[np.ndarray, Any]  # numbers of the rows; arrays of them, padded to a whole batch
 
 
@@ -105,13 +104,6 @@ class Frozen:
     def compiled(self) -> int:
         """How many (kind, shape) have been compiled."""
         return self._compute._cache_size()
-
-
-def distinct(keys: Iterable[Key]) -> tuple[list[Key], np.ndarray]:
-    """The keys without repetition, in order of appearance, and the number [n] of each in them."""
-    number: dict[Key, int] = {}
-    rows = np.asarray([number.setdefault(key, len(number)) for key in keys], np.int64)
-    return list(number), rows
 
 
 def plan(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from data_pipeline.schema import UserError
+from data_pipeline.store.split_arrays import distinct
 from drin_jax.encoders import hf, pretrained
 from drin_jax.encoders.clip import LEGACY_EOS, Clip, load_clip
 from drin_jax.encoders.frozen import (
@@ -22,7 +23,6 @@ from drin_jax.encoders.frozen import (
     Frozen,
     check_arguments,
     check_pixels,
-    distinct,
     picture_batches,
     plan,
 )

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from data_pipeline.schema import POOLINGS, Span, UserError
+from data_pipeline.store.split_arrays import distinct
 from drin_jax.encoders import hf
 from drin_jax.encoders.bert import Bert, load_bert
-from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, distinct, plan
+from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, plan
 
 FILES = ("config.json", "tokenizer.json|vocab.txt", "tokenizer_config.json")
 

@@ -67,13 +67,8 @@ class Table:
 
     def _table(self, shown: Sequence[int]) -> RichTable:
         """Of the columns with these numbers."""
-        table = RichTable(
-            title=Text(self.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-        )
-        for i in shown:
-            number = i >= self.words
-            side: Any = "right" if number else "left"
-            table.add_column(Text(self.head[i]), justify=side, overflow="fold", no_wrap=number)
+        heads = [(self.head[i], i >= self.words) for i in shown]
+        table = blank(heads, title=Text(self.title), title_justify="left")
         previous: Sequence[str] = ()
         for row in self.rows:
             same = self.grouped > 0 and row[: self.grouped] == previous
@@ -88,6 +83,15 @@ class Table:
                 cells[: self.grouped] = [Text("")] * self.grouped
             table.add_row(*cells)
         return table
+
+
+def blank(heads: Iterable[tuple[str, bool]], **options: Any) -> RichTable:
+    """A terminal's table without rows: the head of each column, and whether it is of numbers."""
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, **options)
+    for head, number in heads:
+        side: Any = "right" if number else "left"
+        table.add_column(Text(head), justify=side, overflow="fold", no_wrap=number)
+    return table
 
 
 def markdown_text(text: object) -> str:

@@ -5,6 +5,7 @@ Run k starts from the parameters, visits the mentions in the order and picks the
 the features on the devices, and programs that are compiled once.
 """
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -63,14 +64,10 @@ def train_seed(session: Session, seed: int, folder: Path, title: str) -> SeedRun
         NotFinite: a loss that is not finite.
         UserError: a checkpoint that cannot be read, or is of another order.
     """
-    trainer = session.trainer(
-        seed, folder, save_seconds=SAVE_SECONDS, title=title, tensorboard=False
-    )
-    try:
+    options = {"save_seconds": SAVE_SECONDS, "title": title, "tensorboard": False}
+    with contextlib.closing(session.trainer(seed, folder, **options)) as trainer:
         trainer.fit()
         params, position = trainer.best_params(), trainer.position
-    finally:
-        trainer.close()
     return SeedRun(seed, params, position.best_step, position.best_score, *curves(folder))
 
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -100,9 +100,7 @@ def _plot(
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
     files, said = {}, []
-    with matplotlib.rc_context():  # plots look alike, whatever matplotlibrc says
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+    with style.context(STYLE, after_reset=True):  # alike, whatever matplotlibrc says
         size = (WIDTH, HEIGHT if len(panels) == 1 else 2.3 * down + 0.6)
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()

@@ -95,7 +95,13 @@ def _table(
         if row.runs:
             cells = [str(len(row.runs)), *(_cell(row, column, honest) for column in columns)]
         rows.append([row.title, *cells])
-    notes = [] if title else _notes(results)
+    n, notes = results.sizes(results.split).get("all", 0), []
+    if not title:
+        notes = [
+            f"{n} mentions of {results.split}, {SCOPES['end_to_end']}; mean ± sample standard "
+            "deviation over seeds, in percent; best in bold.",
+            *(f"{row.title}: {row.why_not}" for row in results.trained if row.why_not),
+        ]
     head = [FIRST_COLUMN.get(results.suite, "system"), "seeds", *(c.head for c in columns)]
     if any(mark in cell for row in rows for cell in row for mark in "▲▼△▽"):
         against = results.row(results.against)
@@ -119,15 +125,6 @@ def _cell(row: Row, column: Column, honest: Sequence[Row]) -> str:
     # What prints as the largest mean is best, where there is something to compare it with.
     best = row in honest and len(rivals) > 1 and f"{100 * value.mean:.1f}" == max(rivals, key=float)
     return Best(text) if best else text
-
-
-def _notes(results: Results) -> list[str]:
-    n = results.sizes(results.split).get("all", 0)
-    return [
-        f"{n} mentions of {results.split}, {SCOPES['end_to_end']}; mean ± sample standard "
-        "deviation over seeds, in percent; best in bold.",
-        *(f"{row.title}: {row.why_not}" for row in results.trained if row.why_not),
-    ]
 
 
 def _metrics(

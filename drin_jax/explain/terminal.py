@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from data_pipeline.schema import RELATIONS
+from drin_jax.evaluation.tables import blank
 from drin_jax.explain.cases import MOVED, Candidate, Case, Outcome, two_decimals
 from drin_jax.explain.outcomes import mention_ids
 from drin_jax.explain.sources import Sources
@@ -131,9 +131,4 @@ def show_list(out: Console, run: FinishedRun, found: Outcome, n: int) -> None:
 
 def _table(*columns: str) -> Table:
     """Of columns with these heads; "name>" is a column of numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        justify: Any = "right" if name.endswith(">") else "left"
-        number = name.endswith(">")
-        table.add_column(name.removesuffix(">"), overflow="fold", justify=justify, no_wrap=number)
-    return table
+    return blank((name.removesuffix(">"), name.endswith(">")) for name in columns)

@@ -104,7 +104,12 @@ def write(
         content["files"] = scorer.checksums(partial)
         content["checksum"] = scorer.own_checksum(content)
         write_json(partial / scorer.MANIFEST, content)
-        _put(partial, out)
+        older = out.with_name(out.name + ".older")  # an older export goes first, whole
+        shutil.rmtree(older, ignore_errors=True)
+        if out.exists():
+            os.replace(out, older)
+        os.replace(partial, out)
+        shutil.rmtree(older, ignore_errors=True)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
     finally:
@@ -140,16 +145,6 @@ def check_out(out: Path, overwrite: bool) -> None:
             f"--out {out}: holds an export of {older.get('system')} from step "
             f"{older.get('step')}; add --overwrite to replace it, or give another folder"
         )
-
-
-def _put(partial: Path, out: Path) -> None:
-    """Give the folder its name; an older export there goes first, whole."""
-    older = out.with_name(out.name + ".older")
-    shutil.rmtree(older, ignore_errors=True)
-    if out.exists():
-        os.replace(out, older)
-    os.replace(partial, out)
-    shutil.rmtree(older, ignore_errors=True)
 
 
 def _describe(
@@ -236,10 +231,9 @@ def random_batch(
             return rng.integers(0, 257, shape)
         return rng.standard_normal(shape)
 
-    def resolved(shape: list[int | str]) -> list[int]:
-        return [sizes[size] if isinstance(size, str) else size for size in shape]
-
     return {
-        name: array(name, resolved(spec["shape"]), spec["dtype"]).astype(spec["dtype"])
-        for name, spec in inputs.items()
+        name: array(name, [sizes.get(size, size) for size in of["shape"]], of["dtype"]).astype(
+            of["dtype"]
+        )
+        for name, of in inputs.items()
     }

@@ -40,9 +40,8 @@ class Features:
 
     def fill(self, stage: Stage, scratch: bool = False) -> dict[str, ShardTable]:
         """Runs what is missing of a stage; its finished tables. Those of `scratch` do not stay."""
-        open_table = self.writer.scratch if scratch else self.writer.shards
         tables = {
-            name: open_table(name, (stage.count, *shape), dtype, stage.rows)
+            name: self.writer.shards(name, (stage.count, *shape), dtype, stage.rows, scratch)
             for name, (shape, dtype) in stage.tables.items()
         }
         missing = sorted({shard for table in tables.values() for shard in table.missing()})

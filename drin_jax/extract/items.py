@@ -26,9 +26,8 @@ class Picture:
 
     def plain(self) -> list[Any]:
         """As JSON has it; `Picture.from_plain` is the way back."""
-        boxes = None if self.boxes is None else self.boxes.tolist()
-        scores = None if self.scores is None else self.scores.tolist()
-        return [self.path, self.keep, boxes, scores]
+        found = (None if x is None else x.tolist() for x in (self.boxes, self.scores))
+        return [self.path, self.keep, *found]
 
     @classmethod
     def from_plain(cls, row: Sequence[Any]) -> "Picture":

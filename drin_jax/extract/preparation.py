@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from data_pipeline import readers, schema
 from data_pipeline.graphs import FLAGS
-from data_pipeline.schema import Corpus, UserError
+from data_pipeline.schema import UserError
 from data_pipeline.store import split_arrays
-from data_pipeline.store.extension import StoreExtension, same_mentions
+from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter, tidy
 from drin_jax.config import check, flat
@@ -54,7 +54,15 @@ def prepare(
         store = _import(config, path)
     else:
         stages = plan(config)
-        _check_corpus(config, stages.corpus)
+        corpus, root = stages.corpus, config.data.root
+        for why in readers.refusals(corpus):
+            raise UserError(f"{root}: {why}")
+        pictures = [item.image for items in (corpus.entities, corpus.mentions) for item in items]
+        if config.encoders.image and not any(pictures):
+            raise UserError(
+                f"{root}: encoders.image is set, but not one picture of the data set is there; "
+                "put them in their place, or unset encoders.image, clip and objects"
+            )
         weights = stages.encoders.weights("text", "clip", "image", "detector")
         made_from = settings(config) | {SOURCES: dict(stages.sources), WEIGHTS: weights}
         features = Features(stages, StoreWriter(path, made_from), shards)
@@ -62,7 +70,13 @@ def prepare(
     asked = {need for need in ("tokens", "regions") if config.encoders[need]}
     # A store without pictures has no regions, and the systems know that.
     asked |= {need for need in needs if need != "regions" or store.sizes["image_width"]}
-    _check_limit(config, store, asked)
+    limit = config.encoders.max_tokens
+    made = store.report.get("tokens", {}).get("limit", limit)
+    if "tokens" in asked and made != limit:
+        raise UserError(
+            f"{store.path}: its mentions have at most {made} tokens, and encoders.max_tokens is "
+            f"{limit}; use the same, or another --workdir or data.store"
+        )
     if lacking := store.lacks([need for need in schema.NEEDS if need in asked]):
         return _add(config, store, lacking)
     return store
@@ -75,18 +89,6 @@ def plan(config: ConfigDict) -> Stages:
     check_templates(config.text)
     corpus = read_corpus(config)  # first: a data set may bring its own encoders
     return Stages(config, corpus, Encoders(config))
-
-
-def _check_corpus(config: ConfigDict, corpus: Corpus) -> None:
-    root = config.data.root
-    for why in readers.refusals(corpus):
-        raise UserError(f"{root}: {why}")
-    pictures = [item.image for items in (corpus.entities, corpus.mentions) for item in items]
-    if config.encoders.image and not any(pictures):
-        raise UserError(
-            f"{root}: encoders.image is set, but not one picture of the data set is there; "
-            "put them in their place, or unset encoders.image, clip and objects"
-        )
 
 
 def _import(config: ConfigDict, path: Path) -> Store:
@@ -119,16 +121,14 @@ def _extract(features: Features, workdir: Path) -> Store:
         found = pairs.retrieve(config, workdir, corpus, writer)
     retrieved, scores, counts = found
     report["counts"] |= counts | report.pop("picture_counts", {})
-    groups = split_arrays.group_names(mentions)
-    known = {m.gold for m in mentions if m.split == "train"}
+    groups, bits = split_arrays.groups(mentions)
     for split in schema.SPLITS:
         chosen = np.array([i for i, m in enumerate(mentions) if m.split == split])
-        own = [mentions[i] for i in chosen]
-        arrays = split_arrays.golds(own, rows, retrieved[chosen]) | {
+        arrays = split_arrays.golds([mentions[i] for i in chosen], rows, retrieved[chosen]) | {
             "mention": chosen.astype(np.int32),
             "candidates": retrieved[chosen],
             "retrieval_score": scores[chosen],
-            "groups": split_arrays.group_bits(own, groups, known),
+            "groups": bits[chosen],
         }
         golds = arrays["gold_entity"][:, None]
         arrays["edges"] = pairs.edges(writer.array, chosen, retrieved[chosen])
@@ -137,19 +137,6 @@ def _extract(features: Features, workdir: Path) -> Store:
             writer.write(f"{split}_{name}", array)
     writer.finish(name=corpus.name, groups=groups, report=report)
     return Store.open(writer.path)
-
-
-def _check_limit(config: ConfigDict, store: Store, needs: Collection[str]) -> None:
-    """UserError where encoders.max_tokens is not what the store's tokens have."""
-    limit = config.encoders.max_tokens
-    if "tokens" not in needs:
-        return
-    made = store.report.get("tokens", {}).get("limit", limit)
-    if made != limit:
-        raise UserError(
-            f"{store.path}: its mentions have at most {made} tokens, and encoders.max_tokens is "
-            f"{limit}; use the same, or another --workdir or data.store"
-        )
 
 
 def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
@@ -179,7 +166,11 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         extension = StoreExtension(store, made_from)
         convert.write_sequences(Path(config.data.root), store, extension, needs)
         return extension.add({})
-    same_mentions(store, [mention.id for mention in stages.corpus.mentions])
+    if store.strings("mention_id") != [mention.id for mention in stages.corpus.mentions]:
+        raise UserError(
+            f"{store.path}: its mentions are not those of the raw files any more; nothing can be "
+            "added to it; make it anew with another --workdir or data.store"
+        )
     extension = StoreExtension(store, made_from)
     features, report = Features(stages, extension), {}
     if "tokens" in needs:

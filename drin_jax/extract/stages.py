@@ -1,7 +1,7 @@
 """What the encoders have to see of a corpus: everything unique, in stages of shards."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline.pictures import precomputed
-from data_pipeline.schema import PADDING, Corpus, Span, UserError
+from data_pipeline.schema import Corpus, Span, UserError
 from data_pipeline.store.reader import Store
-from data_pipeline.store.split_arrays import offsets_of
+from data_pipeline.store.split_arrays import distinct, offsets_of
 from drin_jax.extract.items import SIDES, Picture, entity_text, mention_text, objects_table
 
 ROWS = 2048  # texts of a shard, and rows copied at once
@@ -128,7 +128,7 @@ class Stages:
         """The distinct keys of both sides in order of appearance, and the number [n] of each of a
         side's items, -1: None."""
         keys = (key(row, side) for side, some in self.sides.items() for row in range(len(some)))
-        found, numbers = _numbered(keys)
+        found, numbers = distinct(keys)
         parts = np.split(numbers, np.cumsum([len(some) for some in self.sides.values()])[:-1])
         return found, dict(zip(self.sides, parts, strict=True))
 
@@ -193,7 +193,7 @@ class Stages:
                 f"{store.path}: the picture of mention {gone[0]} is gone from the raw files"
             )
         pairs = zip(images, has, strict=True)
-        paths, rows = _numbered(image if seen else None for image, seen in pairs)
+        paths, rows = distinct(image if seen else None for image, seen in pairs)
         side = self.encoders.plan.looks["image"].height
         none = np.zeros((0, side, side, 3), np.uint8)
         shape = self.encoders.image.encode(none, regions=True)["regions"].shape[1:]
@@ -205,10 +205,3 @@ class Stages:
             {"mention_regions": (shape, "float32")},
         )
         return stage, rows.astype(np.int32)
-
-
-def _numbered(keys: Iterable[str | None]) -> tuple[list[str], np.ndarray]:
-    """The distinct keys in order of appearance, and the number of each, PADDING for None."""
-    number: dict[str, int] = {}
-    rows = [PADDING if key is None else number.setdefault(key, len(number)) for key in keys]
-    return list(number), np.array(rows, np.int64)

@@ -161,11 +161,11 @@ def _transposed(ours: str, array: np.ndarray) -> np.ndarray:
 
 
 def span_mean(tokens: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Mean over token positions [start, end) of `tokens` [b, s, t], CLS counted."""
-    positions = np.arange(tokens.shape[1])
-    chosen = (positions >= start[:, None]) & (positions < end[:, None])
-    total = np.einsum("bs,bst->bt", chosen.astype(tokens.dtype), tokens)
-    return total / np.maximum(chosen.sum(1, keepdims=True), 1)
+    """Mean over token positions [start, end) of `tokens` [..., s, t], CLS counted."""
+    positions = np.arange(tokens.shape[-2])
+    chosen = (positions >= start[..., None]) & (positions < end[..., None])
+    total = np.einsum("...s,...st->...t", chosen.astype(tokens.dtype), tokens)
+    return total / np.maximum(chosen.sum(-1, keepdims=True), 1)
 
 
 def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
@@ -186,10 +186,7 @@ def from_release(inputs: TorchArrays, dataset: str) -> GraphBatch:
     entity_tokens = x["entity_text_feature"]
     if dataset == "wikimel":
         length = x["entity_text_mask"].sum(-1)
-        positions = np.arange(entity_tokens.shape[2])
-        inner = (positions >= 1) & (positions < length[..., None] - 1)
-        total = np.einsum("brs,brst->brt", inner.astype(entity_tokens.dtype), entity_tokens)
-        entity_text = total / np.maximum(inner.sum(-1, keepdims=True), 1)
+        entity_text = span_mean(entity_tokens, np.ones_like(length), length - 1)  # no CLS, no SEP
         entity_edge = entity_tokens[:, :, 0]
     elif dataset == "wikidiverse":
         entity_text = entity_edge = entity_tokens
@@ -243,7 +240,6 @@ def object_similarity(
     mention_score: np.ndarray,
     entity: np.ndarray,
     entity_score: np.ndarray,
-    eps: float = 1e-9,
 ) -> jax.Array:
     """R_vv [11] with the authors' denominator: score-weighted mean cosine over pairs of objects.
 
@@ -251,4 +247,4 @@ def object_similarity(
     """
     cosines = cosine(jnp.asarray(mention)[:, :, :, None], jnp.asarray(entity)[:, :, None])
     weights = jnp.asarray(mention_score)[..., None] * jnp.asarray(entity_score)[:, :, None]
-    return jnp.sum(weights * cosines, (2, 3)) / (jnp.sum(weights, (2, 3)) + eps)
+    return jnp.sum(weights * cosines, (2, 3)) / (jnp.sum(weights, (2, 3)) + 1e-9)

@@ -122,8 +122,11 @@ class ResidentSteps:
         """Have the rows of the epoch that `step` is in on the devices; its place in there."""
         epoch, within = divmod(step, self.order.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._rows = epoch, self._rows_of(epoch)
-            self._first = self._upload(epoch * self.order.steps_per_epoch)
+            self._epoch, order = epoch, self.order
+            rows = np.full((order.steps_per_epoch, order.batch), -1, np.int32)  # at padding
+            rows.flat[: order.mentions] = order.epoch(epoch)
+            self._rows = self._parallel.put(rows, PartitionSpec(None, AXIS))
+            self._first = self._upload(epoch * order.steps_per_epoch)
         return within
 
     @property
@@ -133,15 +136,6 @@ class ResidentSteps:
 
     def _upload(self, number: int) -> Any:
         return self._parallel.replicate(np.int32(number))
-
-    def _rows_of(self, epoch: int) -> Int[Array, "steps b"]:
-        """Rows of the split in every step of an epoch, -1 at padding."""
-        order = self.order
-        rows = np.full(order.steps_per_epoch * order.batch, -1, np.int32)
-        rows[: order.mentions] = order.epoch(epoch)
-        return self._parallel.put(
-            rows.reshape(order.steps_per_epoch, order.batch), PartitionSpec(None, AXIS)
-        )
 
     def _jitted(self, step: TrainStep) -> Any:
         most = self._most

@@ -21,12 +21,11 @@ from jaxtyping import Array, Bool, Int
 
 from data_pipeline import graphs
 from data_pipeline.graphs import HostArrays
-from data_pipeline.schema import GraphSpec, UserError
+from data_pipeline.schema import SPLITS, GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax.parallel import multihost
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
 
-SPLITS = ("train", "valid", "test")
 PLACES = {
     "device": "on every device, float32",
     "bfloat16": "on every device, features in bfloat16",

@@ -100,7 +100,9 @@ class Session:
             steps=steps,
             parallel=self.setup.parallel,
             workdir=workdir,
-            evaluate=self._valid_score,
+            evaluate=lambda params: valid_score(
+                self._valid, self.scores(params, "valid"), self.config.eval.select_by
+            ),
             describe_step=lambda step: self._mentions_of(steps.order, step),
             train=self.config.train,
             store=self.store.fingerprint(),
@@ -110,9 +112,6 @@ class Session:
     def scores(self, params: Any, split: str) -> np.ndarray:
         """Scores [n, r] of a split's mentions in file order."""
         return self._scorer.scores(params, self.store, split)
-
-    def _valid_score(self, params: Any) -> float:
-        return valid_score(self._valid, self.scores(params, "valid"), self.config.eval.select_by)
 
     def _mentions_of(self, order: TrainOrder, step: int) -> str:
         table, names = self.store.array("train_mention"), self.store.strings("mention_id")

@@ -21,7 +21,8 @@ LEAK_WARNING = (
 
 
 def set_up(config: ConfigDict, store: Store) -> Setup:
-    """Build model and devices for this config over this store."""
+    """Build model and devices for this config over this store. UserError for numbers that do not
+    fit, and where a device cannot hold what training keeps of every parameter."""
     needs = models.needs(config.model.name, store.sizes["image_width"])
     gold_slot = config.graph.gold_slot == "upstream"
     spec = graphs.fitted(GraphSpec(config.graph.r, gold_slot, needs), store)
@@ -35,18 +36,7 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
             f"is {share}; use a divisor of {share}"
         )
     widths = store.sizes["text_width"], store.sizes["image_width"]
-    _check_memory(config, *widths)
-    graphdef, params = nnx.split(build_model(config, *widths), nnx.Param)
-    retrieval = config.retrieval
-    source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
-    gold = "ALWAYS (published protocol, leaks)" if gold_slot else "only where retrieved"
-    protocol = f"candidates: {source}, r = {spec.r}; gold in graph: {gold}"
-    return Setup(graphdef, params, parallel, spec, protocol)
-
-
-def _check_memory(config: ConfigDict, text_width: int, image_width: int) -> None:
-    """UserError where a device cannot hold what training keeps of every parameter."""
-    model = nnx.eval_shape(lambda: build_model(config, text_width, image_width))
+    model = nnx.eval_shape(lambda: build_model(config, *widths))
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.split(model, nnx.Param)[1]))
     needed, free = KEPT * 4 * count, device_tables.free_bytes()
     if needed > free:
@@ -55,6 +45,12 @@ def _check_memory(config: ConfigDict, text_width: int, image_width: int) -> None
             f"training takes {needed / 1e9:.1f} GB for them, and {free / 1e9:.1f} GB are free; "
             "use a smaller model.width"
         )
+    graphdef, params = nnx.split(build_model(config, *widths), nnx.Param)
+    retrieval = config.retrieval
+    source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
+    gold = "ALWAYS (published protocol, leaks)" if gold_slot else "only where retrieved"
+    protocol = f"candidates: {source}, r = {spec.r}; gold in graph: {gold}"
+    return Setup(graphdef, params, parallel, spec, protocol)
 
 
 def build_model(config: ConfigDict, text_width: int, image_width: int) -> nnx.Module:
