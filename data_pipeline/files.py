@@ -43,6 +43,14 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
 
 
+def load_json(path: Path) -> Any:
+    """The content of a UTF-8 JSON file. ValueError for anything else; OSError."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def hold(path: Path) -> TextIO:
     """The lock file `path`, held until it is closed or this process ends, however it ends.
 

@@ -23,7 +23,13 @@ PADDING = -1
 
 
 class UserError(Exception):
-    """A mistake the user can mend, told in one line: what is wrong, where, and what to do."""
+    """A mistake the user can mend, told in one line: what is wrong, where, and what to do.
+
+    Names and texts from data may hold line breaks; they become spaces.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))
 
 
 Span = tuple[int, int] | None  # first and last+1 character of a mention; None: it does not occur

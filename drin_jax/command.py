@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from data_pipeline import exits
 from data_pipeline.schema import UserError
-from drin_jax.config import card_names, find_card
+from drin_jax.config import FIELDS, card_names, find_card, flat
 
 FLAGS = flags.FLAGS
 CACHE_BYTES = 2_000_000_000
@@ -38,6 +38,11 @@ def config_and_workdir() -> tuple[ConfigDict, Path]:
                 f"{name} {place}: only folders of this machine's file systems are written and "
                 "read; mount the bucket (gcsfuse, mountpoint-s3) and give the folder"
             )
+    if lacking := sorted(FIELDS.keys() - flat(FLAGS.config).keys()):
+        raise UserError(
+            f"the config has no {lacking[0]}; make it of a card, and override single fields, as in "
+            "--config.train.epochs=3, no whole groups"
+        )
     return FLAGS.config, Path(FLAGS.workdir)
 
 
@@ -129,8 +134,12 @@ def _parsed(positional: tuple[str, ...]) -> list[str]:
         sys.exit(0 if left.code == 1 else left.code)
     except BrokenPipeError:
         raise
-    except (flags.Error, UserError, AttributeError, OSError, ValueError, TypeError, KeyError) as e:
-        _wrong(_flag_message(e))
+    except (flags.Error, UserError, AttributeError, OSError, ValueError, TypeError) as error:
+        _wrong(_flag_message(error))
+    except LookupError as error:  # KeyError, or an index of what has none
+        _wrong(_flag_message(error))
+    except (RecursionError, MemoryError):  # of Python's own parser
+        _wrong("a flag's value is nested too deeply")
     except (SyntaxError, ImportError, NameError) as error:
         _wrong(f"the config file does not load: {error}")
 

@@ -233,6 +233,9 @@ def check(config: ConfigDict) -> None:
     for name, choices in known.items():
         if values[name] not in choices:
             raise UserError(f"{name} is {values[name]!r}; known are {', '.join(choices)}")
+    for name, value in values.items():
+        if isinstance(value, str) and value.encode(errors="ignore").decode() != value:
+            raise UserError(f"{name} is {value!r}, which is not UTF-8 and cannot be written down")
     for name, (least, most) in BOUNDS.items():
         if not least <= values[name] <= most:  # so written, NaN is outside
             raise UserError(f"{name} is {values[name]}; it must be from {least:,} to {most:,}")
@@ -259,5 +262,7 @@ def _check_lists(config: ConfigDict) -> None:
     if not ks or not all(type(k) is int and 1 <= k <= MOST for k in ks):
         raise UserError(f"eval.ks is {ks}; it must hold numbers from 1, as in (1,3,5)")
     k = select_by.removeprefix("hits@")
-    if select_by != "mrr" and not (k != select_by and k.isdecimal() and 1 <= int(k) <= MOST):
+    if select_by != "mrr" and not (
+        k != select_by and k.isdecimal() and len(k) <= 10 and 1 <= int(k) <= MOST
+    ):
         raise UserError(f"eval.select_by is {select_by!r}; known are mrr, and hits@K with K from 1")

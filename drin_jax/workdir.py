@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from data_pipeline.files import hold, write_json
+from data_pipeline.files import hold, load_json, write_json
 from data_pipeline.schema import UserError, differing
 from drin_jax import models
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
@@ -88,13 +88,15 @@ def open_run(workdir: Path) -> FinishedRun:
     """
     report = _read(workdir, REPORT)
     config = read_config(workdir)
-    config.data.verify = False  # whoever trained on it read it through
-    # Whatever the run was trained on, a few graphs need one device.
-    config.parallel.devices, config.parallel.impl = 1, "shard_map"
-    path = store_path(config, workdir)
-    if not path.is_dir():
-        raise UserError(f"{path}: the feature store of {workdir} is gone; extract it there again")
     try:
+        config.data.verify = False  # whoever trained on it read it through
+        # Whatever the run was trained on, a few graphs need one device.
+        config.parallel.devices, config.parallel.impl = 1, "shard_map"
+        path = store_path(config, workdir)
+        if not os.path.isdir(path):  # Path.is_dir raises where the name is too long
+            raise UserError(
+                f"{path}: the feature store of {workdir} is gone; extract it there again"
+            )
         check(config)
         store = open_store(config, path)
         setup = set_up(config, store)
@@ -149,14 +151,20 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config that `claim` wrote."""
-    return nested(_read(workdir, CONFIG))
+    """The config that `claim` wrote. UserError where it wrote no such thing."""
+    values = _read(workdir, CONFIG)
+    groups = {name.rpartition(".")[0] for name in {**BEFORE, **values}}
+    for name, value in values.items():
+        parts = value if isinstance(value, list) else [value]
+        if name in groups or any(isinstance(part, dict | list) for part in parts):
+            raise UserError(f"{workdir / CONFIG}: {name!r} is odd; use another --workdir")
+    return nested(values)
 
 
 def _read(workdir: Path, name: str) -> dict[str, Any]:
     path = workdir / name
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = load_json(path)
         if not isinstance(content, dict):
             raise ValueError("not an object")
     except (FileNotFoundError, NotADirectoryError):
@@ -165,6 +173,8 @@ def _read(workdir: Path, name: str) -> dict[str, Any]:
             f"{workdir} {what}, so it holds no finished run; train with "
             f"python -m drin_jax.main --config=… --workdir={workdir}"
         ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise UserError(f"{path}: unreadable ({error}); use another --workdir") from None
     return content

@@ -132,7 +132,7 @@ def load(
     try:
         if not str(root):
             raise raw_files.MissingFile("data.root is not set")
-        if not Path(root).is_dir():
+        if not os.path.isdir(root):  # Path.is_dir raises where the name is too long
             raise raw_files.MissingFile(f"data.root = {root} is not a folder")
         if reader not in READERS:
             raise UserError(

@@ -116,6 +116,7 @@ def _stand_ins(raw: list[tuple[str, dict[str, Any]]]) -> set[str]:
             raw_files.text(row["img-url"], '"img-url"', where)
         if type(row["id"]) not in (int, str):
             raise UserError(f'{where}: "id" must be a number or a string')
+        raw_files.text(str(row["id"]), '"id"', where)
         image = raw_files.text(row["imgPath"] or "", '"imgPath"', where)
         addresses.setdefault(image, set()).add(row.get("img-url"))
     return {image for image, found in addresses.items() if image and len(found) > 1}

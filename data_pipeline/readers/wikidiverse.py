@@ -157,7 +157,7 @@ def _briefs(root: Path, sources: dict[str, str]) -> dict[str, str]:
         path = raw_files.find(root, BRIEFS.format(split))
         for raw, brief in raw_files.load_json_object(path, sources).items() if path else ():
             text = raw_files.text(brief or "", "the brief", f"{path}: {raw!r}")
-            _keep(texts, title(raw), text)
+            _keep(texts, title(raw_files.text(raw, "the title", f"{path}: {raw!r}")), text)
     if not texts and raw_files.find(root, TEXTS) is None:
         raise raw_files.MissingFile(f"{root} holds neither {BRIEFS.format('train')} nor {TEXTS}")
     texts.pop("", None)

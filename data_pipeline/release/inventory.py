@@ -9,7 +9,6 @@ import collections
 import dataclasses
 import hashlib
 import itertools
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.files import load_json
 from data_pipeline.schema import SPLITS, UserError
 from data_pipeline.store.arrays import Header, read_header
 
@@ -189,7 +189,7 @@ def inspect(root: str | Path) -> tuple[Release, list[str]]:
     if dataset == WIKIMEL:
         what = f"{len(templates) + 1} files"
         try:
-            qids = json.loads((folder / QIDS).read_text("utf-8"))
+            qids = load_json(folder / QIDS)
             if not isinstance(qids, dict) or not all(type(row) is int for row in qids.values()):
                 problems.append(
                     f"{folder / QIDS}: must map QIDs to rows of the entity arrays; {MEND}"

@@ -101,6 +101,11 @@ def check(path: Path, spec: Spec) -> Header:
             f"{spec.dtype} {list(spec.shape)} in {spec.bytes}; delete {path.parent} and run again "
             "to make it anew"
         )
+    if size > header.end:
+        raise UserError(
+            f"{path}: holds {size - header.end} bytes more than its {dtype} {list(shape)} takes; "
+            f"delete {path.parent} and run again to make it anew"
+        )
     return header
 
 

@@ -9,6 +9,7 @@
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ class Store:
             try:
                 shape = tuple(int(n) for n in entry["shape"])
                 specs[name] = arrays.Spec(shape, entry["dtype"], entry["bytes"], entry["crc32"])
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 raise UserError(
                     f"{path / STORE_JSON}: its entry {name!r} is odd; delete {path} to make it anew"
                 ) from None
@@ -150,15 +151,15 @@ class Store:
 
 def _read_meta(path: Path) -> dict[str, Any]:
     file = path / STORE_JSON
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path.is_dir raises where the name is too long
         raise UserError(f"{path}: there is no feature store")
     try:
-        meta = json.loads(file.read_text("utf-8"))
+        meta = files.load_json(file)
         if not isinstance(meta, dict) or "schema" not in meta:
             raise ValueError("no schema version")
     except FileNotFoundError:
         raise UserError(f"{file}: is missing, so {path} is no whole feature store") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{file}: cannot be read ({error}); delete {path} to make it anew"
         ) from None

@@ -8,7 +8,6 @@ import dataclasses
 import fnmatch
 import hashlib
 import importlib.util
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from data_pipeline.files import sha256
+from data_pipeline.files import load_json, sha256
 from data_pipeline.schema import UserError
 from drin_jax.encoders.layers import ACTIVATIONS
 
@@ -45,7 +44,7 @@ _SAFE = 2, 6  # in torch before, weights_only=True could be led to run code (CVE
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; UserError naming the file where it holds none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = load_json(path)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; pass a whole checkpoint folder") from None
     except (OSError, ValueError) as error:

@@ -7,7 +7,6 @@ WORKDIR/{baselines,audit,environment}.json, groups_SPLIT.npz
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.files import load_json
 from data_pipeline.schema import UserError
 from drin_jax.evaluation.report import readings
 from drin_jax.experiments.significance import Comparison, compare
@@ -168,9 +168,8 @@ def load(workdir: Path) -> Results:
     try:
         rows = [_row(workdir, fields) for fields in suite["rows"]]
         if not any(row.runs for row in rows):
-            raise UserError(
-                f"{workdir} has no finished run to report; {rows[0].row}: {rows[0].why_not}"
-            )
+            why = "".join(f"; {row.row}: {row.why_not}" for row in rows[:1])
+            raise UserError(f"{workdir} has no finished run to report{why}")
         baselines = read_json(workdir / "baselines.json", {})
         told = ("suite", "title", "against", "config", "published", "split", "command")
         return Results(
@@ -193,7 +192,7 @@ def read_json(path: Path, default: Any = None) -> Any:
     if default is not None and not path.is_file():
         return default
     try:
-        return json.loads(path.read_text())
+        return load_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable ({error}); delete it to make it anew") from None
 
@@ -256,7 +255,7 @@ def read_published(path: Path) -> list[dict[str, Any]]:
         UserError: naming the entry that is odd.
     """
     try:
-        entries = json.loads(path.read_text())
+        entries = load_json(path)
     except OSError as error:
         raise UserError(f"--published {path}: cannot be read ({error.strerror})") from None
     except ValueError as error:

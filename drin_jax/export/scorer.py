@@ -18,13 +18,23 @@ from jax import export as jax_export
 from jaxtyping import Float
 
 from data_pipeline import schema
-from data_pipeline.files import sha256
+from data_pipeline.files import load_json, sha256
 from data_pipeline.schema import UserError, reason
 
 FORMAT, VERSION = "drin_jax export", 1
 MANIFEST, CONFIG, PARAMS, ARTEFACT = "export.json", "config.json", "params", "scorer.jaxexport"
 PLATFORMS = ("cpu", "cuda", "tpu")
 UNREAD = ("gold", "mask")  # of a batch: what training and evaluation know, and scores do not need
+
+# What is read of a manifest.
+FIELDS = {
+    dict: "files inputs parameters widths",
+    list: "needs platforms",
+    str: "dtype jax model",
+    int: "calling_convention",
+    bool: "gold_slot",
+}
+DTYPES = ("float32", "bfloat16", "int32", "bool")
 
 Params = dict[str, jax.Array]
 Size = Any  # an int, or a symbol of jax.export
@@ -166,6 +176,8 @@ def read(folder: Path) -> dict[str, Any]:
         )
     if content.get("checksum") != own_checksum(content):
         raise UserError(f"{folder / MANIFEST}: damaged, it is not as it was written; {AGAIN}")
+    if odd := _odd(content):
+        raise UserError(f"{folder / MANIFEST}: its {odd!r} is missing or odd; {AGAIN}")
     for name, digest in content["files"].items():
         path = folder / name
         try:
@@ -177,6 +189,28 @@ def read(folder: Path) -> dict[str, Any]:
     return content
 
 
+def _odd(content: Mapping[str, Any]) -> str:
+    """The first field that is not as an export has it, "" where there is none."""
+    for kind, names in FIELDS.items():
+        for name in names.split():
+            if type(content.get(name)) is not kind:
+                return name
+    for name in ("platforms", "needs"):
+        if not all(isinstance(text, str) for text in content[name]):
+            return name
+    for name in content["files"]:
+        outside = Path(name).is_absolute() or ".." in Path(name).parts
+        if outside or not name.isprintable():  # half a surrogate and NUL are in no file's name
+            return "files"
+    for name, sizes in (("parameters", (int,)), ("inputs", (int, str))):
+        for spec in content[name].values():
+            fits = isinstance(spec, dict) and spec.get("dtype") in DTYPES
+            shape = spec.get("shape") if fits else None
+            if not isinstance(shape, list) or not all(type(size) in sizes for size in shape):
+                return name
+    return ""
+
+
 def peek(folder: Path) -> dict[str, Any] | None:
     """`export.json` as it is, of any version; None where the folder is no export.
 
@@ -185,7 +219,7 @@ def peek(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = load_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -1,11 +1,11 @@
 """One table of several runs: `python -m drin_jax.report WORKDIR [WORKDIR ...]`."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from data_pipeline import exits
+from data_pipeline.files import load_json
 from data_pipeline.schema import UserError
 from drin_jax.evaluation.report import compare
 
@@ -24,7 +24,7 @@ def read(workdir: Path) -> dict[str, Any]:
     """A finished run's report. UserError where there is none."""
     path = workdir / "report.json"
     try:
-        report = json.loads(path.read_text())
+        report = load_json(path)
         if not isinstance(report, dict) or "splits" not in report:
             raise ValueError("not a report")
     except FileNotFoundError:

@@ -4,6 +4,7 @@ clu's metric writers need TensorFlow; this needs tensorboardX only.
 """
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,22 +78,26 @@ def curves(workdir: Path) -> tuple[list[float], list[float]]:
         if "loss" in fields:
             losses.append(fields["loss"])
         else:
-            means.append(sum(losses) / len(losses))
+            means.append(sum(losses) / len(losses) if losses else math.nan)
             scores.append(fields["valid_score"])
             losses = []
     return means, scores
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """What stands in the lines that a killed run finished writing."""
+    """What stands in the lines that a killed run finished writing, up to one that no run wrote."""
     if not path.exists():
         return []
     lines = []
     for line in path.read_text(errors="replace").splitlines():
         try:
             fields = json.loads(line)
-            fields["step"] + 0
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(fields, dict) or type(fields.get("step")) is not int:
+            break
+        scores = [fields[name] for name in ("loss", "valid_score") if name in fields]
+        if not scores or not all(isinstance(score, float) for score in scores):
             break
         lines.append(fields)
     return lines
