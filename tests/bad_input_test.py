@@ -180,6 +180,10 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], tuple[str, ...]]] = {
         lambda tmp: [*edit_store(tmp, lambda s: None), "--config.train.batch=0"],
         ("train.batch is 0",),
     ),
+    "no fields for a group": (
+        lambda tmp: flags(tmp, "--config.graph={}"),
+        ("the config has no graph.", "single fields"),
+    ),
     "unknown loss": (lambda tmp: flags(tmp, "--config.loss.form=best"), ("paper_own",)),
     "unknown model": (
         lambda tmp: [*edit_store(tmp, lambda s: None), "--config.model.name=gpt"],
@@ -225,6 +229,12 @@ def test_one_clear_line(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 BAD_FLAGS = {
     "unknown field": ("--config=configs/common.py", "--config.train.epoch=3", ("epoch", "epochs")),
     "value of another type": ("--config=configs/common.py", "--config.seed=abc", ("seed", "abc")),
+    "number of one that has none": ("--config=configs/common.py", "--config.seed[0]=1", ("seed",)),
+    "value nested too deeply": (
+        "--config=configs/common.py",
+        f"--config.eval.ks={'-' * 5000}1",
+        ("nested",),
+    ),
     "missing config": ("--config=configs/nosuch.py", "--workdir=w", ("configs/nosuch.py",)),
     "unknown flag": ("--config=configs/common.py", "--foo=3", ("foo",)),
     "stray argument": ("--config=configs/common.py", "foo", ("foo",)),

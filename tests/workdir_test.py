@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from drin_jax.workdir import open_run
 from tests.support import given_world
-from tests.support.commands import ROOT, assert_one_clear_line, run, start, step_lines
+from tests.support.commands import ROOT, assert_one_clear_line, run, start, step_lines, user_error
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +198,24 @@ def test_output_that_cannot_be_written_costs_no_report(trained, root: Path, enco
     code, told = ended("", PYTHONIOENCODING="ascii")
     assert code == 0
     assert "\\xe9" in told  # of the workdir's name
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[" * 100_000, "unreadable (nested too deeply)"),
+        ('{"data": 1}', "'data' is odd"),
+        ('{"seed": {"a.b": 1}}', "'seed' is odd"),
+        ('{"data.verify": "yes"}', "made by another version of this program"),
+        (None, "cannot be read (Is a directory)"),
+    ],
+)
+def test_a_config_that_no_run_wrote_is_refused(
+    content: str | None, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "report.json").write_text("{}")
+    if content is None:
+        (tmp_path / "config.json").mkdir()
+    else:
+        (tmp_path / "config.json").write_text(content)
+    assert told in user_error(lambda: open_run(tmp_path))

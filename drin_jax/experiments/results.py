@@ -22,6 +22,7 @@ from drin_jax.experiments.significance import Comparison, compare
 SUITE_JSON = "suite.json"
 RUN_JSON = "run.json"
 FAILURE = "failure.txt"
+LONGEST_NAME = 200  # of a row, and so of its folder
 GOLD_IN_GRAPH = "GOLD IN GRAPH"
 NOTHING = "–"  # where there is no number
 
@@ -206,6 +207,8 @@ def run_folders(workdir: Path, row: str) -> dict[int, Path]:
 
 def _row(workdir: Path, fields: Mapping[str, Any]) -> Row:
     name, title = fields["row"], fields["title"]
+    if len(Path(name).parts) != 1 or name == ".." or len(name) > LONGEST_NAME:
+        raise UserError(f"{workdir / SUITE_JSON}: {name!r:.99} names no row; use a new --workdir")
     runs = [
         Run(seed, folder, read_json(folder / RUN_JSON))
         for seed, folder in run_folders(workdir, name).items()

@@ -81,6 +81,7 @@ def test_kgmel_refuses_broken_files(tmp_path: Path) -> None:
     assert '"entity" must be a list of 2 names' in message([sentence(0, entity="UK")])
     assert "row 2: mention id '0-0' is given twice, first in" in message([sentence(0)] * 2)
     assert '"id" must be a number or a string' in message([sentence(0, id=None)])
+    assert '"id" holds half a surrogate' in message([sentence(0, id="\ud800")])
     assert '"val" must be a list' in message([sentence(0)], splits={"train": []})
     assert "WikiDiverse must be an object" in message([sentence(0)], splits={"WikiDiverse": []})
     (tmp_path / "splits.json").unlink()

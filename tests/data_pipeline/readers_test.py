@@ -342,3 +342,10 @@ def test_real_wikimel_is_what_was_measured() -> None:
         "gold_outside_kb": 0,
     }
     assert {key: corpus.counts[key] for key in expected} == expected
+
+
+def test_an_error_is_one_line_whatever_names_it_tells(tmp_path: Path) -> None:
+    """Of a picture's path with a line break, and of a folder whose name is too long."""
+    told = refused("jsonl", write_corpus(tmp_path, [{**MENTION, "image": "../a\nb.png"}]))
+    assert "lies outside that folder" in told
+    assert "is not a folder" in refused("jsonl", tmp_path / ("x" * 3000))

@@ -1,5 +1,6 @@
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ def _cut(path: Path) -> None:
     path.write_bytes(data[:-5])
 
 
+def _lengthen(path: Path) -> None:
+    """A file of more bytes than its array has, and a store.json that says so."""
+    array = path / "entity_text.npy"
+    array.write_bytes(array.read_bytes() + b"x" * 9)
+    changed = {"bytes": array.stat().st_size, "crc32": zlib.crc32(array.read_bytes())}
+    _edit(path, lambda meta: meta["arrays"]["entity_text"].update(changed))
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -106,6 +115,12 @@ def _cut(path: Path) -> None:
         (lambda p: _edit(p, lambda m: m.pop("groups")), "'groups' is missing"),
         (lambda p: _edit(p, lambda m: m["arrays"].pop("test_gold")), "lacks the array test_gold"),
         (lambda p: _edit(p, lambda m: m["arrays"].update(test_gold=3)), "'test_gold' is odd"),
+        (
+            lambda p: _edit(p, lambda m: m["arrays"]["test_gold"].update(shape=[float("inf")])),
+            "'test_gold' is odd",
+        ),
+        (lambda p: (p / "store.json").write_text("[" * 100_000), "(nested too deeply)"),
+        (_lengthen, "holds 9 bytes more than its float32 [24, 8] takes"),
         (lambda p: (p / "entity_text.npy").unlink(), "entity_text.npy: is missing"),
         (lambda p: _cut(p / "entity_text.npy"), "entity_text.npy: is cut"),
         (lambda p: (p / "entity_text.npy").write_bytes(b""), "entity_text.npy: is empty"),

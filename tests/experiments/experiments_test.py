@@ -1,5 +1,6 @@
 """Suites and their runner: what is run, kept, skipped, refused, and gone on with after a kill."""
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -201,8 +202,14 @@ def test_what_is_damaged_or_empty_is_told_in_a_line(copy: Path, tmp_path: Path) 
     assert "holds no suite" in user_error(lambda: results.load(tmp_path))
     (copy / "runs" / "bert" / "seed0" / "run.json").write_text("{")
     assert "run.json: unreadable" in user_error(lambda: results.load(copy))
+    (copy / "runs" / "bert" / "seed0" / "run.json").write_text("[" * 100_000)
+    assert "run.json: unreadable (nested too deeply)" in user_error(lambda: results.load(copy))
     shutil.rmtree(copy / "runs")
     assert "no finished run to report" in user_error(lambda: results.load(copy))
+    suite = results.read_json(copy / results.SUITE_JSON)
+    for rows, told in (([], "no finished run"), ([{"row": "../x", "title": ""}], "names no row")):
+        (copy / results.SUITE_JSON).write_text(json.dumps(suite | {"rows": rows}))
+        assert told in user_error(lambda: results.load(copy))
 
 
 def test_a_killed_suite_goes_on_where_it_was(trial: Path, store: Path, tmp_path: Path) -> None:

@@ -215,6 +215,27 @@ def test_a_changed_manifest_is_told(copy: Path) -> None:
     path = copy / scorer.MANIFEST
     path.write_text(path.read_text().replace('"tt"', '"vv"'))
     assert "damaged" in refusal(lambda: export.load(copy))
+    path.write_text("[" * 100_000)
+    assert "damaged (nested too deeply)" in refusal(lambda: export.load(copy))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("calling_convention", "1"),
+        ("platforms", [1]),
+        ("parameters", {"w": {"shape": [None], "dtype": "float32"}}),
+        ("inputs", {"edges": {"shape": ["b"], "dtype": "object"}}),
+        ("files", {"/dev/zero": ""}),
+        ("files", {"params/../../x": ""}),
+        ("files", {"a\0": ""}),
+    ],
+)
+def test_a_manifest_that_no_export_wrote_is_refused(copy: Path, name: str, value: Any) -> None:
+    path = copy / scorer.MANIFEST
+    content = json.loads(path.read_text()) | {name: value}
+    path.write_text(json.dumps(content | {"checksum": scorer.own_checksum(content)}))
+    assert f"its {name!r} is missing or odd" in refusal(lambda: export.load(copy))
 
 
 def test_arrays_that_are_not_as_the_export_says(exported: Path) -> None:
