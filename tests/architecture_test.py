@@ -14,7 +14,8 @@ PACKAGES = ("drin_jax", "data_pipeline", "configs", "benchmarks")
 # Rooms and files from the ground up: each imports from those before it, and from its own room.
 LAYERS = (
     *("data_pipeline.schema", "data_pipeline.files", "data_pipeline.output"),
-    *("data_pipeline.exits", "data_pipeline.hub", "data_pipeline.splits", "data_pipeline.store"),
+    *("data_pipeline.exits", "data_pipeline.hub", "data_pipeline.splits", "data_pipeline.arrays"),
+    "data_pipeline.store",
     *("data_pipeline.readers", "data_pipeline.pictures", "data_pipeline.retrieval"),
     *("data_pipeline.sample", "data_pipeline.release", "data_pipeline.tfds_builders"),
     *("data_pipeline.validate", "data_pipeline.graphs", "data_pipeline.loader"),

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import schema, splits
+from data_pipeline.arrays.array_file import watch
 from data_pipeline.release import inventory, upstream_features, vertices
 from data_pipeline.release.inventory import WIKIMEL, Release
 from data_pipeline.release.vertices import CHUNK, Entities, find_entities
 from data_pipeline.schema import SPLITS, Mention, UserError
 from data_pipeline.store import split_arrays
-from data_pipeline.store.arrays import watch
 from data_pipeline.store.reader import Store
 from data_pipeline.store.split_arrays import offsets_of
 from data_pipeline.store.writer import StoreWriter

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.arrays.array_file import Header, read_header
 from data_pipeline.files import load_json
 from data_pipeline.schema import SPLITS, UserError
-from data_pipeline.store.arrays import Header, read_header
 
 _ENDS = 1 << 12  # bytes at each end of a file that its fingerprint covers
 WIKIDIVERSE, WIKIMEL = "wikidiverse", "wikimel"

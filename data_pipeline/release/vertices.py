@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from data_pipeline.arrays import array_file
 from data_pipeline.release import upstream_features
 from data_pipeline.release.inventory import QIDS, WIKIMEL, Release
 from data_pipeline.schema import SPLITS, UserError
-from data_pipeline.store import arrays
 from data_pipeline.store.writer import StoreWriter
 
 ROWS_PER_SHARD = 1024
@@ -119,7 +119,7 @@ def _repeated(release: Release) -> Entities:
     described: set[bytes] = set()
     slots = {}
     total = sum(release.nbytes(f"{name}_{split}") for name in _FEATURES for split in SPLITS)
-    with arrays.watch("finding the entities", total) as bar:
+    with array_file.watch("finding the entities", total) as bar:
         for index, split in enumerate(SPLITS):
             rows = release.headers[f"entity-attr-feature_{split}"].shape[0]
             row_bytes = release.nbytes(*(f"{name}_{split}" for name in _FEATURES)) // rows
@@ -186,7 +186,7 @@ def _fill(
     }
     title = {"entity": "reducing the entities", "mention": "reducing the mentions"}[side]
     todo = sorted({index for table in tables.values() for index in table.missing()})
-    with arrays.watch(title, read_bytes) as bar:
+    with array_file.watch(title, read_bytes) as bar:
         for index in todo:
             begin, end = index * ROWS_PER_SHARD, min((index + 1) * ROWS_PER_SHARD, rows)
             for name, made in make(begin, end).items():

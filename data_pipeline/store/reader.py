@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import files, schema
+from data_pipeline.arrays import array_file
 from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, UserError
-from data_pipeline.store import arrays, layout
+from data_pipeline.store import layout
 
 SHOWN_DIFFERENCES = 4
 
@@ -36,7 +37,7 @@ class Store:
         report: what was counted while it was made.
     """
 
-    def __init__(self, path: Path, meta: Mapping[str, Any], specs: Mapping[str, arrays.Spec]):
+    def __init__(self, path: Path, meta: Mapping[str, Any], specs: Mapping[str, array_file.Spec]):
         self.path = path
         self.specs = dict(specs)
         self.name: str = meta["name"]
@@ -68,14 +69,14 @@ class Store:
         for name, entry in meta["arrays"].items():
             try:
                 shape = tuple(int(n) for n in entry["shape"])
-                specs[name] = arrays.Spec(shape, entry["dtype"], entry["bytes"], entry["crc32"])
+                specs[name] = array_file.Spec(shape, entry["dtype"], entry["bytes"], entry["crc32"])
             except (KeyError, TypeError, ValueError, OverflowError):
                 raise UserError(
                     f"{path / STORE_JSON}: its entry {name!r} is odd; delete {path} to make it anew"
                 ) from None
         store = cls(path, meta, specs)
         for name, spec in store.specs.items():
-            arrays.check(path / f"{name}.npy", spec)
+            array_file.check(path / f"{name}.npy", spec)
         return store
 
     def fingerprint(self, side: str = "") -> str:
@@ -95,7 +96,7 @@ class Store:
         if name not in self.specs:
             raise UserError(f"{self.path}: has no array {name!r}")
         if name not in self._arrays:
-            self._arrays[name] = arrays.open_array(self.path / f"{name}.npy")
+            self._arrays[name] = array_file.open_array(self.path / f"{name}.npy")
         return self._arrays[name]
 
     def lacks(self, needs: Collection[str]) -> list[str]:
@@ -136,11 +137,11 @@ class Store:
         """
         damaged = []
         total = sum(spec.bytes for spec in self.specs.values())
-        with arrays.watch(f"verifying {self.path}", total) as bar:
+        with array_file.watch(f"verifying {self.path}", total) as bar:
             for name, spec in self.specs.items():
                 path = self.path / f"{name}.npy"
-                header = arrays.check(path, spec)
-                if arrays.checksum(path, header, bar.advance)[0] != spec.crc32:
+                header = array_file.check(path, spec)
+                if array_file.checksum(path, header, bar.advance)[0] != spec.crc32:
                     damaged.append(path.name)
         if damaged:
             raise UserError(

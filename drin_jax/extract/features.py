@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.arrays.growing import ShardTable
 from data_pipeline.files import write_text
 from data_pipeline.output import Progress
 from data_pipeline.pictures import images
 from data_pipeline.pictures.precomputed import Precomputed
 from data_pipeline.schema import UserError
-from data_pipeline.store.writer import ShardTable, StoreWriter
+from data_pipeline.store.writer import StoreWriter
 from drin_jax.extract.items import objects_table
 from drin_jax.extract.stages import ROWS, Stage, Stages
 

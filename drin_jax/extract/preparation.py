@@ -8,12 +8,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline import readers, schema
+from data_pipeline.arrays.growing import tidy
 from data_pipeline.graphs import FLAGS
 from data_pipeline.schema import UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
-from data_pipeline.store.writer import StoreWriter, tidy
+from data_pipeline.store.writer import StoreWriter
 from drin_jax.config import check, flat
 from drin_jax.extract import pairs
 from drin_jax.extract.corpus import fetch, read_corpus

@@ -262,7 +262,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from data_pipeline.release import convert, vertices
-from data_pipeline.store.writer import ShardTable, StoreWriter
+from data_pipeline.arrays.growing import ShardTable
+from data_pipeline.store.writer import StoreWriter
 vertices.ROWS_PER_SHARD = 2
 write, left = ShardTable.write, int(sys.argv[3])
 def counted(*args):

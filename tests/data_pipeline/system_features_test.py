@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
+from data_pipeline.arrays.array_file import read_header
+from data_pipeline.arrays.growing import ShardTable
 from data_pipeline.graphs import GraphTables, characters
 from data_pipeline.loader import EvalLoader
 from data_pipeline.schema import GraphSpec, UserError
-from data_pipeline.store.arrays import read_header
 from data_pipeline.store.reader import Store
-from data_pipeline.store.writer import ShardTable
 from drin_jax.extract import preparation, stages
 from drin_jax.extract.encoding import Encoders
 from tests.data_pipeline.store_writer_test import kills

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.store.writer import ShardTable
+from data_pipeline.arrays.growing import ShardTable
 from drin_jax.extract import features, preparation, stages
 from tests.support import picture_world
 
