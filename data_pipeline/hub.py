@@ -4,19 +4,17 @@ A data set comes into a folder, with `ROOT/.hub.json` beside its files: what is,
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, errors
 from huggingface_hub.hf_api import RepoFile
 from tqdm.auto import tqdm
 
-from data_pipeline.files import write_json
+from data_pipeline.files import hold, load_json, write_json
 from data_pipeline.output import Progress
 from data_pipeline.schema import UserError
 
@@ -64,7 +62,7 @@ def fetch(source: str, root: str | Path) -> None:
             return
     with explained(source, "download it elsewhere and set data.root to its folder"):
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / _LOCK, timeout=0):
+        with hold(root / _LOCK):
             commit, files = listed(name, "dataset", revision)
             for one in files:
                 first, *_ = parts = one.split("/")
@@ -156,8 +154,6 @@ def explained(source: str, mend: str) -> Iterator[None]:
 def _reason(error: Exception, mend: str) -> str:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
-    if isinstance(error, Timeout):
-        return "another process is downloading it; wait"
     if isinstance(error, errors.GatedRepoError):
         return "gated on the hub; log in (`hf auth login`)"
     if isinstance(error, errors.RevisionNotFoundError):
@@ -179,7 +175,7 @@ def _reason(error: Exception, mend: str) -> str:
 
 def _read_marker(root: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        marker: dict[str, Any] = json.loads((root / MARKER).read_text("utf-8"))
+        marker: dict[str, Any] = load_json(root / MARKER)
         if {"repository", "complete", "revision", "commit", "files"} <= set(marker):
             return marker
     return None

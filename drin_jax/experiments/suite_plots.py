@@ -5,6 +5,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,22 +21,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7
 MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X"), ("-", "--", "-.", ":")
 ROOM = 36  # letters of a title in a legend
 WIDTH, HEIGHT = 7.6, 4.3  # inches
-STYLE: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#d8dee4",
-    "text.parse_math": False,  # a title may hold a dollar
-    "lines.markersize": 5,
-    "errorbar.capsize": 3,
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "drin_jax",  # the same results give the same file
-}
+STYLE = Path(__file__).with_name("report.mplstyle")
 BARS = "Bars are ± one standard deviation over seeds."
 ALONG = f"End to end. {BARS}"
 # Slug -> title, what is along x and y, and what has to be known to read it.

@@ -107,7 +107,7 @@ def test_a_killed_download_keeps_its_whole_files(stand_in, tmp_path):
             time.sleep(0.02)
         told = refusal(lambda: hub.fetch(f"hub:{ID}", root))
         process.send_signal(signal.SIGKILL)
-    assert "another process is downloading it" in told
+    assert f"in use by process {process.pid} " in told
     hub.fetch(f"hub:{ID}", root)
     assert same(root, FILES)
     assert stand_in.ranges("mentions.jsonl") == [None]
