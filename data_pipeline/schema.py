@@ -49,12 +49,20 @@ def reason(error: Exception) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entity:
-    """One entry of the knowledge base. `image` is a path, or None."""
+    """One entry of the knowledge base.
+
+    `image` is the path of the picture that is shown and encoded, or None; `more_images` are others.
+    `popularity` is any number that is larger for what is better known, None where nobody says.
+    """
 
     id: str
     name: str
     description: str
     image: str | None = None
+    aliases: tuple[str, ...] = ()
+    type: str = ""
+    popularity: float | None = None
+    more_images: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -91,22 +91,33 @@ def read_header(path: Path, mend: str = "") -> Header:
     return header
 
 
-def check(path: Path, spec: Spec) -> Header:
-    """The file's header. UserError unless it has length, shape and dtype of `spec`."""
-    header = read_header(path)
+def check(path: Path, spec: Spec, mend: str = "") -> Header:
+    """The file's header. UserError unless it has length, shape and dtype of `spec`; `mend` as
+    `read_header` takes it."""
+    mend = mend or f"delete {path.parent} and run again to make it anew"
+    header = read_header(path, mend)
     (shape, dtype), size = header.form, path.stat().st_size
     if (shape, dtype, size) != (spec.shape, spec.dtype, spec.bytes):
         raise UserError(
-            f"{path}: holds {dtype} {list(shape)} in {size} bytes, but store.json says "
-            f"{spec.dtype} {list(spec.shape)} in {spec.bytes}; delete {path.parent} and run again "
-            "to make it anew"
+            f"{path}: holds {dtype} {list(shape)} in {size} bytes, but it was written as "
+            f"{spec.dtype} {list(spec.shape)} in {spec.bytes}; {mend}"
         )
     if size > header.end:
         raise UserError(
             f"{path}: holds {size - header.end} bytes more than its {dtype} {list(shape)} takes; "
-            f"delete {path.parent} and run again to make it anew"
+            f"{mend}"
         )
     return header
+
+
+def crc32(path: Path, advance: Callable[[int], None]) -> int:
+    """CRC-32 of the whole file; `advance` is told how many bytes were read, after each piece."""
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            crc = zlib.crc32(piece, crc)
+            advance(len(piece))
+    return crc
 
 
 def checksum(path: Path, header: Header, advance: Callable[[int], None]) -> tuple[int, int | None]:

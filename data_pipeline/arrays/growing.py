@@ -40,6 +40,13 @@ def tidy(path: Path) -> None:
             (path / leftover).unlink()
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """A whole `.npy` file. UserError where it cannot be written."""
+    native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+    save = np.lib.format.write_array
+    write_whole(path, lambda file: save(file, native, allow_pickle=False))
+
+
 class ShardTable:
     """An array that grows shard by shard in place; `GrowingFolder.shards` makes one.
 
@@ -233,9 +240,7 @@ class GrowingFolder:
             UserError: unknown name, or another dtype or rank than `schema` says.
         """
         self._check(name, array.shape, array.dtype.name)
-        native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
-        save = np.lib.format.write_array
-        write_whole(self._file(name), lambda file: save(file, native, allow_pickle=False))
+        write_array(self._file(name), array)
 
     def shards(
         self,
@@ -277,8 +282,6 @@ class GrowingFolder:
         sync_folder(self.folder)
         os.rename(self.folder, self.path)
         sync_folder(self.path.parent)
-        tidy(self.path)
-        self.close()
 
     def close(self) -> None:
         """Let another writer go on; what is finished stays."""

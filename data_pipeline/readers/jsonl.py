@@ -1,6 +1,7 @@
 """Our own form: `entities.jsonl` and `mentions.jsonl`, one object a line.
 
-    entities.jsonl  {"id", "name", "description"} and, where there is one, "image"
+    entities.jsonl  {"id", "name", "description"}, and what else a knowledge base's row may have
+                    (`data_pipeline.kb.rows`)
     mentions.jsonl  {"id", "text", "start", "end", "split"} and, where there is one, "image" and
                     "entity", and, where wanted, "candidates" (entity ids), "name", "sample", "kind"
 
@@ -10,12 +11,11 @@ relative to the folder of the file. Mentions of one "sample" stay in one split; 
 sample for each text and picture. Further keys are ignored.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.readers import raw_files, raw_rows
-from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
+from data_pipeline.schema import SPLITS, Corpus, Mention, UserError
 
 ENTITIES = "entities.jsonl"
 MENTIONS = "mentions.jsonl"
@@ -33,7 +33,7 @@ def read(root: Path, name: str) -> Corpus:
     """
     sources: dict[str, str] = {}
     entities = raw_rows.unique(
-        (where, _entity(row, root, where))
+        (where, raw_rows.entity(row, root, where))
         for where, row in raw_files.json_lines(root / ENTITIES, sources, ENTITY_KEYS)
     )
     mentions = raw_rows.unique(
@@ -41,15 +41,6 @@ def read(root: Path, name: str) -> Corpus:
         for where, row in raw_files.json_lines(root / MENTIONS, sources, MENTION_KEYS)
     )
     return Corpus(name, entities, mentions, {}, sources)
-
-
-def _entity(row: dict[str, Any], root: Path, where: str) -> Entity:
-    return Entity(
-        id=raw_files.text(row["id"], '"id"', where, empty=False),
-        name=raw_files.text(row["name"], '"name"', where),
-        description=raw_files.text(row["description"], '"description"', where),
-        image=_picture(row, root, where),
-    )
 
 
 def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
@@ -64,7 +55,7 @@ def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
     split = row["split"]
     if split not in SPLITS:
         raise UserError(f'{where}: unknown "split" {split!r}; known: {", ".join(SPLITS)}')
-    gold, image = row.get("entity"), _picture(row, root, where)
+    gold, image = row.get("entity"), raw_rows.picture(row.get("image"), root, where)
     sample = row.get("sample")
     if sample is None:
         sample = raw_rows.sample_id(text, row.get("image"))
@@ -95,10 +86,3 @@ def _span(row: dict[str, Any], text: str, where: str) -> tuple[int | None, int |
             "(offsets count characters, the end is exclusive)"
         )
     return start, end
-
-
-def _picture(row: dict[str, Any], root: Path, where: str) -> str | None:
-    image = row.get("image")
-    if image is None:
-        return None
-    return os.path.normpath(root / raw_files.text(image, '"image"', where, empty=False))

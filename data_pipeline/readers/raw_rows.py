@@ -5,6 +5,9 @@ field "entities", which is the gold's name, is read by nobody.
 """
 
 import hashlib
+import math
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +17,9 @@ from data_pipeline.schema import Entity, Mention, UserError
 
 # What a raw sentence with its mentions has.
 SENTENCE = frozenset({"sentence", "mentions", "answer"})
+
+LONGEST_ID = 500
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 Item = TypeVar("Item", Mention, Entity)
 
@@ -138,6 +144,61 @@ def entities(
         )
         for qid, name in names.items()
     ]
+
+
+def entity(row: Mapping[str, Any], root: Path, where: str) -> Entity:
+    """The entity of a row of a knowledge base, as `data_pipeline.kb.rows` describes it; pictures
+    are relative to `root`."""
+    popularity = row.get("popularity")
+    if popularity is not None and not (
+        isinstance(popularity, int | float) and math.isfinite(popularity)
+    ):
+        raise UserError(f'{where}: "popularity" must be a number')
+    named = row.get("images")
+    if named is None:
+        named = [] if row.get("image") is None else [row["image"]]
+    elif row.get("image") is not None:
+        raise UserError(f'{where}: give "image" or "images", not both')
+    shown = [picture(one, root, where) for one in _listed(named, '"images"', where)]
+    aliases = _listed(row.get("aliases") or [], '"aliases"', where)
+    return Entity(
+        id=identifier(row["id"], where),
+        name=raw_files.text(row["name"], '"name"', where),
+        description=raw_files.text(_given(row.get("description")), '"description"', where),
+        image=shown[0] if shown else None,
+        aliases=tuple(raw_files.text(one, 'each of "aliases"', where) for one in aliases),
+        type=raw_files.text(_given(row.get("type")), '"type"', where),
+        popularity=None if popularity is None else float(popularity),
+        more_images=tuple(filter(None, shown[1:])),
+    )
+
+
+def _given(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def _listed(value: Any, what: str, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise UserError(f"{where}: {what} must be a list of strings")
+    return value
+
+
+def identifier(value: Any, where: str) -> str:
+    """An id: a string of 1 to LONGEST_ID characters, none of them a control character."""
+    given = raw_files.text(value, '"id"', where, empty=False)
+    if len(given) > LONGEST_ID or CONTROL.search(given):
+        raise UserError(
+            f'{where}: "id" {given!r:.99} is longer than {LONGEST_ID} characters or holds a line '
+            "break or another control character"
+        )
+    return given
+
+
+def picture(value: Any, root: Path, where: str) -> str | None:
+    """The path of a picture that a row names relative to `root`; None for none."""
+    if value is None:
+        return None
+    return os.path.normpath(root / raw_files.text(value, '"image"', where, empty=False))
 
 
 def by_number(entities: Iterable[Entity]) -> list[Entity]:

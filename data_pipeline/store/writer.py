@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.arrays.array_file import Header, read_header
-from data_pipeline.arrays.growing import GrowingFolder
+from data_pipeline.arrays.growing import GrowingFolder, tidy
 from data_pipeline.files import plain, write_json
 from data_pipeline.schema import SCHEMA_VERSION, STORE_JSON, STRING_TABLES, TEMPLATES, UserError
 from data_pipeline.store import layout
@@ -76,6 +76,8 @@ class StoreWriter(GrowingFolder):
         }
         write_json(self.folder / STORE_JSON, meta)
         self._appear([STORE_JSON, *(f"{array}.npy" for array in found)])
+        tidy(self.path)
+        self.close()
 
     def _found(self) -> dict[str, Header]:
         """The arrays that are finished."""

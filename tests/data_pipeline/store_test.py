@@ -128,11 +128,11 @@ def _lengthen(path: Path) -> None:
         (lambda p: (p / "entity_text.npy").write_bytes(b"GIF89a"), "is no .npy file"),
         (
             lambda p: (p / "entity_text.npy").open("ab").write(b"x" * 9),
-            "in 905 bytes, but store.json says",
+            "in 905 bytes, but it was written as",
         ),
         (
             lambda p: np.save(p / "entity_text.npy", np.zeros((8, 24), np.float32)),
-            "holds float32 [8, 24] in 896 bytes, but store.json says float32 [24, 8] in 896",
+            "holds float32 [8, 24] in 896 bytes, but it was written as float32 [24, 8] in 896",
         ),
         (lambda p: np.save(p / "entity_text.npy", np.zeros((24, 8), np.int32)), "holds int32"),
         (lambda p: np.save(p / "entity_text.npy", np.zeros((24, 8), ">f4")), "holds >f4"),

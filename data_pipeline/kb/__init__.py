@@ -1,0 +1,1 @@
+"""The knowledge base: entities and their frozen features, built once, found fast, added to."""

@@ -1,0 +1,287 @@
+"""Names and words of a knowledge base, searched by tantivy: memory-mapped, for any size.
+
+A name is folded (`fold`), padded with a space on both sides and cut into trigrams; a name or an
+alias is a document of its own, and one with a parenthesis behind it is also found without it. Whole
+words count beside the trigrams, and the initials that a name of several words goes by ("JFK",
+"J Kennedy"). Descriptions are found by their words. Scores are BM25's, over documents of every
+segment, so that a row that was taken out still counts in how rare a word is, and is never found.
+
+    KB/index/text/       tantivy's files
+    KB/index/text.json   segments that are in it, and what every file is
+
+The index is a cache. What is not there is added, what is not whole or of other segments is made
+anew; where the folder cannot be written, in memory.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tantivy
+
+from data_pipeline.arrays.array_file import crc32
+from data_pipeline.files import hold, load_json, write_json
+from data_pipeline.kb.knowledge_base import KnowledgeBase
+from data_pipeline.output import Progress, say
+from data_pipeline.schema import UserError
+
+FORM = f"1 {metadata.version('tantivy')}"
+LONGEST = 200  # characters of a name that count
+COMMON = 0.05  # words of more than this share of the documents find nobody, but together with
+RAREST = 24  # so many words at most are asked for, the rarest
+BOOST = {"initials": 2.0}  # what a field counts beside the others
+QUIET_ROWS = 100_000  # fewer are indexed in about a second
+HEAP = 300_000_000  # bytes of documents that tantivy gathers before it writes them
+PATIENCE = 5.0  # seconds to wait for another process that is writing the index
+_WORD = re.compile(r"\w+")
+_BEHIND = re.compile(r"\s*\([^()]*\)\s*$")
+_SMALL = frozenset(
+    (
+        *("of", "the", "and", "for", "in", "on", "at", "a", "an", "de", "la", "le", "du", "des"),
+        *("der", "die", "das", "und", "y", "e"),
+    )
+)
+_FIELDS = {"exact": "raw", "gram": "trigrams", "token": "words", "initials": "lines"}
+
+Found = tuple[np.ndarray, np.ndarray]
+
+
+def fold(text: str) -> str:
+    """A name as it is compared: without accents, in lower case, all but letters and digits as one
+    space."""
+    if not text.isascii():
+        split = unicodedata.normalize("NFKD", text)
+        text = "".join(one for one in split if not unicodedata.combining(one))
+    return " ".join(_WORD.findall(text.casefold()))
+
+
+def bare(name: str) -> str:
+    """A title without what stands in parentheses at its end, or as it is where nothing is left."""
+    return _BEHIND.sub("", name) or name
+
+
+def forms(name: str, aliases: Iterable[str] = ()) -> list[str]:
+    """What an entity is found by, folded."""
+    found = (fold(form[:LONGEST]) for one in (name, *aliases) for form in (one, bare(one)))
+    return [form for form in dict.fromkeys(found) if form]
+
+
+def _initials(form: str) -> list[str]:
+    """What a folded name of several words goes by: "jfk", without "of" and the like too, and
+    "j kennedy"."""
+    words = form.split(" ")
+    if len(words) == 1:
+        return []
+    large = [word for word in words if word not in _SMALL]
+    letters = ("".join(word[0] for word in some) for some in (words, large))
+    return list(dict.fromkeys([*letters, f"{words[0][0]} {words[-1]}"]))
+
+
+def _shortened(form: str) -> str:
+    """A folded name as `_initials` has it: "u s a" is "usa", "j f kennedy" is "j kennedy"."""
+    words = form.split(" ")
+    if len(words) > 2 and all(len(word) == 1 for word in words[:-1]) and len(words[-1]) > 1:
+        return f"{words[0]} {words[-1]}"
+    return "".join(words) if all(len(word) == 1 for word in words) else form
+
+
+def _trigrams(form: str) -> list[str]:
+    padded = f" {form} "
+    return list(dict.fromkeys(padded[i : i + 3] for i in range(len(padded) - 2)))
+
+
+def _analyzers() -> dict[str, Any]:
+    build, cut, change = tantivy.TextAnalyzerBuilder, tantivy.Tokenizer, tantivy.Filter
+    described = build(cut.simple()).filter(change.remove_long(40)).filter(change.lowercase())
+    return {
+        "trigrams": build(cut.ngram(3, 3)).build(),
+        "words": build(cut.whitespace()).build(),
+        "lines": build(cut.regex(r"[^\n]+")).build(),
+        "described": described.filter(change.ascii_fold()).build(),
+    }
+
+
+def _schema() -> Any:
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field("row", fast=True)
+    for name, tokenizer in (*_FIELDS.items(), ("word", "described")):
+        builder.add_text_field(name, tokenizer_name=tokenizer, index_option="basic")
+    return builder.build()
+
+
+class TextIndex:
+    """The index of an open knowledge base, whole from here on. Threads may share it.
+
+    Raises:
+        UserError: a segment is damaged.
+    """
+
+    def __init__(self, kb: KnowledgeBase):
+        self._kb = kb
+        self._described = _analyzers()["described"]
+        self._schema = _schema()
+        self._folder = kb.path / "index" / "text"
+        self._state = self._folder.with_suffix(".json")
+        keys = [f"{segment.number}-{segment.digest}" for segment in kb.segments]
+        index = self._opened(keys) or self._brought_up(keys)
+        self._searcher = index.searcher()
+        self._rare = COMMON * max(self._searcher.num_docs, 20)
+
+    def _opened(self, keys: Sequence[str], behind: bool = False) -> Any:
+        """The index of the folder where it holds these segments; with `behind`, the number of them
+        that it lacks is left to be added."""
+        with contextlib.suppress(Exception):  # whatever a damaged file leads to, it is made anew
+            state = load_json(self._state)
+            held = state["segments"]
+            same = min(len(held), len(keys))
+            if state["form"] != FORM or held[:same] != keys[:same]:
+                return None
+            if not behind and len(held) < len(keys):
+                return None
+            for name, (size, crc) in state["files"].items():
+                path = self._folder / name
+                if path.stat().st_size != size or crc32(path, lambda n: None) != crc:
+                    return None
+            return self._tokenized(tantivy.Index.open(str(self._folder)))
+        return None
+
+    def _tokenized(self, index: Any) -> Any:
+        for name, analyzer in _analyzers().items():
+            index.register_tokenizer(name, analyzer)
+        index.reload()
+        return index
+
+    def _brought_up(self, keys: Sequence[str]) -> Any:
+        """The index with what it lacks, in its folder; in memory where that cannot be written."""
+        try:
+            self._folder.parent.mkdir(exist_ok=True)
+            until = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    lock = hold(self._folder.parent / "lock")
+                    break
+                except UserError:  # another process is at it, perhaps with the same
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.1)
+            with lock:
+                if index := self._opened(keys):
+                    return index
+                if index := self._opened(keys, behind=True):
+                    begin = len(load_json(self._state)["segments"])
+                    self._write(index, begin)
+                else:
+                    if self._folder.exists():
+                        say(f"{self._folder}: is not of this knowledge base; made anew")
+                        shutil.rmtree(self._folder)
+                    self._state.unlink(missing_ok=True)
+                    self._folder.mkdir()
+                    index = self._tokenized(tantivy.Index(self._schema, path=str(self._folder)))
+                    self._write(index, 0)
+                files = {
+                    path.name: [path.stat().st_size, crc32(path, lambda n: None)]
+                    for path in sorted(self._folder.iterdir())
+                    if not path.name.endswith(".lock")
+                }
+                write_json(self._state, {"form": FORM, "segments": list(keys), "files": files})
+                return index
+        except (OSError, ValueError, UserError) as error:
+            say(f"{self._folder}: cannot be written ({error}); the index is made in memory")
+            index = self._tokenized(tantivy.Index(self._schema))
+            self._write(index, 0)
+            return index
+
+    def _write(self, index: Any, begin: int) -> None:
+        """Adds the rows of the segments from number `begin` of them on."""
+        kb = self._kb
+        first = sum(segment.rows for segment in kb.segments[:begin])
+        left = len(kb) - first
+        writer = index.writer(heap_size=HEAP, num_threads=1)
+        with Progress("indexing names", left, unit="rows", loud=left > QUIET_ROWS) as bar:
+            columns = [kb.column(name, first) for name in ("name", "aliases", "description")]
+            for start in range(0, left, 10_000):
+                parts = (column.slice(start, 10_000).to_pylist() for column in columns)
+                for i, (name, aliases, text) in enumerate(zip(*parts, strict=True)):
+                    for document in _documents(name, aliases, text):
+                        document.add_unsigned("row", first + start + i)
+                        writer.add_document(document)
+                bar.advance(min(10_000, left - start))
+            writer.commit()
+        writer.wait_merging_threads()
+        index.reload()
+
+    def _best(self, terms: Iterable[tuple[str, str]], n: int) -> Found:
+        """The n rows that are best by BM25 over these (field, term), ties in their order."""
+        should, query = tantivy.Occur.Should, tantivy.Query
+        asked = []
+        for field, term in terms:
+            one = query.term_query(self._schema, field, term, "basic")
+            asked.append((should, query.boost_query(one, BOOST.get(field, 1.0))))
+        if not asked:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        limit = n
+        while True:
+            hits = self._searcher.search(query.boolean_query(asked), limit, count=False).hits
+            places = [place for _, place in hits]
+            rows = np.array(self._searcher.fast_field_values("row", places), np.int64)
+            scores = np.array([score for score, _ in hits], np.float32)
+            # Rows that came later are not in this generation; of an entity's forms the best counts.
+            kept = rows < len(self._kb)
+            kept[kept] = self._kb.alive[rows[kept]]
+            rows, scores = rows[kept], scores[kept]
+            _, first = np.unique(rows, return_index=True)
+            if len(first) >= n or len(hits) < limit:
+                order = first[np.lexsort((rows[first], -scores[first]))][:n]
+                return rows[order], scores[order]
+            limit *= 4
+
+    def names(self, name: str, n: int) -> Found:
+        """The n living rows whose names are most like this one, best first: rows [k] int64 and
+        BM25 scores [k] float32. k is less than n where fewer share a trigram or a word."""
+        form = fold(name[:LONGEST])
+        if not form:
+            return self._best((), n)
+        grams = [("gram", gram) for gram in _trigrams(form)]
+        words = [("token", word) for word in dict.fromkeys(form.split())]
+        return self._best([*grams, *words, ("initials", _shortened(form))], n)
+
+    def words(self, text: str, n: int) -> Found:
+        """The n living rows whose descriptions share most with a text, as `names` gives them.
+        Words that are common do not count, unless there are no others."""
+        words = dict.fromkeys(self._described.analyze(text))
+        counts = {word: self._searcher.doc_freq("word", word) for word in words}
+        there = sorted((count, word) for word, count in counts.items() if count)
+        rare = [word for count, word in there if count <= self._rare][:RAREST]
+        return self._best([("word", word) for word in rare or [w for _, w in there][:1]], n)
+
+    def knows(self, form: str) -> bool:
+        """Whether an entity has this name or alias, given as `fold` makes it."""
+        return self._searcher.doc_freq("exact", form) > 0
+
+
+def _documents(name: str, aliases: Sequence[str], text: str) -> Iterator[Any]:
+    found = forms(name, aliases)
+    for number, form in enumerate(found or [""]):
+        document = tantivy.Document()
+        document.add_text("exact", form)
+        document.add_text("gram", f" {form} " if form else "")
+        document.add_text("token", form)
+        document.add_text("initials", "\n".join(_initials(form)))
+        if number == 0:
+            document.add_text("word", f"{name[:LONGEST]} {text}")
+        yield document
+
+
+def drop(path: Path) -> None:
+    """Forget the index of the knowledge base in this folder."""
+    shutil.rmtree(path / "index", ignore_errors=True)
+    if os.path.exists(path / "index"):
+        raise UserError(f"{path / 'index'}: cannot be deleted")
