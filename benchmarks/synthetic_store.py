@@ -1,14 +1,17 @@
 """Feature stores of random numbers in any shape, and the two shapes of the published data sets."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common
 from data_pipeline import schema
+from data_pipeline.arrays.growing import GrowingFolder
+from data_pipeline.schema import Entity
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
 
@@ -42,15 +45,24 @@ def write(path: Path, shape: Shape, seed: int = 0) -> Store:
     mentions = shape.train + shape.valid + shape.test
     with_gold: dict[str, np.ndarray] = {}
     writer = StoreWriter(path, {"synthetic": dataclasses.asdict(shape)})
-    for side, n in (("entity", shape.entities), ("mention", mentions)):
+
+    def fill(folder: GrowingFolder, side: str, n: int) -> None:
         for kind, width in (("text", shape.text), ("image", shape.image)):
-            with_gold[f"{side}_has_{kind}"] = np.ones(n, bool)
-            table = writer.shards(f"{side}_{kind}", (n, width), "float32", ROWS)
+            folder.write(f"{side}_has_{kind}", np.ones(n, bool))
+            table = folder.shards(f"{side}_{kind}", (n, width), "float32", ROWS)
             for shard, rows in enumerate(_parts(n)):
                 table.write(shard, rng.standard_normal((rows, width), dtype=np.float32))
             table.finish()
         for name in ("objects", "clip_text", "clip_image"):
-            with_gold[f"{side}_{name}"] = np.zeros((n, 0), np.float32)
+            folder.write(f"{side}_{name}", np.zeros((n, 0), np.float32))
+
+    def fill_kb(segment: GrowingFolder, entities: Sequence[Entity]) -> Mapping[str, Any]:
+        fill(segment, "entity", len(entities))
+        return {}
+
+    entities = [Entity(f"Q{i}", f"entity {i}", "") for i in range(shape.entities)]
+    writer.build_kb(entities, fill_kb, name="synthetic")
+    fill(writer, "mention", mentions)
     first = 0
     for split in schema.SPLITS:
         n = getattr(shape, split)
@@ -71,8 +83,7 @@ def write(path: Path, shape: Shape, seed: int = 0) -> Store:
     for name, array in with_gold.items():
         writer.write(name, array)
     for name in schema.STRING_TABLES:
-        n = shape.entities if name.startswith("entity") else mentions
-        writer.write_strings(name, [f"{name} {i}" for i in range(n)])
+        writer.write_strings(name, [f"{name} {i}" for i in range(mentions)])
     writer.finish("synthetic", [schema.GROUP_CLEAN], {"counts": {}})
     return Store.open(path)
 

@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     # share of samples held out by a hash, where the data set publishes no valid split
     data.valid_fraction = 0.1
     data.outside = False  # whether pictures may lie outside data.root: absolute paths, and ../
+    data.kb = ""  # knowledge base that mentions are linked to; empty: the data set's own entities
     data.store = ""  # feature store; empty: WORKDIR/store
     # check every byte of an existing store against its checksums at the start
     data.verify = True
@@ -30,8 +31,9 @@ def get_config() -> ConfigDict:
     data.hint = ""  # what to download and where to put it, told when data.root lacks it
 
     config.retrieval = retrieval = ConfigDict()
-    # "names" (fuzzy match of the surface form), "statistics" (prior, words and names together),
-    # "given" (the data set's own candidates) or "vectors" (nearest of the whole base)
+    # "union" (names, fullest form in the text, words and vectors together), "names" (fuzzy match
+    # of the surface form), "statistics" (prior, words and names together), "given" (the data set's
+    # own candidates) or "vectors" (nearest of the whole base)
     retrieval.method = "names"
     retrieval.r = 100  # candidates of a mention
     retrieval.scorer = "WRatio"  # names: rapidfuzz scorer

@@ -152,19 +152,22 @@ def split_tables(store: Store, split: str, gold_slot: bool) -> HostArrays:
 
 def longest(store: Store, needs: Collection[str]) -> int:
     """Tokens of the store's longest mention text; 0 where tokens are not needed."""
-    return _longest(store, "mention_token") if "tokens" in needs else 0
-
-
-def _longest(store: Store, table: str) -> int:
-    return int(np.diff(np.asarray(store.array(f"{table}_offsets"))).max(initial=1))
+    if "tokens" not in needs:
+        return 0
+    return int(np.diff(np.asarray(store.array("mention_token_offsets"))).max(initial=1))
 
 
 def characters(store: Store, table: str) -> np.ndarray:
     """A table of names as [n, c] int32: UTF-8 bytes plus 1, 0 where there is none. c is the length
     of the longest name on either side, or CHARACTERS where that is less."""
-    offsets = np.asarray(store.array(f"{table}_offsets"))
-    content = np.append(np.asarray(store.array(f"{table}_bytes")), np.uint8(0))
-    at = np.arange(min(max(_longest(store, name) for name in NAMES.values()), schema.CHARACTERS))
-    there = at < np.diff(offsets)[:, None]
-    rows = np.minimum(offsets[:-1, None] + at, len(content) - 1)
-    return np.where(there, content[rows].astype(np.int32) + 1, 0)
+    most = max(max(map(len, _encoded(store, name)), default=0) for name in NAMES.values())
+    width = min(max(most, 1), schema.CHARACTERS)
+    names = _encoded(store, table)
+    joined = b"".join(name[:width].ljust(width, b"\0") for name in names)
+    found = np.frombuffer(joined, np.uint8).reshape(-1, width)
+    lengths = np.array([len(name) for name in names], np.int64)
+    return np.where(np.arange(width) < lengths[:, None], found.astype(np.int32) + 1, 0)
+
+
+def _encoded(store: Store, table: str) -> list[bytes]:
+    return [name.encode() for name in store.strings(table)]

@@ -4,10 +4,10 @@ Every key that appears in a file or a batch is spelled here, once.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SPLITS = ("train", "valid", "test")
 
 # The graph's relations in the order of every `edges` axis: mention side, then entity side.
@@ -100,7 +100,7 @@ class Corpus:
     """
 
     name: str
-    entities: list[Entity]
+    entities: Sequence[Entity]
     mentions: list[Mention]
     counts: Mapping[str, int]
     sources: Mapping[str, str]
@@ -129,7 +129,8 @@ class GraphSpec:
 
 # ---- the feature store -------------------------------------------------------------------------
 #
-# A store is one folder: `store.json` and one `.npy` file an array, opened memory-mapped.
+# A store is one folder: `store.json` and one `.npy` file an array, opened memory-mapped. What is of
+# entities lies in a knowledge base, its own or one that it refers to (`data_pipeline.kb`).
 # Symbols: E entities, M mentions, N mentions of one split, r candidates, t text width, v image
 # width, o width of an object's feature, c width of CLIP's embeddings.
 
@@ -169,6 +170,11 @@ SPLIT_ARRAYS = {
     "gold_edges": ("N 4", "float32"),  # to the gold: read under the leaking protocol only
     "groups": ("N", "uint32"),  # bit i set: the mention belongs to group i of store.json's "groups"
 }
+# What the union of first stages (`data_pipeline.retrieval.union`) found, by each of its s stages.
+UNION_ARRAYS = {
+    "retrieval_rank": ("N r s", "int32"),  # place of the candidate, PADDING where it found it not
+    "retrieval_evidence": ("N r s", "float32"),
+}
 # What some systems need beside that (`NEEDS`): in a store only where it was asked for. T tokens of
 # all mentions one after another (CLS and SEP included), P unique mention pictures, q regions.
 TOKEN_ARRAYS = {
@@ -193,22 +199,23 @@ MAX_TOKENS = 128  # of a mention's text at most; longer ones are cut around the 
 CHARACTERS = 32  # of a name that a system reads, at most: UTF-8 bytes plus 1, 0 is padding
 
 # Tables of strings: "{name}_bytes" [total] uint8 (UTF-8) and "{name}_offsets" [n+1] int64.
-STRING_TABLES = ("entity_id", "entity_name", "mention_id", "mention_surface")
+STRING_TABLES = ("mention_id", "mention_surface")
 
 # An array that is not there is the same as the other.
 SAME_AS = {"entity_text_edge": "entity_text", "mention_text_edge": "mention_text"}
 # Those that a store may do without.
 OPTIONAL_ARRAYS = {*SAME_AS, *TOKEN_ARRAYS, *REGION_ARRAYS}
+OPTIONAL_ARRAYS |= {f"{split}_{name}" for split in SPLITS for name in UNION_ARRAYS}
 
 
 def _templates() -> dict[str, tuple[tuple[str, ...], str]]:
     tables = {**ENTITY_ARRAYS, **MENTION_ARRAYS, **TOKEN_ARRAYS, **REGION_ARRAYS}
     for split in SPLITS:
-        for name, (shape, dtype) in SPLIT_ARRAYS.items():
+        for name, (shape, dtype) in {**SPLIT_ARRAYS, **UNION_ARRAYS}.items():
             tables[f"{split}_{name}"] = (shape.replace("N", f"N_{split}"), dtype)
     for name in STRING_TABLES:
         tables[f"{name}_bytes"] = (f"bytes_{name}", "uint8")
-        tables[f"{name}_offsets"] = ("E+1" if name.startswith("entity") else "M+1", "int64")
+        tables[f"{name}_offsets"] = ("M+1", "int64")
     return {name: (tuple(shape.split()), dtype) for name, (shape, dtype) in tables.items()}
 
 

@@ -31,7 +31,8 @@ def config_and_workdir() -> tuple[ConfigDict, Path]:
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing; see --help")
     data = FLAGS.config.get("data", {})
-    places = {"--workdir": FLAGS.workdir, **{f"data.{p}": data.get(p) for p in ("root", "store")}}
+    places = {f"data.{place}": data.get(place) for place in ("root", "store", "kb")}
+    places["--workdir"] = FLAGS.workdir
     for name, place in places.items():
         if "://" in (place or ""):
             raise UserError(

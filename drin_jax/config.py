@@ -67,7 +67,7 @@ FIELDS = {
             "eval": "batch",
             "parallel": "impl devices",
         },
-        PLACE: {"data": "root store verify source hint"},
+        PLACE: {"data": "root kb store verify source hint"},
     }.items()
     for group, fields in groups.items()
     for name in (f"{group}.{field}".lstrip(".") for field in fields.split())
@@ -75,6 +75,7 @@ FIELDS = {
 
 # What workdirs and stores mean that were made before the field was there.
 BEFORE: Mapping[str, Any] = {
+    "data.kb": "",
     "data.outside": False,
     "data.tables": "auto",
     "encoders.tokens": False,
@@ -100,7 +101,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "graph.edges": ("dynamic", "static"),
     "image.preprocess": ("paper", "processor"),
     "parallel.impl": ("shard_map", "pmap"),
-    "retrieval.method": ("names", "statistics", "given", "vectors"),
+    "retrieval.method": ("union", "names", "statistics", "given", "vectors"),
     "retrieval.vectors": ("text", "clip"),
 }
 # Values by the name they have now, for older configs, workdirs and stores.

@@ -121,7 +121,7 @@ def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
         "gold_in_graph": spec.gold_slot,
         "store": {
             "fingerprint": store.fingerprint(),
-            "knowledge_base": store.fingerprint("entity"),
+            "knowledge_base": store.kb.fingerprint(),
             "counts": store.report.get("counts", {}),
             "groups": store.groups,
         },

@@ -35,6 +35,7 @@ def read(
     valid_fraction: float,
     source: str = "",
     outside: bool = False,
+    kb: Sequence[Entity] | None = None,
 ) -> Corpus:
     """Reads the data set under `root`, splits it, and forgets pictures whose file is not there:
     `used` of what `load` returns.
@@ -46,11 +47,12 @@ def read(
         split, valid_fraction: see `splits.assign`.
         source: a sentence that says what to download from where; told where a file is missing.
         outside: whether pictures may lie outside `root`.
+        kb: the entities that mentions are linked to, instead of the data set's own.
 
     Raises:
         UserError: unknown reader or split mode, missing or broken files.
     """
-    corpus = load(reader, root, name=name, source=source, outside=outside)
+    corpus = load(reader, root, name=name, source=source, outside=outside, kb=kb)
     return used(corpus, split=split, valid_fraction=valid_fraction)
 
 
@@ -81,9 +83,11 @@ def used(corpus: Corpus, *, split: str, valid_fraction: float) -> Corpus:
     for part in SPLITS:
         counts[part] = sum(mention.split == part for mention in mentions)
     counts["clean_test"] = sum(m.split == "test" and m.clean for m in mentions)
+    # Of a knowledge base that is there already, the pictures have been seen.
+    own = corpus.entities if isinstance(corpus.entities, list) else []
     declared = {
         kind: [item.image for item in items if item.image is not None]
-        for kind, items in (("mention", corpus.mentions), ("entity", corpus.entities))
+        for kind, items in (("mention", corpus.mentions), ("entity", own))
     }
     there = raw_files.present({*declared["mention"], *declared["entity"]})
     for kind, images in declared.items():
@@ -91,7 +95,7 @@ def used(corpus: Corpus, *, split: str, valid_fraction: float) -> Corpus:
     return dataclasses.replace(
         corpus,
         mentions=_present_only(mentions, there),
-        entities=_present_only(corpus.entities, there),
+        entities=_present_only(own, there) or corpus.entities,
         counts=counts,
     )
 
@@ -120,7 +124,13 @@ def refusals(corpus: Corpus) -> Iterator[str]:
 
 
 def load(
-    reader: str, root: str | Path, *, name: str, source: str = "", outside: bool = False
+    reader: str,
+    root: str | Path,
+    *,
+    name: str,
+    source: str = "",
+    outside: bool = False,
+    kb: Sequence[Entity] | None = None,
 ) -> Corpus:
     """The corpus as published: nothing dropped, its own splits, pictures there or not.
 
@@ -140,8 +150,12 @@ def load(
                 "(other formats can be brought in as JSONL: docs/data.md)"
             )
         corpus = READERS[reader](Path(root), name)
+        if kb is None and not corpus.entities:
+            raise raw_files.MissingFile(f"{Path(root) / jsonl.ENTITIES} is missing")
     except raw_files.MissingFile as error:
         raise UserError(f"{error}. {source}".rstrip() if source else str(error)) from None
+    if kb is not None:
+        corpus = dataclasses.replace(corpus, entities=kb)
     if not any(entity.name.strip() for entity in corpus.entities):
         raise UserError(
             f"{root}: not one entity has a name; the table of names is not the right one"
@@ -154,7 +168,8 @@ def load(
             f"{len(ids)} entities; entities and candidates are not of one data set"
         )
     inside = os.path.join(os.path.abspath(root), "")
-    items: list[Entity | Mention] = [] if outside else [*corpus.entities, *corpus.mentions]
+    own = corpus.entities if kb is None else []
+    items: list[Entity | Mention] = [] if outside else [*own, *corpus.mentions]
     for item in items:  # a data set from elsewhere may not have any file of this machine read
         if item.image is not None and not os.path.abspath(item.image).startswith(inside):
             kind = type(item).__name__.lower()

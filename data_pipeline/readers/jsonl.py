@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.readers import raw_files, raw_rows
-from data_pipeline.schema import SPLITS, Corpus, Mention, UserError
+from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
 
 ENTITIES = "entities.jsonl"
 MENTIONS = "mentions.jsonl"
@@ -27,15 +27,17 @@ def read(root: Path, name: str) -> Corpus:
     """The corpus under `root`, with its own splits and pictures as named, there or not.
 
     Raises:
-        MissingFile: one of the two files is not there.
+        MissingFile: there are no mentions.
         UserError: with file and line: no JSON, a missing key, a wrong type, an id given twice, a
             span outside its text, an unknown split; or a file without a single row.
     """
     sources: dict[str, str] = {}
-    entities = raw_rows.unique(
-        (where, raw_rows.entity(row, root, where))
-        for where, row in raw_files.json_lines(root / ENTITIES, sources, ENTITY_KEYS)
-    )
+    entities: list[Entity] = []  # mentions may be linked to another knowledge base
+    if (root / ENTITIES).is_file():
+        entities = raw_rows.unique(
+            (where, raw_rows.entity(row, root, where))
+            for where, row in raw_files.json_lines(root / ENTITIES, sources, ENTITY_KEYS)
+        )
     mentions = raw_rows.unique(
         (where, _mention(row, root, where))
         for where, row in raw_files.json_lines(root / MENTIONS, sources, MENTION_KEYS)

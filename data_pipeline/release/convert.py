@@ -17,7 +17,7 @@ from data_pipeline.arrays.array_file import watch
 from data_pipeline.release import inventory, upstream_features, vertices
 from data_pipeline.release.inventory import WIKIMEL, Release
 from data_pipeline.release.vertices import CHUNK, Entities, find_entities
-from data_pipeline.schema import SPLITS, Mention, UserError
+from data_pipeline.schema import SPLITS, Entity, Mention, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.reader import Store
 from data_pipeline.store.split_arrays import offsets_of
@@ -71,7 +71,17 @@ def write(root: str | Path, writer: StoreWriter, *, name: str) -> dict[str, Any]
     release, _ = inventory.inspect(root)
     entities = find_entities(release)
     counts = dict(entities.counts) | {"entities": len(entities.ids)}
-    has = vertices.write(writer, release, entities)
+    known = zip(entities.ids, entities.names, strict=True)
+    rows = [Entity(identifier, named, "") for identifier, named in known]
+    writer.build_kb(
+        rows, lambda segment, _: vertices.write_entities(segment, release, entities), name=name
+    )
+    vertices.write_mentions(writer, release)
+    has = {
+        f"{side}_has_{kind}": np.asarray(writer.array(f"{side}_has_{kind}"))
+        for side in ("entity", "mention")
+        for kind in ("text", "image")
+    }
     mentions = list(_mentions(release, entities))
     # A picture that gave no features is no picture: it cannot be shared either.
     mentions = splits.mark_clean(
@@ -80,8 +90,6 @@ def write(root: str | Path, writer: StoreWriter, *, name: str) -> dict[str, Any]
             for i, mention in enumerate(mentions)
         ]
     )
-    writer.write_strings("entity_id", entities.ids)
-    writer.write_strings("entity_name", entities.names)
     writer.write_strings("mention_id", [mention.id for mention in mentions])
     writer.write_strings("mention_surface", ["" for _ in mentions])
     groups, bits = split_arrays.groups(mentions)

@@ -7,14 +7,15 @@ mention: there, rows with the same text, picture and features are one entity.
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from data_pipeline.arrays import array_file
+from data_pipeline.arrays.growing import GrowingFolder
 from data_pipeline.release import upstream_features
 from data_pipeline.release.inventory import QIDS, WIKIMEL, Release
 from data_pipeline.schema import SPLITS, UserError
-from data_pipeline.store.writer import StoreWriter
 
 ROWS_PER_SHARD = 1024
 CHUNK = 1 << 26  # bytes of the release held at once
@@ -170,9 +171,10 @@ def _repeated(release: Release) -> Entities:
 
 
 def _fill(
-    writer: StoreWriter, release: Release, side: str, rows: int, read_bytes: int, make: Maker
+    writer: GrowingFolder, release: Release, side: str, rows: int, read_bytes: int, make: Maker
 ) -> None:
-    """Writes the tables of a side, of `rows` rows, shard by shard, and empty ones of CLIP vectors.
+    """Writes the tables of a side, of `rows` rows, shard by shard, empty ones of CLIP vectors, and
+    the flags: a text or a picture whose vertex is zero is none.
 
     Args:
         side: "entity" or "mention".
@@ -203,15 +205,20 @@ def _fill(
         table.finish()
     for kind in ("text", "image"):
         writer.write(f"{side}_clip_{kind}", np.zeros((rows, 0), np.float32))
+        table = writer.array(f"{side}_{kind}")
+        steps = range(0, rows, ROWS_PER_SHARD)
+        there = [table[at : at + ROWS_PER_SHARD].any(1) for at in steps]
+        writer.write(f"{side}_has_{kind}", np.concatenate(there))
 
 
-def write(writer: StoreWriter, release: Release, entities: Entities) -> dict[str, np.ndarray]:
-    """Writes text, picture and objects of every entity and mention, and which of them there are.
+def write_entities(segment: GrowingFolder, release: Release, entities: Entities) -> dict[str, Any]:
+    """Writes text, picture and objects of every entity, and which of them there are."""
+    _fill(segment, release, "entity", len(entities.ids), entities.read_bytes, entities.tables)
+    return {}
 
-    Returns:
-        the flags by name: whether a text's or a picture's vertex is not zero.
-    """
-    _fill(writer, release, "entity", len(entities.ids), entities.read_bytes, entities.tables)
+
+def write_mentions(writer: GrowingFolder, release: Release) -> None:
+    """The same of every mention."""
     step = max(1, CHUNK // release.headers["mention-image-feature_train"].row_bytes)
     counts = {split: release.sizes[f"N_{split}"] for split in SPLITS}
 
@@ -225,16 +232,6 @@ def write(writer: StoreWriter, release: Release, entities: Entities) -> dict[str
 
     names = [f"mention-{kind}-feature_{split}" for kind in ("image", "object") for split in SPLITS]
     _fill(writer, release, "mention", sum(counts.values()), release.nbytes(*names), mentions)
-    flags = {}
-    for side in ("entity", "mention"):
-        for kind in ("text", "image"):
-            table = writer.array(f"{side}_{kind}")
-            steps = range(0, len(table), ROWS_PER_SHARD)
-            shards = [table[at : at + ROWS_PER_SHARD].any(1) for at in steps]
-            flags[f"{side}_has_{kind}"] = np.concatenate(shards)
-    for name, array in flags.items():
-        writer.write(name, array)
-    return flags
 
 
 def _reduced(release: Release, split: str, begin: int, end: int) -> Tables:

@@ -34,7 +34,7 @@ class StoreExtension(StoreWriter):
 
     def __init__(self, store: Store, made_from: Mapping[str, Any]):
         self.store = store
-        super().__init__(store.path, {"store": store.made_from, "adds": dict(made_from)})
+        super().__init__(store.path, {"store": store.made_from, "adds": dict(made_from)}, store.kb)
 
     def _refuse_existing(self) -> None:
         """The store is there, and has to be."""
@@ -46,8 +46,7 @@ class StoreExtension(StoreWriter):
             the store, opened anew.
         """
         found = self._found()
-        forms = {array: spec.form for array, spec in self.store.specs.items()}
-        forms |= {array: header.form for array, header in found.items()}
+        forms = self.store.forms | {array: header.form for array, header in found.items()}
         layout.resolve(forms, str(self.folder))
         for need, arrays in schema.NEEDED_ARRAYS.items():
             if all(array in found for array in arrays):

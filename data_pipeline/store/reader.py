@@ -1,7 +1,9 @@
 """The feature store, read: one folder of memory-mapped arrays, whole and as expected or refused.
 
-    STORE/store.json      schema version, name, sizes, arrays, groups, splits, made_from, report
-    STORE/NAME.npy        one file an array, names and shapes as in `schema`
+    STORE/store.json      schema version, name, sizes, arrays, groups, splits, made_from, report,
+                          and which knowledge base it refers to, at which generation
+    STORE/NAME.npy        one file an array of mentions, names and shapes as in `schema`
+    STORE/kb/             its own knowledge base, where it refers to no other
 
 `store.writer` writes it.
 """
@@ -18,6 +20,7 @@ import numpy as np
 
 from data_pipeline import files, schema
 from data_pipeline.arrays import array_file
+from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
 from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, UserError
 from data_pipeline.store import layout
 
@@ -35,17 +38,23 @@ class Store:
         groups: names of the bits of the `groups` arrays.
         made_from: the settings that it was made with.
         report: what was counted while it was made.
+        kb: the knowledge base, as it was when the store was made.
     """
 
-    def __init__(self, path: Path, meta: Mapping[str, Any], specs: Mapping[str, array_file.Spec]):
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        meta: Mapping[str, Any],
+        specs: Mapping[str, array_file.Spec],
+        kb: KnowledgeBase,
+    ):
+        self.path, self.kb = path, kb
         self.specs = dict(specs)
         self.name: str = meta["name"]
         self.groups: list[str] = meta["groups"]
         self.made_from: dict[str, Any] = meta["made_from"]
         self.report: dict[str, Any] = meta["report"]
-        forms = {name: spec.form for name, spec in self.specs.items()}
-        self.sizes, self.splits = layout.resolve(forms, str(path / STORE_JSON))
+        self.sizes, self.splits = layout.resolve(self.forms, str(path / STORE_JSON))
         self._arrays: dict[str, np.memmap] = {}
         self._strings: dict[str, list[str]] = {}
 
@@ -74,24 +83,32 @@ class Store:
                 raise UserError(
                     f"{path / STORE_JSON}: its entry {name!r} is odd; delete {path} to make it anew"
                 ) from None
-        store = cls(path, meta, specs)
+        store = cls(path, meta, specs, _open_kb(path, meta["kb"]))
         for name, spec in store.specs.items():
             array_file.check(path / f"{name}.npy", spec)
         return store
 
-    def fingerprint(self, side: str = "") -> str:
-        """SHA-256 over the checksums of what is in it, but for what was added to it later; of
-        `side` "entity" over those of the knowledge base alone."""
+    @property
+    def forms(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each array, those of the knowledge base too."""
+        return self.kb.tables | {name: spec.form for name, spec in self.specs.items()}
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the checksums of what is in it and in its knowledge base, but for what was
+        added to it later."""
         added = {name for names in schema.NEEDED_ARRAYS.values() for name in names}
-        content = {
+        content: dict[str, Any] = {
             name: [*spec.shape, spec.dtype, spec.bytes, spec.crc32]
             for name, spec in self.specs.items()
-            if name not in added and name.startswith(side)
+            if name not in added
         }
+        content["kb"] = self.kb.fingerprint()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def array(self, name: str) -> np.memmap:
+    def array(self, name: str) -> Any:
         """The array of this name, read-only; shapes as in `schema`."""
+        if name in schema.ENTITY_ARRAYS:
+            return self.kb.array(name)
         name = name if name in self.specs else schema.SAME_AS.get(name, name)
         if name not in self.specs:
             raise UserError(f"{self.path}: has no array {name!r}")
@@ -106,7 +123,9 @@ class Store:
         ]
 
     def strings(self, name: str) -> list[str]:
-        """One of `schema.STRING_TABLES`; decoded once."""
+        """One of `schema.STRING_TABLES`, "entity_id" or "entity_name"; decoded once."""
+        if name in ("entity_id", "entity_name"):
+            return self.kb.ids if name == "entity_id" else self.kb.names
         if name not in STRING_TABLES:
             raise UserError(f"{self.path}: has no table of strings {name!r}")
         if name not in self._strings:
@@ -135,6 +154,7 @@ class Store:
         Raises:
             UserError: names every damaged file.
         """
+        self.kb.verify()
         damaged = []
         total = sum(spec.bytes for spec in self.specs.values())
         with array_file.watch(f"verifying {self.path}", total) as bar:
@@ -170,10 +190,22 @@ def _read_meta(path: Path) -> dict[str, Any]:
             f"delete {path} to make it anew, or give another data.store"
         )
     kinds = {"name": str, "arrays": dict, "groups": list, "made_from": dict, "report": dict}
+    kinds["kb"] = dict
     for key, kind in kinds.items():
         if not isinstance(meta.get(key), kind):
             raise UserError(f"{file}: {key!r} is missing or odd; delete {path} to make it anew")
     return meta
+
+
+def _open_kb(path: Path, reference: Mapping[str, Any]) -> KnowledgeBase:
+    place = reference.get("path")
+    kinds = {"path": str, "generation": int, "fingerprint": str}
+    if not all(isinstance(reference.get(key), kind) for key, kind in kinds.items()):
+        raise UserError(f"{path / STORE_JSON}: 'kb' is odd; delete {path} to make it anew")
+    try:
+        return open_kb(path / str(place), at=reference)
+    except UserError as error:
+        raise UserError(f"{path}: its knowledge base cannot be read: {error}") from None
 
 
 def _compare(stored: Any, wanted: Any, path: Path) -> None:

@@ -15,7 +15,7 @@ does the same.
 import contextlib
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,7 +95,7 @@ class CorpusBuilder(  # type: ignore[call-arg]  # mypy takes the lazily imported
         parts = {split: [m for m in corpus.mentions if m.split == split] for split in SPLITS}
         return {split: self._generate_examples(own) for split, own in parts.items() if own}
 
-    def _generate_examples(self, items: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, items: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
         fields = self._fields()
         for row, item in enumerate(items):
             yield row, {name: value(item) for name, (_, value) in fields.items()}

@@ -166,7 +166,7 @@ def _describe(
         "protocol": finished.protocol,
         "step": finished.step,
         "store": finished.store.fingerprint(),
-        "knowledge_base": finished.store.fingerprint("entity"),
+        "knowledge_base": finished.store.kb.fingerprint(),
         "r": finished.setup.spec.r,
         "gold_slot": finished.setup.spec.gold_slot,
         "needs": list(finished.setup.spec.needs),

@@ -4,7 +4,7 @@
 
 Runs every encoder the config needs over everything unique. Killed at any moment and started again
 it goes on where it was. The store is where `python -m drin_jax.main` with the same config and
-workdir looks for it; pictures that were masked are listed in WORKDIR/masked_pictures.tsv.
+workdir looks for it; pictures that were masked are listed in WORKDIR/masked_{entity,mention}_pictures.tsv.
 """
 
 import json

@@ -31,8 +31,7 @@ from drin_jax.extract.__main__ import SHARDS
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.features import STAMP, shard_file
 from drin_jax.extract.items import items_from_plain, plain_items
-from drin_jax.extract.preparation import plan
-from drin_jax.extract.stages import Stages
+from drin_jax.extract.preparation import Plan, plan
 
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -54,7 +53,7 @@ class EncodeShard(apache_beam.DoFn):
         kind = content["kind"]
         items = items_from_plain(kind, content["items"])
         (arrays,) = self.encoders.encode(kind, [items], len(items))
-        target = FileSystems.join(self.place, shard_file(kind, content["shard"]))
+        target = FileSystems.join(self.place, shard_file(content["name"], content["shard"]))
         draft = target + ".partial"
         arrays[STAMP] = np.array(self.encoders.stamp(kind, items))
         with FileSystems.create(draft) as file:
@@ -63,20 +62,21 @@ class EncodeShard(apache_beam.DoFn):
         yield target
 
 
-def write_jobs(stages: Stages, place: str) -> list[str]:
+def write_jobs(plan: Plan, place: str) -> list[str]:
     """Writes a job file for each shard that is not made yet; returns their paths."""
     with contextlib.suppress(OSError):  # it is there
         FileSystems.mkdirs(place)
     jobs = []
-    for stage in stages.all():
+    for stage in plan.stages():
         for shard in range(stage.shards):
-            name = shard_file(stage.kind, shard)
+            name = shard_file(stage.name, shard)
             if FileSystems.exists(FileSystems.join(place, name)):
                 continue
             job = FileSystems.join(place, name.replace(".npz", ".json"))
             rows = plain_items(stage.items(stage.shard(shard)))
+            job_of = {"kind": stage.kind, "name": stage.name, "shard": shard, "items": rows}
             with FileSystems.create(job) as file:
-                file.write(json.dumps({"kind": stage.kind, "shard": shard, "items": rows}).encode())
+                file.write(json.dumps(job_of).encode())
             jobs.append(job)
     return jobs
 

@@ -4,12 +4,17 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.readers import read
 from data_pipeline.schema import Corpus, UserError
 
 
-def read_corpus(config: ConfigDict) -> Corpus:
-    """The corpus of this config, downloaded or generated first where the config says so."""
+def read_corpus(config: ConfigDict, kb: KnowledgeBase | None = None) -> Corpus:
+    """The corpus of this config, downloaded or generated first where the config says so.
+
+    Args:
+        kb: the knowledge base that its mentions are linked to, instead of the data set's own.
+    """
     data = config.data
     fetch(config)
     return read(
@@ -20,6 +25,7 @@ def read_corpus(config: ConfigDict) -> Corpus:
         valid_fraction=data.valid_fraction,
         source=data.hint,
         outside=data.outside,
+        kb=kb,
     )
 
 

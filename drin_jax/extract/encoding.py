@@ -237,7 +237,7 @@ class Encoders:
     ) -> Arrays:
         found = list(self._crops(items, decoded, rows))
         counts = [len(scores) for _, scores in found]
-        kept_of = {objects_table(keep): keep for keep in self.keep.values()}
+        kept_of = {objects_table(item.keep): item.keep for item in items}
         means = {name: np.zeros((len(items), self.image.width), np.float32) for name in kept_of}
         if sum(counts):
             crops = np.concatenate([regions for regions, _ in found])

@@ -1,4 +1,4 @@
-"""Every feature table of a store: filled shard by shard, from the encoders or from shards made
+"""Every feature table of a side: filled shard by shard, from the encoders or from shards made
 elsewhere, and the rows put where they belong."""
 
 import contextlib
@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.arrays.growing import ShardTable
+from data_pipeline.arrays.growing import GrowingFolder, ShardTable
 from data_pipeline.files import write_text
 from data_pipeline.output import Progress
 from data_pipeline.pictures import images
 from data_pipeline.pictures.precomputed import Precomputed
 from data_pipeline.schema import UserError
-from data_pipeline.store.writer import StoreWriter
 from drin_jax.extract.items import objects_table
 from drin_jax.extract.stages import ROWS, Stage, Stages
 
-LISTED = 20  # masked pictures named in the store's report; all of them in masked_pictures.tsv
+LISTED = 20  # masked pictures named in the store's report; all: masked_SIDE_pictures.tsv
 STAMP = "made_from"  # key of `Encoders.stamp` in a shard made elsewhere
 
 
@@ -29,14 +28,14 @@ def shard_file(stage: str, shard: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """The feature tables of a store in the making.
+    """The feature tables of one side: of a knowledge base's segment, or of a store in the making.
 
     Attributes:
         elsewhere: folder of shards made elsewhere (`shard_file`); those that are there are taken.
     """
 
     stages: Stages
-    writer: StoreWriter
+    writer: GrowingFolder
     elsewhere: Path | None = None
 
     def fill(self, stage: Stage, scratch: bool = False) -> dict[str, ShardTable]:
@@ -48,7 +47,7 @@ class Features:
         missing = sorted({shard for table in tables.values() for shard in table.missing()})
         todo = [shard for shard in missing if not self._taken(stage, tables, shard)]
         left = sum(len(stage.shard(number)) for number in todo)
-        title, unit = stage.kind.replace("_", " "), stage.kind.split("_")[-1]
+        title, unit = stage.name.replace("_", " "), stage.name.split("_")[-1]
         bar = Progress(f"encoding {title}", stage.count, stage.count - left, unit)
         with bar if stage.count else contextlib.nullcontext():
             shards = (stage.items(stage.shard(number)) for number in todo)
@@ -62,7 +61,7 @@ class Features:
         return tables
 
     def _taken(self, stage: Stage, tables: dict[str, ShardTable], shard: int) -> bool:
-        path = (self.elsewhere or Path()) / shard_file(stage.kind, shard)
+        path = (self.elsewhere or Path()) / shard_file(stage.name, shard)
         if self.elsewhere is None or not path.exists():
             return False
         try:
@@ -97,13 +96,12 @@ class Features:
         table.finish()
 
     def write(self, workdir: Path) -> dict[str, Any]:
-        """Writes every feature table of both sides; what the store's report says of them."""
-        for side, fields in (("entity", ("name", "description")), ("mention", ("text",))):
-            items = self.stages.sides[side]
-            told = [any(getattr(i, field).strip() for field in fields) for i in items]
-            self.writer.write(f"{side}_has_text", np.array(told, bool))
-        for stage in self.stages.texts():
-            self.fill(stage)
+        """Writes every feature table of the side; what the report says of them."""
+        side = self.stages.side
+        fields = {"entity": ("name", "description"), "mention": ("text",)}[side]
+        told = [any(getattr(i, field).strip() for field in fields) for i in self.stages.items]
+        self.writer.write(f"{side}_has_text", np.array(told, bool))
+        self.fill(self.stages.texts())
         report = self._told("text")
         if self.stages.ready:
             return report | self._write_ready(self.stages.ready)
@@ -115,9 +113,9 @@ class Features:
         return {f"{name}_encoder": {"name": self.stages.config.encoders[name]} | facts}
 
     def _write_empty(self, *names: str) -> None:
-        for side, items in self.stages.sides.items():
-            for name in names:
-                self.writer.write(f"{side}_{name}", np.zeros((len(items), 0), np.float32))
+        for name in names:
+            empty = np.zeros((len(self.stages.items), 0), np.float32)
+            self.writer.write(f"{self.stages.side}_{name}", empty)
 
     def _write_clip_texts(self) -> dict[str, Any]:
         if not self.stages.config.encoders.clip:
@@ -125,19 +123,18 @@ class Features:
             return {}
         stage, rows = self.stages.clip_texts()
         vectors = self.fill(stage, scratch=True)["clip_text"].array()
-        for side, own in rows.items():
-            self.gather(f"{side}_clip_text", vectors, own)
+        self.gather(f"{self.stages.side}_clip_text", vectors, rows)
         return self._told("clip")
 
     def _write_pictures(self, workdir: Path) -> dict[str, Any]:
-        stages, writer, names = self.stages, self.writer, ("image", "clip_image", "objects")
+        stages, side, names = self.stages, self.stages.side, ("image", "clip_image", "objects")
         if not stages.config.encoders.image:
-            for side, items in stages.sides.items():
-                writer.write(f"{side}_has_image", np.zeros(len(items), bool))
+            self.writer.write(f"{side}_has_image", np.zeros(len(stages.items), bool))
             self._write_empty(*names)
-            unseen = sum(mention.image is not None for mention in stages.corpus.mentions)
-            return {"picture_counts": {"mention pictures without features (masked)": unseen}}
-        stage, rows = stages.pictures()
+            unseen = sum(item.image is not None for item in stages.items)
+            told = f"{side} pictures without features (masked)"
+            return {"picture_counts": {told: unseen} if side == "mention" else {}}
+        stage, own = stages.pictures()
         filled = self.fill(stage, scratch=True)
         found: dict[str, Any] = {name: table.array() for name, table in filled.items()}
         status = np.asarray(found["status"])
@@ -146,23 +143,17 @@ class Features:
             (stage.items(range(i, i + 1))[0].path, images.STATUSES[status[i]]) for i in unread
         ]
         # Every picture that no encoder saw, and why.
-        listing = workdir / "masked_pictures.tsv"
+        listing = workdir / f"masked_{side}_pictures.tsv"
         if masked:
             workdir.mkdir(parents=True, exist_ok=True)
             write_text(listing, "".join(f"{file}\t{why}\n" for file, why in masked))
         else:
             listing.unlink(missing_ok=True)
-        if len(masked) == stage.count:
-            raise UserError(
-                f"{stages.config.data.root}: not one of its {stage.count} pictures can be read; "
-                f"the first is {masked[0][0]} ({masked[0][1]})"
-            )
-        for side, own in rows.items():
-            read = np.where(own >= 0, status[np.maximum(own, 0)] < images.READ, False)
-            writer.write(f"{side}_has_image", read)
-            found["objects"] = found.get(objects_table(stages.encoders.keep[side]))
-            for name in names:
-                self.gather(f"{side}_{name}", found.get(name), np.where(read, own, -1))
+        there = np.append(status, images.READ)[own] < images.READ  # -1: none
+        self.writer.write(f"{side}_has_image", there)
+        found["objects"] = found.get(objects_table(stages.encoders.keep[side]))
+        for name in names:
+            self.gather(f"{side}_{name}", found.get(name), np.where(there, own, -1))
         numbers = np.bincount(status, minlength=len(images.STATUSES)).tolist()
         named = zip(images.STATUSES, numbers, strict=True)
         return self._told("image") | {
@@ -171,13 +162,13 @@ class Features:
         }
 
     def _write_ready(self, ready: Precomputed) -> dict[str, Any]:
-        for side, items in self.stages.sides.items():
-            rows = ready.image_rows([item.image for item in items])
-            field = "text" if side == "mention" else "description"
-            texts = ready.text_rows([getattr(item, field) for item in items])
-            self.writer.write(f"{side}_has_image", rows >= 0)
-            self.gather(f"{side}_image", ready.pooled, rows)
-            self.gather(f"{side}_clip_image", ready.unit_clip_image, rows)
-            self.gather(f"{side}_objects", ready.objects_mean, rows)
-            self.gather(f"{side}_clip_text", ready.unit_clip_text, texts)
+        side, items = self.stages.side, self.stages.items
+        rows = ready.image_rows([item.image for item in items])
+        field = "text" if side == "mention" else "description"
+        texts = ready.text_rows([getattr(item, field) for item in items])
+        self.writer.write(f"{side}_has_image", rows >= 0)
+        self.gather(f"{side}_image", ready.pooled, rows)
+        self.gather(f"{side}_clip_image", ready.unit_clip_image, rows)
+        self.gather(f"{side}_objects", ready.objects_mean, rows)
+        self.gather(f"{side}_clip_text", ready.unit_clip_text, texts)
         return {"pictures": self.stages.config.encoders.pictures}

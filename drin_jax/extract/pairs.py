@@ -1,16 +1,18 @@
 """Mentions and their candidates: retrieved by the config (stage one), and the graphs' initial edges
 between them, R_tt [6], R_tv [7], R_vt [8], R_vv [11]."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipeline.kb.knowledge_base import KnowledgeBase
+from data_pipeline.kb.text_index import TextIndex
 from data_pipeline.output import say
-from data_pipeline.retrieval import names
+from data_pipeline.retrieval import names, union
 from data_pipeline.retrieval.statistics import Weights, by_statistics
-from data_pipeline.schema import Corpus
+from data_pipeline.schema import PADDING, Corpus, Mention
 from data_pipeline.store import split_arrays
 from data_pipeline.store.writer import StoreWriter
 from drin_jax.config import flat
@@ -32,9 +34,10 @@ ENDS = {
 
 def retrieve(
     config: ConfigDict, workdir: Path, corpus: Corpus, writer: StoreWriter
-) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:
-    """Rows [M, r] of the entity table, scores [M, r], and what was counted; r is the config's, or
-    less, with a word, where no mention can have so many.
+) -> tuple[np.ndarray, np.ndarray, Mapping[str, int], Mapping[str, np.ndarray]]:
+    """Rows [M, r] of the entity table, scores [M, r], what was counted, and what else is known of
+    each candidate ([M, r, s] by the names of `schema.UNION_ARRAYS`); r is the config's, or less,
+    with a word, where no mention can have so many.
 
     Raises:
         UserError: the data set has nothing to retrieve with.
@@ -43,12 +46,59 @@ def retrieve(
     r = min(fields.r, max(_most(method, corpus), 1))
     if r < fields.r:
         say(f"retrieval.r is {fields.r}, but no mention has more than {r} candidates: r is {r}")
-    if method != "vectors":
-        return untrained(method, config, corpus, r, workdir / "cache")
+    if method == "union":
+        found = unite(corpus.mentions, writer.kb, TextIndex(writer.kb), r, writer.array)
+        more = {"retrieval_rank": found.ranks, "retrieval_evidence": found.evidence}
+        return found.rows, found.scores, {}, more
+    if method == "vectors":
+        from drin_jax.extract.vector_retrieval import by_vectors
+
+        queries, keys = (writer.array(name) for name in VECTORS[fields.vectors])
+        return *by_vectors(queries, keys, r, alive=writer.kb.alive), {}, {}
+    rows, scores, counts = untrained(method, config, corpus, r, workdir / "cache")
+    if isinstance(corpus.entities, KnowledgeBase):
+        rows, scores = _living(rows, scores, corpus.entities.alive)
+    return rows, scores, counts, {}
+
+
+def unite(
+    mentions: Sequence[Mention],
+    kb: KnowledgeBase,
+    index: TextIndex,
+    r: int,
+    table: Callable[[str], np.ndarray] | None,
+) -> union.Candidates:
+    """The union's candidates.
+
+    Args:
+        table: the store's array of a name; None: nothing is encoded, names and words alone find.
+    """
+    if table is None:
+        return union.by_union(kb, index, mentions, r)
     from drin_jax.extract.vector_retrieval import by_vectors
 
-    queries, keys = (writer.array(name) for name in VECTORS[fields.vectors])
-    return *by_vectors(queries, keys, r), {}
+    mine, theirs = (table(name) for name in VECTORS["text"])
+    nearest, _ = by_vectors(mine, theirs, union.POOLS["vectors"], alive=kb.alive)
+
+    def cosine(own: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        out = np.empty(len(own), np.float32)
+        for begin in range(0, len(own), PAIRS):
+            some = slice(begin, begin + PAIRS)
+            out[some] = split_arrays.cosine(mine[own[some]], theirs[rows[some]])
+        return out
+
+    return union.by_union(kb, index, mentions, r, union.Vectors(nearest, cosine))
+
+
+def _living(
+    rows: np.ndarray, scores: np.ndarray, alive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same without rows that are no more, what follows them moved up."""
+    kept = (rows != PADDING) & alive[rows]
+    order = np.argsort(~kept, axis=1, kind="stable")
+    rows, scores = (np.take_along_axis(a, order, 1) for a in (rows, scores))
+    there = np.take_along_axis(kept, order, 1)
+    return np.where(there, rows, PADDING).astype(np.int32), np.where(there, scores, np.float32(0))
 
 
 def _most(method: str, corpus: Corpus) -> int:

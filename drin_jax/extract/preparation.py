@@ -1,5 +1,6 @@
 """From a config to its feature store: what is there is opened, what is missing is made."""
 
+import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from ml_collections import ConfigDict
 from data_pipeline import readers, schema
 from data_pipeline.arrays.growing import tidy
 from data_pipeline.graphs import FLAGS
-from data_pipeline.schema import UserError
+from data_pipeline.kb.change import Fill, SegmentWriter
+from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
+from data_pipeline.schema import Corpus, Entity, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
@@ -20,18 +23,21 @@ from drin_jax.extract import pairs
 from drin_jax.extract.corpus import fetch, read_corpus
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.features import Features
-from drin_jax.extract.items import check_templates
-from drin_jax.extract.stages import Stages
+from drin_jax.extract.items import SIDES, check_templates
+from drin_jax.extract.stages import Stage, Stages
 from drin_jax.extract.stored import (
     METHOD,
     RELEASE,
     SOURCES,
     WEIGHTS,
+    check_encoders,
+    kb_settings,
     open_store,
     settings,
     store_path,
 )
 
+NEED_KB = ("vectors", "union")  # first stages that search the knowledge base
 _ENCODER = {"tokens": "text", "regions": "image"}
 
 
@@ -54,20 +60,7 @@ def prepare(
     elif config.data.reader == RELEASE:
         store = _import(config, path)
     else:
-        stages = plan(config)
-        corpus, root = stages.corpus, config.data.root
-        for why in readers.refusals(corpus):
-            raise UserError(f"{root}: {why}")
-        pictures = [item.image for items in (corpus.entities, corpus.mentions) for item in items]
-        if config.encoders.image and not any(pictures):
-            raise UserError(
-                f"{root}: encoders.image is set, but not one picture of the data set is there; "
-                "put them in their place, or unset encoders.image, clip and objects"
-            )
-        weights = stages.encoders.weights("text", "clip", "image", "detector")
-        made_from = settings(config) | {SOURCES: dict(stages.sources), WEIGHTS: weights}
-        features = Features(stages, StoreWriter(path, made_from), shards)
-        store = _extract(features, workdir)
+        store = _extract(plan(config), path, workdir, shards)
     asked = {need for need in ("tokens", "regions") if config.encoders[need]}
     # A store without pictures has no regions, and the systems know that.
     asked |= {need for need in needs if need != "regions" or store.sizes["image_width"]}
@@ -83,13 +76,42 @@ def prepare(
     return store
 
 
-def plan(config: ConfigDict) -> Stages:
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be made of a config's raw files.
+
+    Attributes:
+        corpus: as it is read, its entities those of `kb` where the config names one.
+        mentions, entities: what encoders have to see; entities where there is no `kb` yet.
+    """
+
+    config: ConfigDict
+    corpus: Corpus
+    kb: KnowledgeBase | None
+    mentions: Stages
+    entities: Stages | None
+
+    def stages(self) -> list[Stage]:
+        """Everything that an encoder has to see."""
+        sides = (self.entities, self.mentions)
+        return [stage for side in sides if side is not None for stage in side.all()]
+
+
+def plan(config: ConfigDict) -> Plan:
     """What encoders have to see for this config, whose corpus is read. What contradicts itself is
     told before anything is downloaded or encoded. UserError."""
     check(config)
     check_templates(config.text)
-    corpus = read_corpus(config)  # first: a data set may bring its own encoders
-    return Stages(config, corpus, Encoders(config))
+    kb = open_kb(config.data.kb) if config.data.kb else None
+    corpus = read_corpus(config, kb)  # first: a data set may bring its own encoders
+    encoders = Encoders(config)
+    if kb is not None:
+        check_encoders(config, kb, encoders)
+    sides: dict[str, Sequence[Any]] = {"mention": corpus.mentions, "entity": corpus.entities}
+    mentions, entities = (
+        Stages(config, side, items, corpus.sources, encoders) for side, items in sides.items()
+    )
+    return Plan(config, corpus, kb, mentions, None if kb else entities)
 
 
 def _import(config: ConfigDict, path: Path) -> Store:
@@ -105,23 +127,44 @@ def _import(config: ConfigDict, path: Path) -> Store:
     return Store.open(path)
 
 
-def _extract(features: Features, workdir: Path) -> Store:
-    config, corpus, writer = features.stages.config, features.stages.corpus, features.writer
-    mentions = corpus.mentions
-    rows = {entity.id: i for i, entity in enumerate(corpus.entities)}
-    report: dict[str, Any] = {"counts": dict(corpus.counts)}
-    writer.write_strings("entity_id", [e.id for e in corpus.entities])
-    writer.write_strings("entity_name", [e.name for e in corpus.entities])
-    writer.write_strings("mention_id", [m.id for m in mentions])
-    writer.write_strings("mention_surface", [m.name for m in mentions])
-    late = flat(config)[METHOD] == "vectors"
+def _extract(plan: Plan, path: Path, workdir: Path, shards: Path | None) -> Store:
+    """The store of a corpus: its knowledge base, unless that is there, then its mentions."""
+    config, corpus, stages = plan.config, plan.corpus, plan.mentions
+    root, encoders = config.data.root, stages.encoders
+    for why in readers.refusals(corpus):
+        raise UserError(f"{root}: {why}")
+    own = [] if plan.kb else corpus.entities
+    pictured = any(item.image for items in (own, corpus.mentions) for item in items)
+    if config.encoders.image and not (pictured or plan.kb):
+        raise UserError(
+            f"{root}: encoders.image is set, but not one picture of the data set is there; "
+            "put them in their place, or unset encoders.image, clip and objects"
+        )
+    weights = encoders.weights("text", "clip", "image", "detector")
+    made_from = settings(config) | {SOURCES: dict(stages.sources), WEIGHTS: weights}
+    writer = StoreWriter(path, made_from, plan.kb)
+    late = flat(config)[METHOD] in NEED_KB
     if not late:  # minutes at most, and its mistakes are better told early
         found = pairs.retrieve(config, workdir, corpus, writer)
-    report |= features.write(workdir)
+    if plan.entities is not None:
+        fill = filled_by(plan.entities, workdir, shards)
+        named = {"name": corpus.name, "root": root, "made_from": kb_settings(config, encoders)}
+        writer.build_kb(corpus.entities, fill, **named)
+    report = {"counts": dict(corpus.counts)} | Features(stages, writer, shards).write(workdir)
+    _check_pictures(config, writer, report)
     if late:
         found = pairs.retrieve(config, workdir, corpus, writer)
-    retrieved, scores, counts = found
-    report["counts"] |= counts | report.pop("picture_counts", {})
+    retrieved, scores, counts, more = found
+    of_entities = writer.kb.report if plan.kb is None else {}
+    parts = [some.get("picture_counts", {}) for some in (of_entities, report)]
+    report.pop("picture_counts", None)
+    told = {name: sum(part.get(name, 0) for part in parts) for part in parts for name in part}
+    report["counts"] |= {**counts, **told}
+    mentions = corpus.mentions
+    living = np.flatnonzero(writer.kb.alive)
+    rows = {writer.kb.ids[i]: i for i in living.tolist()}
+    writer.write_strings("mention_id", [m.id for m in mentions])
+    writer.write_strings("mention_surface", [m.name for m in mentions])
     groups, bits = split_arrays.groups(mentions)
     for split in schema.SPLITS:
         chosen = np.array([i for i, m in enumerate(mentions) if m.split == split])
@@ -130,6 +173,7 @@ def _extract(features: Features, workdir: Path) -> Store:
             "candidates": retrieved[chosen],
             "retrieval_score": scores[chosen],
             "groups": bits[chosen],
+            **{name: array[chosen] for name, array in more.items()},
         }
         golds = arrays["gold_entity"][:, None]
         arrays["edges"] = pairs.edges(writer.array, chosen, retrieved[chosen])
@@ -138,6 +182,26 @@ def _extract(features: Features, workdir: Path) -> Store:
             writer.write(f"{split}_{name}", array)
     writer.finish(name=corpus.name, groups=groups, report=report)
     return Store.open(writer.path)
+
+
+def filled_by(stages: Stages, workdir: Path, shards: Path | None = None) -> Fill:
+    """What writes the features of entities into a segment of a knowledge base."""
+
+    def fill(segment: SegmentWriter, _: Sequence[Entity]) -> dict[str, Any]:
+        return Features(stages, segment, shards).write(workdir)
+
+    return fill
+
+
+def _check_pictures(config: ConfigDict, writer: StoreWriter, report: dict[str, Any]) -> None:
+    """UserError where there are pictures, and not one of them can be read."""
+    seen = any(np.asarray(writer.array(f"{side}_has_image")).any() for side in SIDES)
+    masked = {**writer.kb.report.get("masked_pictures", {}), **report.get("masked_pictures", {})}
+    if masked and not seen:
+        path, why = next(iter(masked.items()))
+        raise UserError(
+            f"{config.data.root}: not one of its pictures can be read; the first is {path} ({why})"
+        )
 
 
 def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
@@ -153,7 +217,7 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
 
             made_from: dict[str, Any] = {RELEASE: inventory.fingerprint(Path(config.data.root))}
         else:
-            stages = plan(config)
+            stages = plan(config).mentions
             weights = {_ENCODER[need]: _fingerprint(stages, store, need) for need in needs}
             limit = config.encoders.max_tokens
             made_from = {"needs": list(needs), "weights": weights, "tokens": limit}
@@ -167,7 +231,7 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         extension = StoreExtension(store, made_from)
         convert.write_sequences(Path(config.data.root), store, extension, needs)
         return extension.add({})
-    if store.strings("mention_id") != [mention.id for mention in stages.corpus.mentions]:
+    if store.strings("mention_id") != [mention.id for mention in stages.items]:
         raise UserError(
             f"{store.path}: its mentions are not those of the raw files any more; nothing can be "
             "added to it; make it anew with another --workdir or data.store"

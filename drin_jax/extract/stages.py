@@ -1,7 +1,7 @@
 """What the encoders have to see of a corpus: everything unique, in stages of shards."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipeline.pictures import precomputed
-from data_pipeline.schema import Corpus, Span, UserError
+from data_pipeline.schema import Span, UserError
 from data_pipeline.store.reader import Store
 from data_pipeline.store.split_arrays import distinct, offsets_of
-from drin_jax.extract.items import SIDES, Picture, entity_text, mention_text, objects_table
+from drin_jax.extract.items import Picture, entity_text, mention_text, objects_table
 
 ROWS = 2048  # texts of a shard, and rows copied at once
 TOKENS_PER_SHARD = 1 << 15
@@ -29,6 +29,7 @@ class Stage:
 
     Attributes:
         kind: of `Encoders.encode`.
+        name: of the stage: its kind, and the side.
         rows: of a shard.
         items: the items of some rows, made when they are needed: a million texts are not held at
             once.
@@ -36,6 +37,7 @@ class Stage:
     """
 
     kind: str
+    name: str
     count: int
     rows: int
     items: Callable[[range], list[Any]]
@@ -51,24 +53,29 @@ class Stage:
 
 
 class Stages:
-    """The stages of a corpus.
+    """The stages of one side of a corpus.
 
     Args:
+        side: "entity" or "mention".
+        items: the entities or mentions.
+        sources: file -> SHA-256 of what they were read from.
         encoders: the config's, `drin_jax.extract.encoding.Encoders`.
 
     Attributes:
-        sides: the items of each side.
-        sources: file -> SHA-256 of every file that was read, boxes too.
+        sources: the same of every file that was read, boxes too.
         ready: features from elsewhere; None: pictures are encoded.
     """
 
-    def __init__(self, config: ConfigDict, corpus: Corpus, encoders: Any):
-        self.config, self.corpus, self.encoders = config, corpus, encoders
-        self.sources = dict(corpus.sources)
-        self.sides: dict[str, Sequence[Any]] = {
-            "entity": corpus.entities,
-            "mention": corpus.mentions,
-        }
+    def __init__(
+        self,
+        config: ConfigDict,
+        side: str,
+        items: Sequence[Any],
+        sources: Mapping[str, str],
+        encoders: Any,
+    ):
+        self.config, self.side, self.items, self.encoders = config, side, items, encoders
+        self.sources = dict(sources)
         self._boxes = {}
         if config.encoders.objects and not encoders.detects:
             path = Path(config.data.root) / config.encoders.objects
@@ -78,9 +85,9 @@ class Stages:
             local = Path(config.data.root) / name
             self.ready = precomputed.load(local if local.exists() else name)
 
-    def _text(self, row: int, side: str, prefix: str = "") -> tuple[str, Span]:
-        template, item = self.config.text[f"{prefix}{side}"], self.sides[side][row]
-        if side == "mention":
+    def _text(self, row: int, prefix: str = "") -> tuple[str, Span]:
+        template, item = self.config.text[f"{prefix}{self.side}"], self.items[row]
+        if self.side == "mention":
             return mention_text(template, item)
         return entity_text(template, item), None
 
@@ -90,70 +97,59 @@ class Stages:
 
     def all(self) -> list[Stage]:
         """Everything that an encoder has to see."""
-        found = self.texts()
+        found = [self.texts()]
         if self.config.encoders.clip:
             found.append(self.clip_texts()[0])
         if self.config.encoders.image:
             found.append(self.pictures()[0])
         return found
 
-    def texts(self) -> list[Stage]:
-        """BERT over both sides."""
+    def texts(self) -> Stage:
+        """BERT over every text."""
+        kind = f"{self.side}_texts"
+        tables = [table for table in self.encoders.poolings if table.startswith(self.side)]
+        return Stage(
+            kind,
+            kind,
+            len(self.items),
+            ROWS,
+            lambda rows: [self._text(i) for i in rows],
+            self._vectors("text", *tables),
+        )
 
-        def of(side: str) -> Stage:
-            tables = [table for table in self.encoders.poolings if table.startswith(side)]
-            return Stage(
-                f"{side}_texts",
-                len(self.sides[side]),
-                ROWS,
-                lambda rows: [self._text(i, side) for i in rows],
-                self._vectors("text", *tables),
-            )
-
-        return [of(side) for side in self.sides]
-
-    def clip_texts(self) -> tuple[Stage, dict[str, np.ndarray]]:
-        """CLIP over the unique texts of both sides, and each side's rows in them (-1: blank)."""
-        texts, rows = self._unique(
-            lambda row, side: self._text(row, side, "clip_")[0].strip() or None
+    def clip_texts(self) -> tuple[Stage, np.ndarray]:
+        """CLIP over the unique texts, and each item's row [n] in them (-1: blank)."""
+        texts, rows = distinct(
+            self._text(row, "clip_")[0].strip() or None for row in range(len(self.items))
         )
         tables = self._vectors("clip", "clip_text")
-        return Stage(
-            "clip_texts", len(texts), ROWS, lambda some: [texts[i] for i in some], tables
-        ), rows
+        name = f"{self.side}_clip_texts"
+        stage = Stage(
+            "clip_texts", name, len(texts), ROWS, lambda some: [texts[i] for i in some], tables
+        )
+        return stage, rows
 
-    def _unique(
-        self, key: Callable[[int, str], str | None]
-    ) -> tuple[list[str], dict[str, np.ndarray]]:
-        """The distinct keys of both sides in order of appearance, and the number [n] of each of a
-        side's items, -1: None."""
-        keys = (key(row, side) for side, some in self.sides.items() for row in range(len(some)))
-        found, numbers = distinct(keys)
-        parts = np.split(numbers, np.cumsum([len(some) for some in self.sides.values()])[:-1])
-        return found, dict(zip(self.sides, parts, strict=True))
-
-    def pictures(self) -> tuple[Stage, dict[str, np.ndarray]]:
-        """The unique pictures of both sides, and each side's rows in them (-1: none)."""
-        paths, own = self._unique(lambda row, side: self.sides[side][row].image)
-        encoders = self.encoders
-        keep = np.zeros(len(paths), np.int64)
-        for side in SIDES:
-            seen = own[side][own[side] >= 0]
-            keep[seen] = np.maximum(keep[seen], encoders.keep[side])
+    def pictures(self) -> tuple[Stage, np.ndarray]:
+        """The unique pictures, and each item's row [n] in them (-1: none)."""
+        paths, own = distinct(item.image for item in self.items)
+        keep = self.encoders.keep[self.side]
 
         def picture(row: int) -> Picture:
             found, scores = self._boxes.get(paths[row], (None, None))
             if found is not None and scores is not None:
-                found, scores = found[: keep[row]], scores[: keep[row]]
-            return Picture(paths[row], int(keep[row]), found, scores)
+                found, scores = found[:keep], scores[:keep]
+            return Picture(paths[row], keep, found, scores)
 
         tables = self._vectors("image", "image") | {"status": ((), "uint8")}
-        if encoders.names["clip"]:
+        if self.encoders.names["clip"]:
             tables |= self._vectors("clip", "clip_image")
         if self.config.encoders.objects:
-            tables |= self._vectors("image", *map(objects_table, encoders.keep.values()))
-        size = DETECTED_PER_SHARD if encoders.detects else PICTURES_PER_SHARD
-        stage = Stage("pictures", len(paths), size, lambda rows: [*map(picture, rows)], tables)
+            tables |= self._vectors("image", objects_table(keep))
+        size = DETECTED_PER_SHARD if self.encoders.detects else PICTURES_PER_SHARD
+        name = f"{self.side}_pictures"
+        stage = Stage(
+            "pictures", name, len(paths), size, lambda rows: [*map(picture, rows)], tables
+        )
         return stage, own
 
     def tokens(self) -> tuple[Stage, np.ndarray, np.ndarray]:
@@ -161,9 +157,9 @@ class Stages:
         and `mention_span`."""
         encoder, limit = self.encoders.text, self.config.encoders.max_tokens
         found = []
-        every = range(len(self.corpus.mentions))
+        every = range(len(self.items))
         for begin in range(0, len(every), ROWS):
-            own = [self._text(i, "mention") for i in every[begin : begin + ROWS]]
+            own = [self._text(i) for i in every[begin : begin + ROWS]]
             texts, spans = zip(*own, strict=True)
             found.append(encoder.token_counts(texts, spans, limit))
         counts, ends = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -175,19 +171,20 @@ class Stages:
             last = int(np.searchsorted(offsets, rows.stop, "left"))
             inside = np.clip(offsets[first : last + 1], rows.start, rows.stop)
             return [
-                (*self._text(i, "mention"), int(low - offsets[i]), int(high - offsets[i]))
+                (*self._text(i), int(low - offsets[i]), int(high - offsets[i]))
                 for i, low, high in zip(range(first, last), inside, inside[1:], strict=False)
             ]
 
         tables = self._vectors("text", "mention_tokens")
-        stage = Stage("mention_tokens", int(offsets[-1]), TOKENS_PER_SHARD, items, tables)
+        kind = "mention_tokens"
+        stage = Stage(kind, kind, int(offsets[-1]), TOKENS_PER_SHARD, items, tables)
         return stage, offsets, ends
 
     def regions(self, store: Store) -> tuple[Stage, np.ndarray]:
         """The image encoder once more for the regions of every unique mention picture that the
         store's own pass could read, and `mention_region_row`."""
         has = np.asarray(store.array("mention_has_image"))
-        images = [mention.image for mention in self.corpus.mentions]
+        images = [mention.image for mention in self.items]
         if gone := [i for i in np.flatnonzero(has) if images[i] is None]:
             raise UserError(
                 f"{store.path}: the picture of mention {gone[0]} is gone from the raw files"
@@ -198,6 +195,7 @@ class Stages:
         none = np.zeros((0, side, side, 3), np.uint8)
         shape = self.encoders.image.encode(none, regions=True)["regions"].shape[1:]
         stage = Stage(
+            "mention_regions",
             "mention_regions",
             len(paths),
             REGIONS_PER_SHARD,

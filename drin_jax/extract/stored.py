@@ -7,9 +7,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_pipeline.files import sha256
+from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
+from data_pipeline.output import say
 from data_pipeline.release import inventory
+from data_pipeline.schema import UserError, differing
 from data_pipeline.store.reader import Store
-from drin_jax.config import RENAMED, store_settings
+from drin_jax.config import RENAMED, flat, store_settings
 
 # Keys of what a store was made from, beside its settings.
 SOURCES = "data files"
@@ -21,6 +24,43 @@ METHOD = "retrieval.method"
 def store_path(config: ConfigDict, workdir: Path) -> Path:
     """Where the features of this config are kept."""
     return Path(config.data.store) if config.data.store else workdir / "store"
+
+
+# Config fields that decide what is in a knowledge base; its encoders are told by their weights.
+_OF_ENTITIES = frozenset(
+    (
+        *("text.entity", "text.clip_entity", "encoders.dtype", "encoders.max_length"),
+        *("encoders.entity_vertex", "encoders.entity_edge", "encoders.entity_objects"),
+        *("encoders.text", "encoders.image", "encoders.clip", "encoders.objects"),
+        *("encoders.pictures", "encoders.detector_weights", "image.preprocess"),
+        *("image.max_pixels", "image.max_bytes", "image.min_side"),
+    )
+)
+_NAMES = frozenset(("encoders.text", "encoders.image", "encoders.clip"))
+
+
+def kb_settings(config: ConfigDict, encoders: Any) -> dict[str, Any]:
+    """What a knowledge base's features are made from: fields of the config, and the encoders'
+    weights."""
+    found = {name: value for name, value in flat(config).items() if name in _OF_ENTITIES}
+    return found | {WEIGHTS: encoders.weights("text", "clip", "image", "detector")}
+
+
+def check_encoders(config: ConfigDict, kb: KnowledgeBase, encoders: Any) -> None:
+    """UserError unless a knowledge base's features are those that this config's encoders make."""
+    if not kb.tables:
+        raise UserError(
+            f"{kb.path}: has no features; build it with the encoders: drin-jax kb build --config=…"
+        )
+    old, new = (
+        {name: value for name, value in some.items() if name not in {*_NAMES, WEIGHTS}}
+        | {f"{WEIGHTS}: {name}": digest[:12] for name, digest in some.get(WEIGHTS, {}).items()}
+        for some in (kb.made_from, kb_settings(config, encoders))
+    )
+    if found := differing(old, new):
+        raise UserError(
+            f"{kb.path}: was built by other encoders ({found}); use the same, or build another"
+        )
 
 
 def settings(config: ConfigDict) -> dict[str, Any]:
@@ -52,6 +92,20 @@ def open_store(config: ConfigDict, path: Path) -> Store:
     if method in RENAMED[METHOD] and expected.get(METHOD) == RENAMED[METHOD][method]:
         expected[METHOD] = method
     store = Store.open(path, made_from=expected)
+    if config.data.kb:
+        now_there = open_kb(config.data.kb)  # may have gone on since
+        try:
+            open_kb(config.data.kb, at=store.kb.reference())
+        except UserError:
+            raise UserError(
+                f"{path}: refers to another knowledge base than data.kb = {config.data.kb}; "
+                "delete it to make it anew, or give another data.store"
+            ) from None
+        if now_there.generation > store.kb.generation:
+            say(
+                f"{config.data.kb} is at generation {now_there.generation}; {path} was made at "
+                f"{store.kb.generation} and sees it as it was then"
+            )
     if config.data.verify:
         store.verify()
     return store

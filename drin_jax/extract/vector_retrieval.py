@@ -13,7 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from data_pipeline.output import Progress
 from data_pipeline.schema import PADDING, UserError
@@ -30,6 +30,7 @@ def by_vectors(
     r: int,
     *,
     chunk: int = KEY_CHUNK,
+    alive: Bool[np.ndarray, " e"] | None = None,
 ) -> tuple[Int[np.ndarray, "n r"], Float[np.ndarray, "n r"]]:
     """The r keys of largest cosine with each query, computed in float32.
 
@@ -42,6 +43,7 @@ def by_vectors(
         keys: vectors of the e entities, in memory or memory-mapped; k = d.
         r: candidates of a query; where there are fewer keys, the row ends in PADDING.
         chunk: keys compared at once, rounded up to a multiple of 128.
+        alive: keys that may be found; None: all.
 
     Returns:
         rows [n,r] int32 and cosines [n,r] float32, falling along a row, 0 at padding.
@@ -70,12 +72,14 @@ def by_vectors(
     with Progress("candidates by vectors", e, unit="entities") as progress:
         for start in range(0, e, wide):
             part = np.asarray(keys[start : start + wide], np.float32)
+            there = np.ones(len(part), bool) if alive is None else alive[start : start + wide]
             _check_finite(part, "entity", start)
             present = len(part)
             if present < wide:
                 part = np.concatenate([part, np.zeros((wide - present, d), np.float32)])
+            there = np.pad(there, (0, wide - present))
             earlier = best
-            rows, best = _merge(asked, jnp.asarray(part), start, present, rows, best)
+            rows, best = _merge(asked, jnp.asarray(part), start, jnp.asarray(there), rows, best)
             earlier.block_until_ready()  # one chunk is read ahead of the device, no more
             progress.advance(present)
         found, cosines = (np.asarray(a).reshape(-1, r)[:n] for a in (rows, best))
@@ -104,19 +108,18 @@ def _merge(
     asked: Float[Array, "c q d"],
     keys: Float[Array, "b d"],
     start: int | Int[Array, ""],
-    present: int | Int[Array, ""],
+    there: Bool[Array, " b"],
     rows: Int[Array, "c q r"],
     best: Float[Array, "c q r"],
 ) -> tuple[Int[Array, "c q r"], Float[Array, "c q r"]]:
-    """The best so far and a chunk of keys, of which the first `present` are real.
+    """The best so far and a chunk of keys, of which those are real that are `there`.
 
     `top_k` puts the lower index first where values are equal: what was found earlier stands before
     the chunk, so ties stay in the order of the keys.
     """
     r = rows.shape[-1]
-    slot = jnp.arange(len(keys))
     missing = jnp.where((keys == 0).all(-1), ZERO_KEY, jnp.inf)
-    ceiling = jnp.where(slot < present, missing, -jnp.inf)
+    ceiling = jnp.where(there, missing, -jnp.inf)
     unit = _unit(keys)
 
     def one(

@@ -8,6 +8,7 @@ from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
+from tests.support.fixtures import write_tables
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +49,9 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Store:
         for name, (shape, dtype) in schema.SPLIT_ARRAYS.items():
             sizes = {"N": 0, "r": 3, "4": 4}
             arrays[f"{split}_{name}"] = np.zeros([sizes[s] for s in shape.split()], dtype)
-    for name, array in arrays.items():
-        writer.write(name, array)
-    for name in schema.STRING_TABLES:
-        writer.write_strings(name, ["a", "b", "c"][: 3 if name.startswith("entity") else 2])
+    strings = {table: ["a", "b", "c"] for table in ("entity_id", "entity_name")}
+    strings |= {table: ["a", "b"] for table in schema.STRING_TABLES}
+    write_tables(writer, arrays, strings)
     writer.finish("by hand", [], {})
     return Store.open(path)
 

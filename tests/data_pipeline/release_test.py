@@ -287,7 +287,7 @@ def test_a_killed_import_goes_on(tmp_path, monkeypatch):
     read, rows = [], inventory.Release.rows
     monkeypatch.setattr(inventory.Release, "rows", lambda *a: read.append(a[1:]) or rows(*a))
     writer = StoreWriter(tmp_path / "store", {})
-    assert writer.has("entity_objects")
+    assert (writer.folder / "kb" / "kb.json").exists()
     assert not (tmp_path / "store").exists()
     told = refusal(lambda: StoreWriter(tmp_path / "store", {}))
     assert "in use by process" in told

@@ -11,7 +11,7 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
-from tests.support.fixtures import TINY_GROUPS, refusal, tiny_arrays, tiny_store
+from tests.support.fixtures import TINY_GROUPS, refusal, tiny_arrays, tiny_store, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_reads_back_what_was_written(tmp_path: Path, v: int) -> None:
 
 def test_an_edge_table_that_is_not_there_is_the_vertex_table(whole: Path) -> None:
     store = Store.open(whole)
-    assert not (whole / "entity_text_edge.npy").exists()
-    np.testing.assert_array_equal(store.array("entity_text_edge"), store.array("entity_text"))
+    assert not (whole / "mention_text_edge.npy").exists()
+    np.testing.assert_array_equal(store.array("mention_text_edge"), store.array("mention_text"))
     np.testing.assert_array_equal(store.array("mention_text_edge"), store.array("mention_text"))
     assert "nonsense" in refusal(lambda: store.array("nonsense"))
 
@@ -76,8 +76,8 @@ def test_strings_are_a_sequence(whole: Path) -> None:
 
 def test_a_finished_store_holds_nothing_but_the_store(whole: Path) -> None:
     files = {file.name for file in whole.iterdir()}
-    arrays = schema.TEMPLATES.keys() - schema.OPTIONAL_ARRAYS
-    assert files == {"store.json", *(f"{name}.npy" for name in arrays)}
+    arrays = schema.TEMPLATES.keys() - schema.OPTIONAL_ARRAYS - schema.ENTITY_ARRAYS.keys()
+    assert files == {"kb", "store.json", *(f"{name}.npy" for name in arrays)}
     assert [file.name for file in whole.parent.iterdir()] == ["store"]
 
 
@@ -97,10 +97,10 @@ def _cut(path: Path) -> None:
 
 def _lengthen(path: Path) -> None:
     """A file of more bytes than its array has, and a store.json that says so."""
-    array = path / "entity_text.npy"
+    array = path / "mention_text.npy"
     array.write_bytes(array.read_bytes() + b"x" * 9)
     changed = {"bytes": array.stat().st_size, "crc32": zlib.crc32(array.read_bytes())}
-    _edit(path, lambda meta: meta["arrays"]["entity_text"].update(changed))
+    _edit(path, lambda meta: meta["arrays"]["mention_text"].update(changed))
 
 
 @pytest.mark.parametrize(
@@ -120,24 +120,24 @@ def _lengthen(path: Path) -> None:
             "'test_gold' is odd",
         ),
         (lambda p: (p / "store.json").write_text("[" * 100_000), "(nested too deeply)"),
-        (_lengthen, "holds 9 bytes more than its float32 [24, 8] takes"),
-        (lambda p: (p / "entity_text.npy").unlink(), "entity_text.npy: is missing"),
-        (lambda p: _cut(p / "entity_text.npy"), "entity_text.npy: is cut"),
-        (lambda p: (p / "entity_text.npy").write_bytes(b""), "entity_text.npy: is empty"),
-        (lambda p: (p / "entity_text.npy").write_bytes(b"PK" * 999), "is no .npy file"),
-        (lambda p: (p / "entity_text.npy").write_bytes(b"GIF89a"), "is no .npy file"),
+        (_lengthen, "holds 9 bytes more than its float32 [26, 8] takes"),
+        (lambda p: (p / "mention_text.npy").unlink(), "mention_text.npy: is missing"),
+        (lambda p: _cut(p / "mention_text.npy"), "mention_text.npy: is cut"),
+        (lambda p: (p / "mention_text.npy").write_bytes(b""), "mention_text.npy: is empty"),
+        (lambda p: (p / "mention_text.npy").write_bytes(b"PK" * 999), "is no .npy file"),
+        (lambda p: (p / "mention_text.npy").write_bytes(b"GIF89a"), "is no .npy file"),
         (
-            lambda p: (p / "entity_text.npy").open("ab").write(b"x" * 9),
-            "in 905 bytes, but it was written as",
+            lambda p: (p / "mention_text.npy").open("ab").write(b"x" * 9),
+            "in 969 bytes, but it was written as",
         ),
         (
-            lambda p: np.save(p / "entity_text.npy", np.zeros((8, 24), np.float32)),
-            "holds float32 [8, 24] in 896 bytes, but it was written as float32 [24, 8] in 896",
+            lambda p: np.save(p / "mention_text.npy", np.zeros((8, 26), np.float32)),
+            "holds float32 [8, 26] in 960 bytes, but it was written as float32 [26, 8] in 960",
         ),
-        (lambda p: np.save(p / "entity_text.npy", np.zeros((24, 8), np.int32)), "holds int32"),
-        (lambda p: np.save(p / "entity_text.npy", np.zeros((24, 8), ">f4")), "holds >f4"),
+        (lambda p: np.save(p / "mention_text.npy", np.zeros((26, 8), np.int32)), "holds int32"),
+        (lambda p: np.save(p / "mention_text.npy", np.zeros((26, 8), ">f4")), "holds >f4"),
         (
-            lambda p: np.save(p / "entity_text.npy", np.asfortranarray(np.zeros((24, 8), "f4"))),
+            lambda p: np.save(p / "mention_text.npy", np.asfortranarray(np.zeros((26, 8), "f4"))),
             "is in Fortran order",
         ),
     ],
@@ -159,33 +159,30 @@ def test_a_damaged_header_is_refused(copy: Path) -> None:
 
 
 def test_verify_names_each_damaged_file(copy: Path) -> None:
-    for name in ("entity_image.npy", "mention_id_bytes.npy"):
+    for name in ("mention_image.npy", "mention_id_bytes.npy"):
         data = bytearray((copy / name).read_bytes())
         data[-3] ^= 64
         (copy / name).write_bytes(data)
     store = Store.open(copy)
     line = refusal(store.verify)
-    assert "entity_image.npy" in line
+    assert "mention_image.npy" in line
     assert "mention_id_bytes.npy" in line
-    assert "entity_text.npy" not in line
+    assert "mention_text.npy" not in line
 
 
 def test_a_damaged_string_is_named(copy: Path) -> None:
-    names = Store.open(copy).strings("entity_name")
-    assert names[0] == "Entität 0"
-    file = copy / "entity_name_bytes.npy"
-    file.write_bytes(file.read_bytes().replace("ä".encode(), b"\xff\xff", 1))
-    assert "string 0 is damaged" in refusal(lambda: Store.open(copy).strings("entity_name")[0])
+    names = Store.open(copy).strings("mention_surface")
+    assert names[0] == "mention 0"
+    file = copy / "mention_surface_bytes.npy"
+    file.write_bytes(file.read_bytes().replace(b"me", b"\xff\xff", 1))
+    assert "string 0 is damaged" in refusal(lambda: Store.open(copy).strings("mention_surface")[0])
 
 
 def test_other_settings_are_told_apart(tmp_path: Path) -> None:
     arrays, strings = tiny_arrays()
     settings = {"encoders": {"text": "bert", "pool": ["cls"]}, "retrieval.r": np.int64(4)}
     writer = StoreWriter(tmp_path / "store", settings)
-    for name, array in arrays.items():
-        writer.write(name, array)
-    for name, table in strings.items():
-        writer.write_strings(name, table)
+    write_tables(writer, arrays, strings)
     writer.finish("tiny", TINY_GROUPS, {"kept": np.float32(0.5)})
     same = {"encoders": {"text": "bert", "pool": ("cls",)}, "retrieval.r": 4}
     assert Store.open(tmp_path / "store", made_from=same).report == {"kept": 0.5}

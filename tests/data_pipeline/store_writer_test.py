@@ -9,7 +9,7 @@ import pytest
 
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
-from tests.support.fixtures import TINY_GROUPS, refusal, tiny_arrays, tiny_store
+from tests.support.fixtures import TINY_GROUPS, refusal, tiny_arrays, tiny_store, write_tables
 from tests.support.paths import ROOT
 
 # ---- kills
@@ -44,32 +44,32 @@ def test_finished_arrays_and_shards_are_found_again(tmp_path: Path) -> None:
     rows = np.arange(12, dtype=np.float32).reshape(6, 2)
     first = StoreWriter(path, {"encoder": "a"})
     first.write("mention_text", rows)
-    first.shards("entity_text", (6, 2), "float32", 4).write(1, rows[4:])
+    first.shards("mention_image", (6, 2), "float32", 4).write(1, rows[4:])
     first.close()
     second = StoreWriter(path, {"encoder": "a"})
     assert second.has("mention_text")
-    assert not second.has("entity_text")
-    assert not second.has("entity_id")
+    assert not second.has("mention_image")
+    assert not second.has("mention_id")
     np.testing.assert_array_equal(second.array("mention_text_edge"), rows)
-    table = second.shards("entity_text", (6, 2), "float32", 4)
+    table = second.shards("mention_image", (6, 2), "float32", 4)
     assert (table.count, table.missing()) == (2, [0])
     assert "1 of 2 shards are missing" in refusal(table.finish)
     table.write(1, rows[:2])  # finished already: kept as it is
     table.write(0, rows[:4])
     table.finish()
-    np.testing.assert_array_equal(second.array("entity_text"), rows)
-    assert second.shards("entity_text", (6, 2), "float32", 4).missing() == []
-    assert second.shards("entity_text", (7, 2), "float32", 4).missing() == [0, 1]
+    np.testing.assert_array_equal(second.array("mention_image"), rows)
+    assert second.shards("mention_image", (6, 2), "float32", 4).missing() == []
+    assert second.shards("mention_image", (7, 2), "float32", 4).missing() == [0, 1]
 
 
 def test_shards_of_another_layout_start_anew(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path / "store", {})
     rows = np.ones((6, 2), np.float32)
-    writer.shards("entity_text", (6, 2), "float32", 4).write(0, rows[:4])
-    assert writer.shards("entity_text", (6, 2), "float32", 3).missing() == [0, 1]
-    assert writer.shards("entity_text", (6, 2), "float32", 4).missing() == [0, 1]
+    writer.shards("mention_image", (6, 2), "float32", 4).write(0, rows[:4])
+    assert writer.shards("mention_image", (6, 2), "float32", 3).missing() == [0, 1]
+    assert writer.shards("mention_image", (6, 2), "float32", 4).missing() == [0, 1]
     assert "must be float32 [2, 2]" in refusal(
-        lambda: writer.shards("entity_text", (6, 2), "float32", 4).write(1, rows[:4])
+        lambda: writer.shards("mention_image", (6, 2), "float32", 4).write(1, rows[:4])
     )
 
 
@@ -121,11 +121,8 @@ def _finish(tmp_path: Path, groups: list[str] | None = None, **changes: Any) -> 
     """Finish a store with some arrays changed; None leaves one out."""
     arrays, strings = tiny_arrays()
     writer = StoreWriter(tmp_path / "store", {})
-    for name, table in strings.items():
-        writer.write_strings(name, table)
-    for name, array in (arrays | changes).items():
-        if array is not None:
-            writer.write(name, array)
+    kept = {name: array for name, array in (arrays | changes).items() if array is not None}
+    write_tables(writer, kept, strings)
     writer.finish("tiny", TINY_GROUPS if groups is None else groups, {})
 
 
@@ -140,7 +137,7 @@ def _changed(name: str, index: Any, value: Any) -> dict[str, np.ndarray]:
     [
         ({"test_edges": None}, "lacks the array test_edges"),
         ({"mention_text": np.zeros((26, 9), np.float32)}, "mention_text [26, 9] has t = 9"),
-        ({"entity_has_text": np.zeros(23, bool)}, "has E = 23"),
+        ({"entity_has_text": np.zeros(23, bool)}, "must be bool [E] of 24"),
         ({"valid_edges": np.zeros((6, 3, 4), np.float32)}, "has 4 = 3, but the schema has 4"),
         ({"train_gold": np.zeros(12, np.int32)}, "has N_train = 12"),
         ({"mention_id_offsets": np.zeros(4, np.int64)}, "mention_id_offsets [4] has M = 3"),

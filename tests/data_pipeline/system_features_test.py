@@ -79,9 +79,7 @@ def test_batches_hold_what_is_asked_for(tmp_path: Path) -> None:
 
 def test_long_names_are_cut_and_empty_ones_are_zero(tmp_path: Path) -> None:
     store = tiny_store(tmp_path / "store")
-    content, offsets = "x" * 99 + "né", np.array([0, 99, 99, 102], np.int64)
-    fake = {"entity_name_bytes": np.frombuffer(content.encode(), np.uint8)}
-    store._arrays |= fake | {"entity_name_offsets": offsets}  # type: ignore[arg-type]
+    store.kb.__dict__["names"] = ["x" * 99, "", "né"]
     found = characters(store, "entity_name")
     assert found.shape == (3, schema.CHARACTERS)  # 99 bytes are cut
     assert (found[0] == ord("x") + 1).all()
@@ -134,7 +132,7 @@ def test_added_to_a_store_after_a_kill(
     assert not store.lacks(BOTH)
     assert {name: store.specs[name] for name in before.specs} == before.specs
     assert sorted(path.name for path in workdir.iterdir()) == [
-        *("cache", "masked_pictures.tsv", "store")
+        *("cache", "masked_mention_pictures.tsv", "store")
     ]
     store.verify()
     tokens, offsets = store.array("mention_tokens"), store.array("mention_token_offsets")

@@ -169,7 +169,7 @@ def test_json_is_printed_of_what_cannot_be_read_too(
     assert (code, err) == (1, "")
     (finding,) = json.loads(out)["findings"]
     assert finding["level"] == "error"
-    assert "entities.jsonl is missing" in finding["name"]
+    assert "mentions.jsonl is missing" in finding["name"]
 
 
 def test_strict_exits_3_on_warnings_and_json_holds_everything(

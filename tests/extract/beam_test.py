@@ -8,6 +8,7 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.extract import preparation
 from drin_jax.extract.features import shard_file
+from drin_jax.extract.items import SIDES
 from tests.support import commands, picture_world
 from tests.support.tolerance import assert_close
 
@@ -30,16 +31,16 @@ def test_shards_made_by_beam_give_the_store_of_one_machine(world: Path, tmp_path
     flags += picture_world.command_line(config)
     made = commands.run("drin_jax.extract.beam", *flags)
     assert made.returncode == 0, made.stderr
-    assert "4 shards made" in made.stdout
+    assert "6 shards made" in made.stdout
     names = {path.name for path in (tmp_path / "shards").glob("*.npz")}
-    kinds = ("entity_texts", "mention_texts", "clip_texts", "pictures")
+    kinds = [f"{side}_{kind}" for side in SIDES for kind in ("texts", "clip_texts", "pictures")]
     assert names == {shard_file(kind, 0) for kind in kinds}
     from drin_jax.extract.beam import write_jobs
 
     assert write_jobs(preparation.plan(config), str(tmp_path / "shards")) == []
     taken = preparation.prepare(config, tmp_path / "work", tmp_path / "shards")
     here = preparation.prepare(config, tmp_path / "here")
-    for name in here.specs:
+    for name in here.forms:
         assert_close(taken.array(name), here.array(name), f"{name} differs")
     assert taken.report["counts"] == here.report["counts"]
     assert Store.open(tmp_path / "work" / "store").made_from == here.made_from

@@ -22,7 +22,7 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.writer import StoreWriter
 from drin_jax.extract import stored
 from tests.support import compilation
-from tests.support.fixtures import TINY_GROUPS, tiny_arrays
+from tests.support.fixtures import TINY_GROUPS, tiny_arrays, write_tables
 from tests.support.paths import ROOT
 
 
@@ -138,10 +138,7 @@ def small_store(path: Path, **options: Any) -> Path:
     """A random store that configs/common.py takes for its own."""
     arrays, strings = tiny_arrays(**options)
     writer = StoreWriter(path, stored.settings(common.get_config()) | {stored.SOURCES: {}})
-    for name, table in strings.items():
-        writer.write_strings(name, table)
-    for name, array in arrays.items():
-        writer.write(name, array)
+    write_tables(writer, arrays, strings)
     writer.finish("small", TINY_GROUPS, {"counts": {}})
     return path
 

@@ -28,7 +28,7 @@ def child(world: Path, workdir: Path) -> None:
         fresh = index in self.missing()
         real(self, index, rows)
         if fresh:
-            os.write(log, f"{self._target.stem} {index}\n".encode())
+            os.write(log, f"{self._target.parent.name}/{self._target.stem} {index}\n".encode())
 
     ShardTable.write = logged  # type: ignore[method-assign]
     preparation.prepare(picture_world.config(world, world / "encoders"), workdir)

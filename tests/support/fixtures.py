@@ -1,6 +1,6 @@
 """Small data for tests, and the check of an error line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
-from data_pipeline.schema import UserError
+from data_pipeline.kb.change import SegmentWriter
+from data_pipeline.schema import Entity, UserError
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
 
@@ -19,12 +20,28 @@ def tiny_store(path: str | Path, **options: Any) -> Store:
     """A random but valid store at `path`, opened. Options as in `tiny_arrays`."""
     arrays, strings = tiny_arrays(**options)
     writer = StoreWriter(path, {"fixture": "tiny_store"})
-    for name, table in strings.items():
-        writer.write_strings(name, table)
-    for name, array in arrays.items():
-        writer.write(name, array)
+    write_tables(writer, arrays, strings)
     writer.finish("tiny", TINY_GROUPS, {"counts": {"mentions": len(strings["mention_id"])}})
     return Store.open(path)
+
+
+def write_tables(
+    writer: StoreWriter, arrays: Mapping[str, np.ndarray], strings: Mapping[str, list[str]]
+) -> None:
+    """Everything that a store has, its knowledge base first."""
+
+    def fill(segment: SegmentWriter, _: Sequence[Entity]) -> Mapping[str, Any]:
+        for name in schema.ENTITY_ARRAYS.keys() & arrays.keys():
+            segment.write(name, arrays[name])
+        return {}
+
+    named = zip(strings["entity_id"], strings["entity_name"], strict=True)
+    writer.build_kb([Entity(id, name, "") for id, name in named], fill, name="tiny")
+    for name in schema.STRING_TABLES:
+        if name in strings:
+            writer.write_strings(name, strings[name])
+    for name in arrays.keys() - schema.ENTITY_ARRAYS.keys():
+        writer.write(name, arrays[name])
 
 
 def tiny_arrays(

@@ -22,24 +22,28 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
-from tests.support.fixtures import TINY_GROUPS, tiny_arrays, tiny_store
+from tests.support.fixtures import TINY_GROUPS, tiny_arrays, tiny_store, write_tables
 
 SETTINGS = {"who": "store_kills"}
-SHARDED = "entity_text"
-LATE = ("entity_has_text", "entity_text_edge", "mention_text")  # written beside the shards
+SHARDED = "mention_image"
+LATE = ("mention_has_text", "mention_text_edge", "mention_text")  # written beside the shards
 
 
-def _write(path: Path, rows: int, entities: int, early_only: bool = False) -> None:
+def _tables(mentions: int) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    return tiny_arrays(mentions={"train": mentions - 8, "valid": 4, "test": 4}, separate_edges=True)
+
+
+def _write(path: Path, rows: int, mentions: int, early_only: bool = False) -> None:
     """Write the whole store, going on where an earlier writer stopped; logs each shard written.
     With `early_only` it stops before the shards."""
-    arrays, strings = tiny_arrays(entities=entities, separate_edges=True)
+    arrays, strings = _tables(mentions)
     writer = StoreWriter(path, SETTINGS)
-    for name in (*arrays, *strings):
-        if name not in (SHARDED, *LATE) and not writer.has(name):
-            if name in strings:
-                writer.write_strings(name, strings[name])
-            else:
-                writer.write(name, arrays[name])
+    late = {SHARDED, *LATE, *(name for name in (*arrays, *strings) if writer.has(name))}
+    early, early_strings = (
+        {name: table for name, table in some.items() if name not in late}
+        for some in (arrays, strings)
+    )
+    write_tables(writer, early, early_strings)
     if early_only:
         writer.close()
         return
@@ -55,11 +59,11 @@ def _write(path: Path, rows: int, entities: int, early_only: bool = False) -> No
     writer.finish("kills", TINY_GROUPS, {})
 
 
-def _is_right(path: Path, entities: int) -> bool:
+def _is_right(path: Path, mentions: int) -> bool:
     """The store is whole, right, and no finished shard was written twice."""
     store = Store.open(path, made_from=SETTINGS)
     store.verify()
-    arrays, strings = tiny_arrays(entities=entities, separate_edges=True)
+    arrays, strings = _tables(mentions)
     log = path.with_suffix(".log").read_text().split()
     return (
         all(np.array_equal(store.array(name), array) for name, array in arrays.items())
@@ -113,10 +117,10 @@ def _die_at(step: int) -> None:
 def steps(folder: Path) -> dict[str, int]:
     """A kill before each single step, then a run to the end: of the first steps of a fresh store,
     and of all steps from the shards on."""
-    entities, rows = 24, 5
+    mentions, rows = 24, 5
     os.fsync = lambda handle: None  # type: ignore[assignment]
     early = folder / "early"
-    _write(early, rows, entities, early_only=True)
+    _write(early, rows, mentions, early_only=True)
     counts = {"killed": 0, "killed when whole": 0, "wrong": 0}
     for start, most in ((None, 12), (early, 1000)):
         for step in range(1, most + 1):
@@ -127,7 +131,7 @@ def steps(folder: Path) -> dict[str, int]:
 
             def run(path: Path = path, step: int = step) -> None:
                 _die_at(step)
-                _write(path, rows, entities)
+                _write(path, rows, mentions)
 
             status = os.waitpid(_fork(run), 0)[1]
             killed = os.WIFSIGNALED(status)
@@ -137,10 +141,10 @@ def steps(folder: Path) -> dict[str, int]:
                     counts["killed when whole"] += 1
                 else:
                     counts["wrong"] += not _is_refused(path)
-                    _write(path, rows, entities)
+                    _write(path, rows, mentions)
             else:
                 counts["wrong"] += os.waitstatus_to_exitcode(status) != 0
-            counts["wrong"] += not _is_right(path, entities)
+            counts["wrong"] += not _is_right(path, mentions)
             shutil.rmtree(path)
             if not killed:
                 break
@@ -149,7 +153,7 @@ def steps(folder: Path) -> dict[str, int]:
 
 def times(folder: Path) -> dict[str, int]:
     """Six kills at random moments of runs that are continued until they are through."""
-    entities, rows = 1000, 5
+    mentions, rows = 1000, 5
     rng = np.random.default_rng(0)
     counts = {"killed": 0, "runs": 0, "wrong": 0}
     path = folder / "store"
@@ -158,7 +162,7 @@ def times(folder: Path) -> dict[str, int]:
             shutil.rmtree(path)
             path.with_suffix(".log").unlink()
         counts["runs"] += 1
-        child = _fork(lambda: _write(path, rows, entities))
+        child = _fork(lambda: _write(path, rows, mentions))
         if counts["killed"] < 6:
             time.sleep(rng.uniform(0, 0.2))
             os.kill(child, signal.SIGKILL)
@@ -168,7 +172,7 @@ def times(folder: Path) -> dict[str, int]:
             if not path.exists():
                 counts["wrong"] += not _is_refused(path)
                 continue
-        counts["wrong"] += not _is_right(path, entities)
+        counts["wrong"] += not _is_right(path, mentions)
     return counts
 
 
