@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.files import load_json
+from data_pipeline import files
 from data_pipeline.schema import UserError
 from drin_jax.evaluation.report import readings
 from drin_jax.experiments.significance import Comparison, compare
@@ -192,10 +192,8 @@ def read_json(path: Path, default: Any = None) -> Any:
     """The file's content, `default` where there is no file; UserError where it is damaged."""
     if default is not None and not path.is_file():
         return default
-    try:
-        return load_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable ({error}); delete it to make it anew") from None
+    mend = "delete it to make it anew"
+    return files.read_json(path, mend, missing="gone; run the same again", form=object)
 
 
 def run_folders(workdir: Path, row: str) -> dict[int, Path]:
@@ -257,14 +255,8 @@ def read_published(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: naming the entry that is odd.
     """
-    try:
-        entries = load_json(path)
-    except OSError as error:
-        raise UserError(f"--published {path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"--published {path}: is no JSON ({error})") from None
-    if not isinstance(entries, list):
-        raise UserError(f"--published {path}: is no list of objects {{{', '.join(FIELDS)}}}")
+    form = f"--published takes a list of objects {{{', '.join(FIELDS)}}}"
+    entries = files.read_json(path, form, missing=f"no such file; {form}", form=list)
     for i, entry in enumerate(entries):
         if problem := _problem(entry if isinstance(entry, dict) else {}):
             raise UserError(f"--published {path}: entry {i + 1} {problem}")
