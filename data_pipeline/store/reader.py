@@ -122,8 +122,7 @@ class Store:
 
     def check_split(self, split: str) -> int:
         """Number of mentions of `split`; UserError if there is none."""
-        if split not in SPLITS:
-            raise UserError(f"{split!r} is no split; known are {', '.join(SPLITS)}")
+        schema.check_known("split", split, SPLITS)
         if not self.splits[split]:
             raise UserError(f"{self.path}: the {split} split is empty")
         return self.splits[split]

@@ -162,10 +162,7 @@ class Results:
 
 def load(workdir: Path) -> Results:
     """Read a suite's workdir; UserError for one without a finished run, or a damaged file."""
-    path = workdir / SUITE_JSON
-    if not path.is_file():
-        raise UserError(f"{workdir} holds no suite; run python -m drin_jax.experiments SUITE first")
-    suite = read_json(path)
+    suite = read_json(workdir / SUITE_JSON)
     try:
         rows = [_row(workdir, fields) for fields in suite["rows"]]
         if not any(row.runs for row in rows):
@@ -192,8 +189,8 @@ def read_json(path: Path, default: Any = None) -> Any:
     """The file's content, `default` where there is no file; UserError where it is damaged."""
     if default is not None and not path.is_file():
         return default
-    mend = "delete it to make it anew"
-    return files.read_json(path, mend, missing="gone; run the same again", form=object)
+    missing = "no such file; run python -m drin_jax.experiments SUITE first"
+    return files.read_json(path, "delete it to make it anew", missing, object)
 
 
 def run_folders(workdir: Path, row: str) -> dict[int, Path]:

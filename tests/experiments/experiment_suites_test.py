@@ -108,5 +108,5 @@ def test_published_numbers_come_with_their_source(tmp_path: Path) -> None:
 def test_the_command_tells_mistakes_in_one_line(tmp_path: Path) -> None:
     config = "--config=configs/common.py"
     result = run("drin_jax.experiments", "table9", config, f"--workdir={tmp_path}")
-    assert_one_clear_line(result, "no suite 'table9'; known are table2, table3", "gold_slot")
+    assert_one_clear_line(result, "SUITE is 'table9'; known are table2, table3", "gold_slot")
     assert_one_clear_line(run("drin_jax.experiments", config), "SUITE is missing", code=2)
