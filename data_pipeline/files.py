@@ -51,6 +51,32 @@ def load_json(path: Path) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def read_json(path: Path, mend: str, missing: str = "", form: type = dict) -> Any:
+    """What a JSON file holds, a `form`.
+
+    Args:
+        mend: what to do about damage.
+        missing: what it means that there is no such file.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none, and `missing` is empty.
+        UserError: it cannot be read, is no JSON or holds something else.
+    """
+    try:
+        content = load_json(path)
+        if not isinstance(content, form):
+            raise ValueError(f"holds no {form.__name__}")
+    except (FileNotFoundError, NotADirectoryError):
+        if not missing:
+            raise
+        raise UserError(f"{path}: {missing}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: unreadable ({error}); {mend}") from None
+    return content
+
+
 def hold(path: Path) -> TextIO:
     """The lock file `path`, held until it is closed or this process ends, however it ends.
 

@@ -123,8 +123,7 @@ def fitted(spec: GraphSpec, store: Store) -> GraphSpec:
             "mention"
         )
     for need in spec.needs:
-        if need not in schema.NEEDS:
-            raise UserError(f"{need!r} is nothing a system can need; known are {schema.NEEDS}")
+        schema.check_known("what a system needs", need, schema.NEEDS)
     if lacking := store.lacks(spec.needs):
         flags = " ".join(FLAGS[need] for need in lacking)
         raise UserError(

@@ -16,7 +16,7 @@ import grain
 import numpy as np
 
 from data_pipeline.graphs import GraphTables, HostArrays
-from data_pipeline.schema import GraphSpec, UserError
+from data_pipeline.schema import GraphSpec, UserError, check_least
 from data_pipeline.store.reader import Store
 
 THREADS = 2
@@ -39,13 +39,9 @@ class TrainOrder:
     def __init__(
         self, mentions: int, *, batch: int, seed: int, max_mentions: int = 0, split: str = "train"
     ):
-        for name, value, least in (
-            ("train.batch", batch, 1),
-            ("seed", seed, 0),
-            ("train.max_mentions", max_mentions, 0),
-        ):
-            if value < least:
-                raise UserError(f"{name} is {value}; it must be at least {least}")
+        check_least("train.batch", batch, 1)
+        check_least("seed", seed, 0)
+        check_least("train.max_mentions", max_mentions, 0)
         self.split, self.split_size = split, mentions
         self.mentions = min(max_mentions or mentions, mentions)
         self.batch, self.seed = batch, seed
@@ -104,7 +100,7 @@ class TrainLoader:
         epochs: passes over the mentions.
         seed: of the order.
         spec: of the graphs.
-        process_index, process_count: which part of each batch this process gets.
+        process: (number, of how many), which says what part of each batch it gets.
         max_mentions: how many mentions take part; 0: all.
         threads: that read ahead, threads + 1 batches at most; 0: none. They change no batch.
 
@@ -122,8 +118,7 @@ class TrainLoader:
         epochs: int,
         seed: int,
         spec: GraphSpec = GraphSpec(),
-        process_index: int = 0,
-        process_count: int = 1,
+        process: tuple[int, int] = (0, 1),
         max_mentions: int = 0,
         threads: int = THREADS,
     ):
@@ -131,9 +126,8 @@ class TrainLoader:
         order = TrainOrder(
             tables.mentions, batch=batch, seed=seed, max_mentions=max_mentions, split=split
         )
-        if epochs < 1:
-            raise UserError(f"train.epochs is {epochs}; it must be at least 1")
-        share = _share(batch, process_index, process_count, "train.batch")
+        check_least("train.epochs", epochs, 1)
+        share = _share(batch, *process, "train.batch")
         self.order = order
         self.steps_per_epoch = order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
@@ -174,15 +168,13 @@ class EvalLoader:
         batch: int,
         *,
         spec: GraphSpec = GraphSpec(),
-        process_index: int = 0,
-        process_count: int = 1,
+        process: tuple[int, int] = (0, 1),
         threads: int = THREADS,
     ):
         self._tables = GraphTables(store, split, spec)
-        if batch < 1:
-            raise UserError(f"eval.batch is {batch}; it must be at least 1")
+        check_least("eval.batch", batch, 1)
         self._batch = batch
-        self._share = _share(batch, process_index, process_count, "eval.batch")
+        self._share = _share(batch, *process, "eval.batch")
         self._threads = threads
 
     def __len__(self) -> int:

@@ -42,6 +42,18 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any], free: Iterable[str
     return "; ".join([*told, "…"] if names[4:] else told)
 
 
+def check_known(name: str, value: Any, known: Collection[str]) -> None:
+    """UserError for a value of `name` that is none of those."""
+    if value not in known:
+        raise UserError(f"{name} is {value!r}; known are {', '.join(known)}")
+
+
+def check_least(name: str, value: float, least: float) -> None:
+    """UserError for a value of `name` that is less."""
+    if not value >= least:
+        raise UserError(f"{name} is {value}; it must be at least {least}")
+
+
 def reason(error: Exception) -> str:
     """What a library's error says, fit for a line: its first one, or its kind where it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

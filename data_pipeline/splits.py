@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from data_pipeline.schema import Mention, UserError
+from data_pipeline.schema import Mention, UserError, check_known
 
 MODES = ("disjoint", "published")
 
@@ -33,8 +33,7 @@ def assign(
     Raises:
         UserError: unknown mode, or fraction out of range.
     """
-    if mode not in MODES:
-        raise UserError(f"data.split = {mode!r} is unknown; known: {', '.join(MODES)}")
+    check_known("data.split", mode, MODES)
     if not 0 <= valid_fraction < 1:
         raise UserError(f"data.valid_fraction = {valid_fraction} must be in [0, 1)")
     kept = list(mentions)

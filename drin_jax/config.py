@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_pipeline import schema
 from data_pipeline.schema import MAX_BYTES, MAX_PIXELS, MAX_TOKENS, POOLINGS, RELATIONS, UserError
 
 # The cards: in the wheel inside this package, in a checkout beside it.
@@ -230,10 +231,8 @@ def check(config: ConfigDict) -> None:
         for group, _, field in [name.partition(".")]
         if group in ("model", "graph") and field in OF_MODELS
     }
-    known = {"loss.form": losses.FORMS, **of_models, **CHOICES}
-    for name, choices in known.items():
-        if values[name] not in choices:
-            raise UserError(f"{name} is {values[name]!r}; known are {', '.join(choices)}")
+    for name, choices in {"loss.form": losses.FORMS, **of_models, **CHOICES}.items():
+        schema.check_known(name, values[name], choices)
     for name, value in values.items():
         if isinstance(value, str) and value.encode(errors="ignore").decode() != value:
             raise UserError(f"{name} is {value!r}, which is not UTF-8 and cannot be written down")
@@ -256,10 +255,8 @@ def check(config: ConfigDict) -> None:
 
 def _check_lists(config: ConfigDict) -> None:
     relations, ks, select_by = config.graph.relations, config.eval.ks, config.eval.select_by
-    unknown = [name for name in relations if name not in RELATIONS]
-    if unknown or not relations:
-        what = f"has {unknown[0]!r}" if unknown else "is empty"
-        raise UserError(f"graph.relations {what}; known are {', '.join(RELATIONS)}")
+    for name in relations or [""]:
+        schema.check_known("graph.relations", name, RELATIONS)
     if not ks or not all(type(k) is int and 1 <= k <= MOST for k in ks):
         raise UserError(f"eval.ks is {ks}; it must hold numbers from 1, as in (1,3,5)")
     k = select_by.removeprefix("hits@")

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline import output
 from data_pipeline.output import say
-from data_pipeline.schema import UserError
+from data_pipeline.schema import RELATIONS, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.config import check, flat
@@ -23,7 +23,6 @@ from drin_jax.explain import linked
 from drin_jax.explain.cases import Outcome
 from drin_jax.extract.preparation import describe, prepare
 from drin_jax.extract.stored import store_path
-from drin_jax.models.graph import RELATIONS
 from drin_jax.parallel import multihost
 from drin_jax.training.session import Session
 from drin_jax.training.setup import LEAK_WARNING

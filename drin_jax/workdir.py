@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from data_pipeline.files import hold, load_json, write_json
+from data_pipeline.files import hold, read_json, write_json
 from data_pipeline.schema import UserError, differing
 from drin_jax import models
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
@@ -162,19 +162,12 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def _read(workdir: Path, name: str) -> dict[str, Any]:
-    path = workdir / name
     try:
-        content = load_json(path)
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
+        content: dict[str, Any] = read_json(workdir / name, "use another --workdir")
     except (FileNotFoundError, NotADirectoryError):
         what = "is no folder" if not workdir.is_dir() else f"has no {name}"
         raise UserError(
             f"{workdir} {what}, so it holds no finished run; train with "
             f"python -m drin_jax.main --config=… --workdir={workdir}"
         ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: unreadable ({error}); use another --workdir") from None
     return content

@@ -18,7 +18,6 @@ import numpy as np
 
 from data_pipeline.pictures import images
 from data_pipeline.pictures.images import Recipe
-from data_pipeline.schema import MAX_BYTES, MAX_PIXELS
 
 CHUNK = 8  # pictures a task, so that passing them around costs little
 FEW = 512  # fewer are decoded here: starting processes takes longer
@@ -49,9 +48,7 @@ class Plan:
     looks: Mapping[str, Recipe]
     crop: Recipe | None = None
     full: bool = False
-    max_pixels: int = MAX_PIXELS
-    max_bytes: int = MAX_BYTES
-    min_side: int = images.MIN_SIDE
+    limits: images.Limits = images.Limits()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,17 +68,13 @@ class Decoded:
 
 def decode(plan: Plan, wanted: Wanted) -> Decoded:
     """One picture, in this process."""
-    image, status = images.open_picture(
-        wanted.path,
-        max_pixels=plan.max_pixels,
-        max_bytes=plan.max_bytes,
-        min_side=plan.min_side,
-    )
+    image, status = images.open_picture(wanted.path, plan.limits)
     if image is None:
         return Decoded(status, {})
     for recipe in plan.looks.values():  # a thin strip grows when its short side is scaled up
         width, height = recipe.scaled(*image.size)
-        if width * height > plan.max_pixels or 8 * width * height > plan.max_bytes:
+        pixels = width * height
+        if pixels > plan.limits.max_pixels or 8 * pixels > plan.limits.max_bytes:
             return Decoded(images.TOO_LARGE, {})
     looks = {name: recipe(image) for name, recipe in plan.looks.items()}
     crops = kept = None

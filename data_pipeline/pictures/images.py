@@ -143,24 +143,22 @@ def _whole(value: Any) -> int:
     return value
 
 
-def open_picture(
-    path: str | Path,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-    min_side: int = MIN_SIDE,
-) -> tuple[Image.Image | None, int]:
-    """The picture in a file, upright RGB, and its status; None where it is masked.
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """A picture of more pixels, or that takes more memory to decode (`cost`), is not decoded; one
+    narrower or lower than `min_side` shows nothing."""
 
-    Args:
-        max_pixels: a picture of more is not decoded.
-        max_bytes: nor one that takes more memory to decode (`cost`).
-        min_side: a picture narrower or lower than this shows nothing.
-    """
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
+    min_side: int = MIN_SIDE
+
+
+def open_picture(path: str | Path, limits: Limits = Limits()) -> tuple[Image.Image | None, int]:
+    """The picture in a file, upright RGB, and its status; None where it is masked."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd files; our status says it
-            return _open(Path(path), max_pixels, max_bytes, min_side)
+            return _open(Path(path), limits)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None, MISSING
     except UnidentifiedImageError:
@@ -187,14 +185,12 @@ def cost(file: Image.Image) -> int:
     return file.width * file.height * (own + max(decoder, second))
 
 
-def _open(
-    path: Path, max_pixels: int, max_bytes: int, min_side: int
-) -> tuple[Image.Image | None, int]:
+def _open(path: Path, limits: Limits) -> tuple[Image.Image | None, int]:
     with Image.open(path, formats=_formats()) as file:
         width, height = file.size
-        if width * height > max_pixels or cost(file) > max_bytes:
+        if width * height > limits.max_pixels or cost(file) > limits.max_bytes:
             return None, TOO_LARGE
-        if min(width, height) < min_side:
+        if min(width, height) < limits.min_side:
             return None, _CODE["masked: too small"]
         animated = getattr(file, "is_animated", False) and file.format != "MPO"
         file.load()  # raises where the file is cut

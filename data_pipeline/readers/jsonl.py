@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.readers import raw_files, raw_rows
-from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError
+from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError, check_known
 
 ENTITIES = "entities.jsonl"
 MENTIONS = "mentions.jsonl"
@@ -55,8 +55,7 @@ def _mention(row: dict[str, Any], root: Path, where: str) -> Mention:
     else:
         raise UserError(f'{where}: "start" and "end" are null; give the surface form as "name"')
     split = row["split"]
-    if split not in SPLITS:
-        raise UserError(f'{where}: unknown "split" {split!r}; known: {", ".join(SPLITS)}')
+    check_known(f'{where}: "split"', split, SPLITS)
     gold, image = row.get("entity"), raw_rows.picture(row.get("image"), root, where)
     sample = row.get("sample")
     if sample is None:

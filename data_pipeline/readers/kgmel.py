@@ -93,7 +93,7 @@ def _splits(
     """Sentence id -> split."""
     found = filter(None, (raw_files.find(root, name) for name in SPLITS_FILES))
     path = next(found, root / SPLITS_FILES[0])
-    loaded = raw_files.load_json_object(path, sources)
+    loaded = raw_files.load_json(path, sources, "object")
     loaded = loaded.get(data_set, loaded)
     if not isinstance(loaded, dict):
         raise UserError(f'{path}: {data_set} must be an object with "train", "val" and "test"')

@@ -20,12 +20,16 @@ class MissingFile(UserError):
     """A file or folder of the data set that is not there; `readers.read` adds where to get it."""
 
 
-def load_json(path: Path, sources: dict[str, str]) -> Any:
+def load_json(path: Path, sources: dict[str, str], form: str = "") -> Any:
     """The content of a JSON file; its SHA-256 is added to `sources` under the file's name.
+
+    Args:
+        form: "object" or "list", which must not be empty; by default anything.
 
     Raises:
         MissingFile: there is no such file.
-        UserError: not UTF-8, not JSON, or a key twice in one object (JSON would keep the last).
+        UserError: another form, not UTF-8, not JSON, or a key twice in one object (JSON would keep
+            the last).
     """
     if not path.is_file():
         raise MissingFile(f"{path} is missing")
@@ -34,14 +38,9 @@ def load_json(path: Path, sources: dict[str, str]) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     sources[path.name] = hashlib.sha256(raw).hexdigest()
-    return _parsed(raw.removeprefix(codecs.BOM_UTF8), str(path), "; fetch it again")
-
-
-def load_json_object(path: Path, sources: dict[str, str]) -> dict[str, Any]:
-    """`load_json` of a file that must hold an object with at least one key."""
-    loaded = load_json(path, sources)
-    if not isinstance(loaded, dict) or not loaded:
-        raise UserError(f"{path}: expected a JSON object with at least one key; fetch it again")
+    loaded = _parsed(raw.removeprefix(codecs.BOM_UTF8), str(path), "; fetch it again")
+    if form and not (loaded and isinstance(loaded, {"object": dict, "list": list}[form])):
+        raise UserError(f"{path}: expected a JSON {form} with at least one entry; fetch it again")
     return loaded
 
 

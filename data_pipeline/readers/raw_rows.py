@@ -130,10 +130,10 @@ def entities(
     named_in, described_in = root / "qid2ne.json", root / "qid2abs.json"
     names: dict[str, Any] = dict(known or {})
     if known is None or named_in.is_file():
-        names |= raw_files.load_json_object(named_in, sources)
+        names |= raw_files.load_json(named_in, sources, "object")
     texts: dict[str, Any] = {}
     if known is None or described_in.is_file():
-        texts = raw_files.load_json_object(described_in, sources)
+        texts = raw_files.load_json(described_in, sources, "object")
     return [
         Entity(
             id=raw_files.text(qid, "the QID", f"{named_in}: {qid!r}", empty=False),

@@ -104,10 +104,7 @@ def _mentions(
     """The rows of a list, golds spelled as they are there."""
     name = MENTIONS.format(split)
     path = raw_files.find(root, name) or root / name
-    loaded = raw_files.load_json(path, sources)
-    if not isinstance(loaded, list) or not loaded:
-        raise UserError(f"{path}: expected a JSON list with at least one row; fetch it again")
-    for number, cells in enumerate(loaded, 1):
+    for number, cells in enumerate(raw_files.load_json(path, sources, "list"), 1):
         where = f"{path}: row {number}"
         if not isinstance(cells, list) or len(cells) != FIELDS:
             got = f"{len(cells)} fields" if isinstance(cells, list) else "no list"
@@ -155,7 +152,7 @@ def _briefs(root: Path, sources: dict[str, str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for split in SPLITS:
         path = raw_files.find(root, BRIEFS.format(split))
-        for raw, brief in raw_files.load_json_object(path, sources).items() if path else ():
+        for raw, brief in (raw_files.load_json(path, sources, "object") if path else {}).items():
             text = raw_files.text(brief or "", "the brief", f"{path}: {raw!r}")
             _keep(texts, title(raw_files.text(raw, "the title", f"{path}: {raw!r}")), text)
     if not texts and raw_files.find(root, TEXTS) is None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.arrays.array_file import Header, read_header
-from data_pipeline.files import load_json
+from data_pipeline.files import read_json
 from data_pipeline.schema import SPLITS, UserError
 
 _ENDS = 1 << 12  # bytes at each end of a file that its fingerprint covers
@@ -189,15 +189,14 @@ def inspect(root: str | Path) -> tuple[Release, list[str]]:
     if dataset == WIKIMEL:
         what = f"{len(templates) + 1} files"
         try:
-            qids = load_json(folder / QIDS)
-            if not isinstance(qids, dict) or not all(type(row) is int for row in qids.values()):
-                problems.append(
-                    f"{folder / QIDS}: must map QIDs to rows of the entity arrays; {MEND}"
-                )
+            qids = read_json(folder / QIDS, MEND)
+            if not all(type(row) is int for row in qids.values()):
+                told = "must map QIDs to rows of the entity arrays"
+                raise UserError(f"{folder / QIDS}: {told}; {MEND}")
         except FileNotFoundError:
             missing.append(QIDS)
-        except (OSError, ValueError) as error:
-            problems.append(f"{folder / QIDS}: not readable as JSON ({error}); {MEND}")
+        except UserError as error:
+            problems.append(str(error))
     if missing:
         told = f"release: {len(missing)} of the {what} are missing: {', '.join(missing)}; "
         problems.insert(0, f"{told}add them to {folder}")

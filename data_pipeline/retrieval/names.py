@@ -20,7 +20,7 @@ from rapidfuzz.utils import default_process
 
 from data_pipeline.files import write_whole
 from data_pipeline.output import Progress
-from data_pipeline.schema import PADDING, Corpus, UserError
+from data_pipeline.schema import PADDING, Corpus, UserError, check_known, check_least
 from data_pipeline.store.split_arrays import distinct
 
 SCORERS = {
@@ -140,10 +140,8 @@ def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, 
 
 def check(r: int, scorer: str = "WRatio") -> None:
     """UserError unless there is a candidate to find, and rapidfuzz has the scorer."""
-    if scorer not in SCORERS:
-        raise UserError(f"retrieval.scorer = {scorer!r} is unknown; known: {', '.join(SCORERS)}")
-    if r < 1:
-        raise UserError(f"retrieval.r = {r} must be at least 1")
+    check_known("retrieval.scorer", scorer, SCORERS)
+    check_least("retrieval.r", r, 1)
 
 
 def _best(names: Sequence[str], queries: Sequence[str], r: int, scorer: str) -> Candidates:

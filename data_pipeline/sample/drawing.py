@@ -9,7 +9,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data_pipeline.sample.lexicon import COLOURS
+from data_pipeline.sample.lexicon import COLOURS, GROUNDS
 
 SIZE = 64  # of every picture, in pixels
 NOISE = 10.0  # standard deviation of the noise of a pixel, in levels of 255
@@ -20,12 +20,6 @@ _SURE = 16.0  # radius at which a detector would be certain
 _WAVERING = 0.03  # standard deviation of its score
 
 Colour = tuple[int, int, int]
-# Scene -> the colour of its sky or ground.
-_GROUNDS = {
-    **{"sea": (170, 205, 235), "forest": (40, 90, 45), "desert": (190, 210, 225)},
-    **{"snow": (176, 186, 200), "night": (14, 18, 44), "city": (165, 180, 195)},
-    **{"meadow": (165, 210, 240), "sunset": (110, 60, 120)},
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,7 +137,7 @@ class _Picture:
     def scene(self, scene: str) -> None:
         """One of `lexicon.SCENES`."""
         rng, canvas, tone = self.rng, self.canvas, self.tone
-        ground = tone(_GROUNDS[scene], 5 if scene == "night" else 10)
+        ground = tone(GROUNDS[scene], 5 if scene == "night" else 10)
         self.fill(ground)
         match scene:
             case "sea":

@@ -30,6 +30,7 @@ SHAPES: Words = _WORDS["shapes"]
 PATTERNS: dict[str, str] = _WORDS["patterns"]  # pattern -> the adjective for it
 # Scene -> (words that the CLIP was trained on, rare words that it never saw).
 SCENES: dict[str, tuple[Words, Words]] = _WORDS["scenes"]
+GROUNDS: dict[str, tuple[int, int, int]] = _WORDS["grounds"]  # scene -> its sky or ground
 TYPES: dict[str, str] = _WORDS["types"]  # type of entity -> words that go with it
 TOPICS: dict[str, str] = _WORDS["topics"]
 # Openings of sentences; they decide nothing. Test takes them from the ends of these lists, training

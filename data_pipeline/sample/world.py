@@ -18,6 +18,7 @@ heraldic words that CLIP never saw: `emblem` and `described` need that tie learn
 a function of text or pixels; ids are random, the order of files is shuffled.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_pipeline.files import load_json
 from data_pipeline.output import Progress
 from data_pipeline.sample import drawing, tiny_bert
 from data_pipeline.sample.people import make_entities, make_mentions
@@ -94,10 +96,9 @@ def generate(
 
 
 def _stamp(root: Path) -> Any:
-    try:
-        return json.loads((root / STAMP).read_text())
-    except (OSError, ValueError):
-        return None
+    with contextlib.suppress(OSError, ValueError):
+        return load_json(root / STAMP)
+    return None
 
 
 def _write(root: Path, seed: int, names: int, sizes: dict[str, int]) -> str:

@@ -142,8 +142,7 @@ class Store:
 
     def check_split(self, split: str) -> int:
         """Number of mentions of `split`; UserError if there is none."""
-        if split not in SPLITS:
-            raise UserError(f"{split!r} is no split; known are {', '.join(SPLITS)}")
+        schema.check_known("split", split, SPLITS)
         if not self.splits[split]:
             raise UserError(f"{self.path}: the {split} split is empty")
         return self.splits[split]
@@ -174,19 +173,11 @@ def _read_meta(path: Path) -> dict[str, Any]:
     file = path / STORE_JSON
     if not os.path.isdir(path):  # Path.is_dir raises where the name is too long
         raise UserError(f"{path}: there is no feature store")
-    try:
-        meta = files.load_json(file)
-        if not isinstance(meta, dict) or "schema" not in meta:
-            raise ValueError("no schema version")
-    except FileNotFoundError:
-        raise UserError(f"{file}: is missing, so {path} is no whole feature store") from None
-    except (OSError, ValueError) as error:
+    missing = f"is missing, so {path} is no whole feature store"
+    meta: dict[str, Any] = files.read_json(file, f"delete {path} to make it anew", missing)
+    if (version := meta.get("schema")) != SCHEMA_VERSION:
         raise UserError(
-            f"{file}: cannot be read ({error}); delete {path} to make it anew"
-        ) from None
-    if meta["schema"] != SCHEMA_VERSION:
-        raise UserError(
-            f"{file}: schema version {meta['schema']}, but this program reads {SCHEMA_VERSION}; "
+            f"{file}: schema version {version}, but this program reads {SCHEMA_VERSION}; "
             f"delete {path} to make it anew, or give another data.store"
         )
     kinds = {"name": str, "arrays": dict, "groups": list, "made_from": dict, "report": dict}

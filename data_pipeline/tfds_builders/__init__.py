@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipeline.readers import read
-from data_pipeline.schema import SPLITS, UserError
+from data_pipeline.schema import SPLITS, UserError, check_known
 
 # Name -> feature, and its value of a mention or an entity.
 Fields = dict[str, tuple[Any, Callable[[Any], Any]]]
@@ -118,8 +118,7 @@ def build(
         UserError: unknown config, missing or broken raw files, a folder that cannot be written or
             does not hold what it should.
     """
-    if config not in CONFIGS:
-        raise UserError(f"config {config!r} is unknown; known: {', '.join(CONFIGS)}")
+    check_known("config", config, CONFIGS)
     if not manual_dir.is_dir():
         source = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise UserError(f"manual_dir = {manual_dir} is not a folder. {source}")

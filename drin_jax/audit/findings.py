@@ -15,6 +15,7 @@ from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.evaluation.ranks import slot_counts
 from drin_jax.extract.corpus import read_corpus
 from drin_jax.extract.stored import RELEASE
+from drin_jax.training.setup import model_fields
 
 Finding = dict[str, Any]
 
@@ -124,16 +125,14 @@ def noise_floor(store: Store, config: ConfigDict) -> Finding:
     """Held-out accuracy of a model of this config on noise, against chance."""
 
     def graphs(split: str) -> Structure:
-        r = config.graph.r or store.sizes["r"]
-        candidates = np.asarray(store.array(f"{split}_candidates"))[:, :r]
-        real, rows = candidates != schema.PADDING, np.maximum(candidates, 0)
-        gold = np.asarray(store.array(f"{split}_gold"))
+        view = SplitView.of(store, split, config.graph.r)
+        real, pictured = view.candidates, np.asarray(store.array("mention_has_image"))
+        rows = np.maximum(store.array(f"{split}_candidates")[:, : real.shape[1]], 0)
+        of_text, of_image = (
+            np.asarray(store.array(f"entity_has_{kind}"))[rows] & real for kind in ("text", "image")
+        )
         return Structure(
-            real,
-            np.asarray(store.array("entity_has_text"))[rows] & real,
-            np.asarray(store.array("entity_has_image"))[rows] & real,
-            np.asarray(store.array("mention_has_image"))[store.array(f"{split}_mention")],
-            np.where(gold < r, gold, schema.NOT_RETRIEVED),
+            real, of_text, of_image, pictured[store.array(f"{split}_mention")], view.gold
         )
 
     floor = measure(
@@ -143,10 +142,7 @@ def noise_floor(store: Store, config: ConfigDict) -> Finding:
         loss_form=config.loss.form,
         margin=config.loss.margin,
         seed=config.seed,
-        relations=tuple(config.graph.relations),
-        dynamic=config.graph.edges == "dynamic",
-        adjacency=config.graph.adjacency,
-        **config.model,
+        **model_fields(config),
     )
     protocol = "gold in graph" if floor.gold_slot else "gold never in graph unless retrieved"
     inside = "inside" if floor.at_chance else "OUTSIDE: the graph itself gives the gold away"

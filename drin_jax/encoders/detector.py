@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from data_pipeline.files import sha256
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, check_known, check_least
 from drin_jax.encoders.frozen import check_pixels
 from drin_jax.encoders.pretrained import misfits, read_file
 
@@ -47,8 +47,7 @@ class Detector:
     """
 
     def __init__(self, name: str, *, weights: str | Path | None = None, device: str | None = None):
-        if name not in NAMES:
-            raise UserError(f"detector {name!r}: known are {', '.join(NAMES)}")
+        check_known("detector", name, NAMES)
         path = published(name) if weights is None else Path(weights).expanduser()
         if not path.is_file():
             raise UserError(f"{path}: no such file of weights; mend encoders.detector_weights")
@@ -69,8 +68,7 @@ class Detector:
         Raises:
             UserError: pixels of another type or shape, k below 1, the device's memory too small.
         """
-        if k < 1:
-            raise UserError(f"a detector was asked for {k} objects; ask for at least 1")
+        check_least("a detector's number of objects", k, 1)
         found = []
         for picture in some:
             check_pixels(picture[None])

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, check_known, check_least
 from drin_jax.encoders import pretrained
 
 _IN_FLIGHT = 3  # batches the device may be behind
@@ -27,10 +27,8 @@ Batch = tuple[np.ndarray, Any]  # numbers of the rows; arrays of them, padded to
 
 def check_arguments(dtype: str, batch: int) -> None:
     """UserError where an encoder was asked for an unknown dtype or an empty batch."""
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"an encoder's dtype is {dtype!r}; use 'float32' or 'bfloat16'")
-    if batch < 1:
-        raise UserError(f"an encoder's batch is {batch}; use at least 1")
+    check_known("an encoder's dtype", dtype, ("float32", "bfloat16"))
+    check_least("an encoder's batch", batch, 1)
 
 
 class Frozen:

@@ -19,7 +19,7 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from data_pipeline.files import load_json, sha256
+from data_pipeline import files
 from data_pipeline.schema import UserError
 from drin_jax.encoders.layers import ACTIVATIONS
 
@@ -43,15 +43,7 @@ _SAFE = 2, 6  # in torch before, weights_only=True could be led to run code (CVE
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; UserError naming the file where it holds none."""
-    try:
-        values = load_json(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; pass a whole checkpoint folder") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); download it again") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: holds no JSON object; download it again")
-    return values
+    return files.read_json(path, "download it again", "missing; pass a whole checkpoint folder")
 
 
 def read_config(folder: Path, model_type: str) -> tuple[dict[str, Any], Path]:
@@ -123,7 +115,7 @@ def fingerprint(folder: Path) -> str:
             names |= weights
             break
     for name in sorted(names):
-        digest.update(f"{name}\0{sha256(folder / name)}\n".encode())
+        digest.update(f"{name}\0{files.sha256(folder / name)}\n".encode())
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from data_pipeline.schema import POOLINGS, Span, UserError
+from data_pipeline.schema import POOLINGS, Span, UserError, check_least
 from data_pipeline.store.split_arrays import distinct
 from drin_jax.encoders import hf
 from drin_jax.encoders.bert import Bert, load_bert
@@ -57,12 +57,8 @@ class TextEncoder(Frozen):
         max_length: int = 512,
         batch_tokens: int = 4096,
     ):
-        check_arguments(dtype, 1)
-        if max_length < 3 or batch_tokens < 1:
-            raise UserError(
-                f"encoders.max_length is {max_length} and batch_tokens {batch_tokens}; "
-                "use at least 3 and 1"
-            )
+        check_arguments(dtype, batch_tokens)
+        check_least("encoders.max_length", max_length, 3)
         self.folder = hf.resolve(name_or_folder, FILES)
         model = load_bert(self.folder, dtype)
         self.width = model.config.hidden_size

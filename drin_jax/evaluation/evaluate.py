@@ -113,15 +113,8 @@ class SplitScorer:
 
     def _from_store(self, params: Any, store: Store, split: str) -> Iterator[tuple]:
         """Rows of the split, -1 at padding, and this process's scores of each batch."""
-        loader = EvalLoader(
-            store,
-            split,
-            self._batch,
-            spec=self._spec,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        for rows, arrays in loader:
+        process = jax.process_index(), jax.process_count()
+        for rows, arrays in EvalLoader(store, split, self._batch, spec=self._spec, process=process):
             yield rows, self._parallel.local(self._step(params, self._parallel.shard(arrays)))
 
     def _from_tables(self, params: Any, store: Store, split: str) -> list[tuple]:

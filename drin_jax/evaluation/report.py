@@ -9,7 +9,7 @@ from rich.text import Text
 
 from data_pipeline import output
 from data_pipeline.files import write_json, write_text
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, check_known
 from drin_jax.evaluation.tables import Table, markdown_text
 
 SCOPES = {"end_to_end": "end to end", "answerable": "answerable"}
@@ -149,8 +149,7 @@ def compare(
             )
     known = first["splits"][split]["subsets"]
     for subset in subsets:
-        if subset not in known:
-            raise UserError(f"{first['name']} has no subset {subset!r}; it has {', '.join(known)}")
+        check_known(f"{first['name']}: --subsets", subset, known)
     tables = [table(report, split, subsets) for report in reports]
     once: dict[tuple[str, ...], Sequence[str]] = {}
     for row in (row for one in tables for row in one.rows):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.files import load_json
+from data_pipeline import files
 from data_pipeline.schema import UserError
 from drin_jax.evaluation.report import readings
 from drin_jax.experiments.significance import Comparison, compare
@@ -162,10 +162,7 @@ class Results:
 
 def load(workdir: Path) -> Results:
     """Read a suite's workdir; UserError for one without a finished run, or a damaged file."""
-    path = workdir / SUITE_JSON
-    if not path.is_file():
-        raise UserError(f"{workdir} holds no suite; run python -m drin_jax.experiments SUITE first")
-    suite = read_json(path)
+    suite = read_json(workdir / SUITE_JSON)
     try:
         rows = [_row(workdir, fields) for fields in suite["rows"]]
         if not any(row.runs for row in rows):
@@ -192,10 +189,8 @@ def read_json(path: Path, default: Any = None) -> Any:
     """The file's content, `default` where there is no file; UserError where it is damaged."""
     if default is not None and not path.is_file():
         return default
-    try:
-        return load_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable ({error}); delete it to make it anew") from None
+    missing = "no such file; run python -m drin_jax.experiments SUITE first"
+    return files.read_json(path, "delete it to make it anew", missing, object)
 
 
 def run_folders(workdir: Path, row: str) -> dict[int, Path]:
@@ -257,14 +252,8 @@ def read_published(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: naming the entry that is odd.
     """
-    try:
-        entries = load_json(path)
-    except OSError as error:
-        raise UserError(f"--published {path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"--published {path}: is no JSON ({error})") from None
-    if not isinstance(entries, list):
-        raise UserError(f"--published {path}: is no list of objects {{{', '.join(FIELDS)}}}")
+    form = f"--published takes a list of objects {{{', '.join(FIELDS)}}}"
+    entries = files.read_json(path, form, missing=f"no such file; {form}", form=list)
     for i, entry in enumerate(entries):
         if problem := _problem(entry if isinstance(entry, dict) else {}):
             raise UserError(f"--published {path}: entry {i + 1} {problem}")

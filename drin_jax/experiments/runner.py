@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.files import write_json, write_whole
 from data_pipeline.output import say
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, check_known
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.audit.findings import data_findings
@@ -99,9 +99,7 @@ class Runner:
         self.suite, self.config, self.workdir, self.seeds = suite, config, workdir, seeds
         self.plans = {plan.row: plan for plan in suite.plan(config)}
         for name in filter(None, (*rows, against)):
-            if name not in self.plans:
-                known = ", ".join(self.plans)
-                raise UserError(f"{suite.name} has no row {name!r}; its rows are {known}")
+            check_known(f"a row of {suite.name}", name, self.plans)
         claim(workdir, config, FREE_FIELDS, suite=suite.name)
         self.stores = Stores(config, workdir)
         self.chosen = [self.plans[name] for name in rows or self.plans]

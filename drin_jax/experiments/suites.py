@@ -7,16 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_pipeline.schema import RELATIONS, UserError
+from data_pipeline.schema import RELATIONS, check_known
 
-TITLES = {
-    "bert": "BERT",
-    "jmel": "JMEL",
-    "dzmned": "DZMNED",
-    "mel_hi": "MEL-HI",
-    "ghmfc": "GHMFC",
-    "drin": "DRIN",
-}
+SYSTEMS = ("bert", "jmel", "dzmned", "mel_hi", "ghmfc", "drin")
+TITLES = {name: name.upper().replace("_", "-") for name in SYSTEMS}
 LAYERS = (1, 2, 3, 4, 5)
 SHARES = (10, 20, 40, 70, 100)  # percent of the training mentions
 DETECTORS = {"fasterrcnn": "Faster R-CNN", "maskrcnn": "Mask R-CNN"}
@@ -180,8 +174,7 @@ SUITES = {
 
 def get(name: str) -> Suite:
     """The suite of this name; UserError listing those there are."""
-    if name not in SUITES:
-        raise UserError(f"no suite {name!r}; known are {', '.join(SUITES)}")
+    check_known("SUITE", name, SUITES)
     return SUITES[name]
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 import drin_jax
 from data_pipeline import schema
 from data_pipeline.files import write_json
-from data_pipeline.schema import UserError, reason
+from data_pipeline.schema import UserError, check_known, reason
 from drin_jax import models
 from drin_jax.config import flat
 from drin_jax.export import scorer
@@ -127,10 +127,8 @@ def _save(folder: Path, params: Named) -> None:
 
 def check_platforms(platforms: Sequence[str]) -> None:
     """UserError for none or an unknown one."""
-    unknown = sorted(set(platforms) - set(scorer.PLATFORMS))
-    if unknown or not platforms:
-        known = ", ".join(scorer.PLATFORMS)
-        raise UserError(f"--platforms has {(unknown or [''])[0]!r}; known are {known}")
+    for platform in platforms or [""]:
+        check_known("--platforms", platform, scorer.PLATFORMS)
 
 
 def check_out(out: Path, overwrite: bool) -> None:

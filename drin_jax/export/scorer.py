@@ -18,7 +18,7 @@ from jax import export as jax_export
 from jaxtyping import Float
 
 from data_pipeline import schema
-from data_pipeline.files import load_json, sha256
+from data_pipeline.files import read_json, sha256
 from data_pipeline.schema import UserError, reason
 
 FORMAT, VERSION = "drin_jax export", 1
@@ -217,15 +217,10 @@ def peek(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: there is such a file and it cannot be read.
     """
-    path = folder / MANIFEST
     try:
-        content = load_json(path)
+        content = read_json(folder / MANIFEST, AGAIN, form=object)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
     return content if isinstance(content, dict) and content.get("format") == FORMAT else None
 
 

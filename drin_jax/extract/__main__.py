@@ -4,18 +4,17 @@
 
 Runs every encoder the config needs over everything unique. Killed at any moment and started again
 it goes on where it was. The store is where `python -m drin_jax.main` with the same config and
-workdir looks for it; pictures that were masked are listed in WORKDIR/masked_{entity,mention}_pictures.tsv.
+workdir looks for it; pictures that were masked are listed in WORKDIR/masked_entity_pictures.tsv and
+masked_mention_pictures.tsv.
 """
 
 import json
 from pathlib import Path
 
 from absl import flags
-from rich.table import Table
-from rich.text import Text
 
-from data_pipeline import output
 from drin_jax import command
+from drin_jax.evaluation.tables import Table
 
 SHARDS = flags.DEFINE_string(
     "shards", None, "Folder (or gs://…) of jobs and shards of drin_jax.extract.beam."
@@ -33,10 +32,8 @@ def main() -> None:
         raise UserError(f"--shards {shards}: is not a folder")
     store = preparation.prepare(config, workdir, shards)
     print(preparation.describe(store))
-    table = Table("counted", "number")
-    for name, count in store.report.get("counts", {}).items():
-        table.add_row(Text(name), f"{count:,}")
-    output.console().print(table)
+    counts = store.report.get("counts", {}).items()
+    Table("", ["counted", "number"], [[name, f"{count:,}"] for name, count in counts]).show()
     for key in ("text_encoder", "image_encoder", "clip_encoder"):
         if key in store.report:
             print(f"{key}: {json.dumps(store.report[key])}")

@@ -126,9 +126,7 @@ class Encoders:
             looks,
             crop=images.plain(own.height) if self.config.encoders.objects else None,
             full=self.detects,
-            max_pixels=image.max_pixels,
-            max_bytes=image.max_bytes,
-            min_side=image.min_side,
+            limits=images.Limits(image.max_pixels, image.max_bytes, image.min_side),
         )
 
     def encode(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from data_pipeline.schema import UserError
+from data_pipeline.schema import check_known
 from drin_jax.models.bert_matcher import BertMatcher
 from drin_jax.models.drin import DRIN
 from drin_jax.models.dzmned import DZMNED
@@ -47,13 +47,11 @@ def build(
         UserError: an unknown name or choice, or a field that no system takes.
     """
     system = _class(name)
-    known = {field for each in MODELS.values() for field in each.fields}
-    unknown = sorted(set(fields) - known)
-    if unknown:
-        raise UserError(f"no system takes {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    known = sorted({field for each in MODELS.values() for field in each.fields})
+    for field in fields:
+        check_known("a field of a system", field, known)
     for field, value in {"dtype": dtype, **fields}.items():
-        if value not in CHOICES.get(field, (value,)):
-            raise UserError(f"{field} is {value!r}; known are {', '.join(CHOICES[field])}")
+        check_known(field, value, CHOICES.get(field, (value,)))
     own = {field: fields[field] for field in system.fields if field in fields}
     return system(text_width, image_width, dtype=jnp.dtype(dtype), rngs=rngs, **own)
 
@@ -68,6 +66,5 @@ def named(params: Any) -> dict[str, Any]:
 
 
 def _class(name: str) -> Any:
-    if name not in MODELS:
-        raise UserError(f"model.name is {name!r}; known are {', '.join(sorted(MODELS))}")
+    check_known("model.name", name, sorted(MODELS))
     return MODELS[name]

@@ -7,10 +7,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from data_pipeline.schema import RELATIONS
 from drin_jax.models import gcn_block
 from drin_jax.models.gcn import PaperLayer, UpstreamLayer
 from drin_jax.models.graph import (
-    RELATIONS,
     InputProjections,
     edge_mask,
     from_block,

@@ -15,9 +15,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from data_pipeline.schema import RELATIONS
 from drin_jax.types import Aux, GraphBatch
-
-RELATIONS = ("tt", "tv", "vt", "vv")
 
 # Between k kinds of mention vertex and k kinds of entity vertex: [:, u, v] is relation 2u + v.
 Edges = Float[Array, "b k k r"]

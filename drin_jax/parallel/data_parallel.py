@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data_pipeline.schema import UserError
+from data_pipeline.schema import UserError, check_known
 
 AXIS = "data"
 IMPLEMENTATIONS = ("shard_map", "pmap")
@@ -29,8 +29,7 @@ class DataParallel:
     """
 
     def __init__(self, impl: str = "shard_map", devices: int = 0):
-        if impl not in IMPLEMENTATIONS:
-            raise UserError(f"parallel.impl is {impl!r}; known are {', '.join(IMPLEMENTATIONS)}")
+        check_known("parallel.impl", impl, IMPLEMENTATIONS)
         if impl == "pmap" and jax.process_count() > 1:
             raise UserError(
                 "parallel.impl is 'pmap', which keeps state where checkpoints of several processes "

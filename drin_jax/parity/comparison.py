@@ -23,10 +23,10 @@ from flax import nnx
 from rich.table import Table
 
 from data_pipeline import exits, output
-from data_pipeline.schema import UserError
+from data_pipeline.schema import RELATIONS, UserError
 from drin_jax.models.drin import DRIN
 from drin_jax.models.ghmfc import GHMFC
-from drin_jax.models.graph import RELATIONS, edge_mask
+from drin_jax.models.graph import edge_mask
 from drin_jax.models.mel_hi import MELHI
 from drin_jax.parity import torch_weights
 from drin_jax.training.losses import margin_loss

@@ -8,6 +8,7 @@ and their biases always.
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from flax import nnx
 
 from data_pipeline.schema import UserError
 from drin_jax import models
+from drin_jax.encoders.pretrained import misfits
 from drin_jax.models.graph import cosine
 from drin_jax.types import GraphBatch
 
@@ -124,28 +126,18 @@ def from_torch(model: nnx.Module, state_dict: TorchArrays) -> None:
         model: a `DRIN` of the upstream form, a `MELHI` or a `GHMFC`.
 
     Raises:
-        UserError: naming every parameter that is missing, unexpected, or of another shape.
+        UserError: naming the parameters that are missing, unexpected, or of another shape.
     """
     theirs = _unpack(state_dict)
     params = nnx.state(model, nnx.Param)
     flat = models.named(params)
     names = _names(flat)
-    missing = sorted(names[ours] for ours in flat if names[ours] not in theirs)
-    unexpected = sorted(set(theirs) - {names[ours] for ours in flat})
-    new, misshapen = [], []
-    for ours, leaf in flat.items():
-        if names[ours] in missing:
-            continue
-        array = _transposed(ours, np.asarray(theirs[names[ours]]))
-        if array.shape != leaf.shape:
-            misshapen.append(f"{names[ours]} {array.shape} for {leaf.shape}")
-        new.append(jnp.asarray(array, leaf.dtype))
-    if missing or unexpected or misshapen:
-        raise UserError(
-            "parameters do not fit the model: "
-            f"missing {missing or 'none'}, unexpected {unexpected or 'none'}, "
-            f"wrong shape (as stored, transposed) {misshapen or 'none'}"
-        )
+    if told := misfits(theirs, {names[ours]: _transposed(ours, x) for ours, x in flat.items()}):
+        raise UserError(f"the parameters do not fit the model ({told})")
+    new = [
+        jnp.asarray(_transposed(ours, np.asarray(theirs[names[ours]])), leaf.dtype)
+        for ours, leaf in flat.items()
+    ]
     nnx.update(model, jax.tree.unflatten(jax.tree.structure(params), new))
 
 
@@ -156,7 +148,7 @@ def to_torch(params: nnx.State) -> dict[str, np.ndarray]:
     return _pack({names[ours]: _transposed(ours, np.asarray(x)) for ours, x in flat.items()})
 
 
-def _transposed(ours: str, array: np.ndarray) -> np.ndarray:
+def _transposed(ours: str, array: Any) -> Any:
     return array.T if ours.endswith(".kernel") else array
 
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline import files
 from data_pipeline.retrieval.recall import table
-from data_pipeline.schema import Corpus, UserError
+from data_pipeline.schema import Corpus, UserError, check_known
 from drin_jax import command
 from drin_jax.evaluation.tables import Table
 from drin_jax.extract.pairs import untrained
@@ -35,10 +35,8 @@ def measure(
     Raises:
         UserError: an unknown method, none, or "given" where the data set gives no candidates.
     """
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown or not methods:
-        what = repr(unknown[0]) if unknown else "empty"
-        raise UserError(f"--methods is {what}; known are {', '.join(METHODS)}")
+    for method in methods or [""]:
+        check_known("--methods", method, METHODS)
     ks = tuple(sorted({*config.eval.ks, DEEPEST}))
     out: dict[str, Any] = {}
     for method in methods:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import exits
-from data_pipeline.files import load_json
+from data_pipeline.files import read_json
 from data_pipeline.schema import UserError
 from drin_jax.evaluation.report import compare
+
+AGAIN = "start the run again, which writes it anew"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,14 +25,9 @@ def main(argv: list[str] | None = None) -> None:
 def read(workdir: Path) -> dict[str, Any]:
     """A finished run's report. UserError where there is none."""
     path = workdir / "report.json"
-    try:
-        report = load_json(path)
-        if not isinstance(report, dict) or "splits" not in report:
-            raise ValueError("not a report")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the run is not finished") from None
-    except ValueError as error:
-        raise UserError(f"{path}: unreadable ({error})") from None
+    report = read_json(path, AGAIN, missing="no such file; the run is not finished")
+    if "splits" not in report:
+        raise UserError(f"{path}: is no report; {AGAIN}")
     return report
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Int
 
 from data_pipeline import graphs
 from data_pipeline.graphs import HostArrays
-from data_pipeline.schema import SPLITS, GraphSpec, UserError
+from data_pipeline.schema import SPLITS, GraphSpec, UserError, check_known
 from data_pipeline.store.reader import Store
 from drin_jax.parallel import multihost
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
@@ -241,8 +241,7 @@ def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> 
     Raises:
         UserError: an unknown kind, one that `parallel.impl` has not, or tables that do not fit.
     """
-    if kind not in ("auto", *PLACES):
-        raise UserError(f"data.tables is {kind!r}; known are auto, {', '.join(PLACES)}")
+    check_known("data.tables", kind, ("auto", *PLACES))
     if parallel.impl == "pmap" and kind not in ("auto", "host"):
         raise UserError(
             f"data.tables is {kind!r}, but parallel.impl 'pmap' reads batches from the store; "

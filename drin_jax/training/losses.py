@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from data_pipeline.schema import UserError
+from data_pipeline.schema import check_known
 from drin_jax.models.graph import unit
 from drin_jax.types import Aux, GraphBatch, Targets
 
@@ -38,8 +38,7 @@ def margin_loss(
         paper_own    [17], the mean own negative against the positive
         paper_batch  [17], the mean over the batch's candidates but the mention's gold slot
     """
-    if form not in FORMS:
-        raise UserError(f"loss.form is {form!r}; known are {', '.join(FORMS)}")
+    check_known("loss.form", form, FORMS)
     valid = batch.candidate_mask[:, : scores.shape[1]] & batch.mask[:, None]
     gold, mask = batch.gold, batch.mask
     if form != "paper_batch":

@@ -49,8 +49,7 @@ def make_steps(
             epochs=train.epochs,
             seed=seed,
             spec=setup.spec,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process=(jax.process_index(), jax.process_count()),
             **order,
         )
 

@@ -1,5 +1,7 @@
 """What a config stands for, built: model, devices, graphs and protocol."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 from ml_collections import ConfigDict
@@ -55,15 +57,12 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
 
 def build_model(config: ConfigDict, text_width: int, image_width: int) -> nnx.Module:
     """The config's system over features of these widths."""
-    named = dict(config.model)
-    return models.build(
-        named.pop("name"),
-        text_width,
-        image_width,
-        dtype=named.pop("dtype"),
-        relations=tuple(config.graph.relations),
-        dynamic=config.graph.edges == "dynamic",
-        adjacency=config.graph.adjacency,
-        rngs=nnx.Rngs(config.seed),
-        **named,
-    )
+    widths: dict[str, Any] = {"text_width": text_width, "image_width": image_width}
+    return models.build(**widths, **model_fields(config), rngs=nnx.Rngs(config.seed))
+
+
+def model_fields(config: ConfigDict) -> dict[str, Any]:
+    """What `models.build` takes of a config."""
+    graph = config.graph
+    edges = {"dynamic": graph.edges == "dynamic", "adjacency": graph.adjacency}
+    return {**config.model, **edges, "relations": tuple(graph.relations)}

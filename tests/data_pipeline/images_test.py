@@ -108,7 +108,10 @@ def test_a_thin_strip_does_not_grow_without_bound() -> None:
 
 def test_a_thin_strip_is_masked(tmp_path: Path) -> None:
     photo(8, 20_000).save(tmp_path / "strip.png")
-    plan = Plan({"clip": images.processor(PROCESSORS["CLIP"].to_dict(), "here")}, max_pixels=10**6)
+    plan = Plan(
+        {"clip": images.processor(PROCESSORS["CLIP"].to_dict(), "here")},
+        limits=images.Limits(10**6),
+    )
     status = decode(plan, Wanted(str(tmp_path / "strip.png"))).status
     assert images.STATUSES[status] == "masked: too large"
 
@@ -167,9 +170,9 @@ for path in sorted(folder.glob("*.*")):
     wanted = Wanted(str(path))
     Path("/proc/self/clear_refs").write_text("5")
     before = highest()
-    masked = decode(Plan(looks, max_bytes=cost - 1), wanted).status
+    masked = decode(Plan(looks, limits=images.Limits(max_bytes=cost - 1)), wanted).status
     untouched = highest() - before
-    read = decode(Plan(looks, max_bytes=cost), wanted).status
+    read = decode(Plan(looks, limits=images.Limits(max_bytes=cost)), wanted).status
     found[path.name] = [cost, highest() - before, untouched, masked, read]
 print(json.dumps(found))
 """

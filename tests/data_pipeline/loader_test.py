@@ -101,9 +101,7 @@ def test_max_mentions_is_a_prefix_of_the_first_epoch(store: Store) -> None:
 def test_processes_share_what_one_process_gets(store: Store) -> None:
     whole = list(make(store))
     for count in (2, 4):
-        parts = [
-            list(make(store, process_index=i, process_count=count, threads=i)) for i in range(count)
-        ]
+        parts = [list(make(store, process=(i, count), threads=i)) for i in range(count)]
         joined = [
             {name: np.concatenate([part[name] for part in step]) for name in step[0]}
             for step in zip(*parts, strict=True)
@@ -153,7 +151,7 @@ def test_a_loader_can_go_back(store: Store) -> None:
 
 def test_resume_with_another_number_of_processes(store: Store) -> None:
     whole = list(make(store))
-    first = make(store, process_index=1, process_count=4)
+    first = make(store, process=(1, 4))
     for _ in range(6):
         next(first)
     second = make(store)
@@ -213,10 +211,7 @@ def test_evaluation_visits_each_mention_once_in_file_order(store: Store, threads
 def test_evaluation_is_shared_too(store: Store) -> None:
     spec = GraphSpec(r=2, gold_slot=True)
     whole = list(EvalLoader(store, "test", 4, spec=spec))
-    parts = [
-        list(EvalLoader(store, "test", 4, spec=spec, process_index=i, process_count=2))
-        for i in range(2)
-    ]
+    parts = [list(EvalLoader(store, "test", 4, spec=spec, process=(i, 2))) for i in range(2)]
     for (rows, batch), *shares in zip(whole, *parts, strict=True):
         assert np.concatenate([share[0] for share in shares]).tolist() == rows.tolist()
         joined = {k: np.concatenate([share[1][k] for share in shares]) for k in batch}
@@ -230,14 +225,14 @@ def test_evaluation_is_shared_too(store: Store) -> None:
     ("options", "told"),
     [
         ({"batch": 0}, "train.batch is 0"),
-        ({"batch": 6, "process_count": 4}, "does not divide over 4 processes"),
-        ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
+        ({"batch": 6, "process": (0, 4)}, "does not divide over 4 processes"),
+        ({"process": (2, 2)}, "process 2 of 2"),
         ({"epochs": 0}, "train.epochs is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"max_mentions": -1}, "train.max_mentions is -1"),
         ({"spec": GraphSpec(5)}, "graph.r is 5"),
         ({"spec": GraphSpec(-1)}, "graph.r is -1"),
-        ({"split": "dev"}, "'dev' is no split"),
+        ({"split": "dev"}, "split is 'dev'"),
     ],
 )
 def test_a_training_loader_refuses(store: Store, options: dict[str, Any], told: str) -> None:
@@ -249,7 +244,7 @@ def test_an_evaluation_loader_refuses(store: Store) -> None:
     with pytest.raises(UserError, match=r"eval\.batch is 0"):
         EvalLoader(store, "test", 0)
     with pytest.raises(UserError, match=r"eval\.batch is 5, which does not divide"):
-        EvalLoader(store, "test", 5, process_count=2)
+        EvalLoader(store, "test", 5, process=(0, 2))
 
 
 def test_an_empty_split_is_named(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ WRONG_MENTIONS = {
     "span -1:3": {**MENTION, "id": "m2", "start": -1, "end": 3},
     "span 8:13 is not inside its text of 12": {**MENTION, "id": "m2", "end": 13},
     "span 8:8": {**MENTION, "id": "m2", "end": 8},
-    "unknown \"split\" 'dev'; known: train, valid, test": {**MENTION, "id": "m2", "split": "dev"},
+    "\"split\" is 'dev'; known are train, valid, test": {**MENTION, "id": "m2", "split": "dev"},
     'give the surface form as "name"': {**MENTION, "id": "m2", "start": None, "end": None},
     '"candidates" must be a list': {**MENTION, "id": "m2", "candidates": "e1"},
     'each of "candidates" must be a string': {**MENTION, "id": "m2", "candidates": [1]},
@@ -222,7 +222,7 @@ def test_missing_data_says_what_to_download(tmp_path: Path) -> None:
 def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
     assert "known: jsonl, wikimel, sample" in refused("csv", tmp_path)
     write_corpus(tmp_path, [MENTION])
-    assert "known: disjoint, published" in refused("jsonl", tmp_path, split="random")
+    assert "known are disjoint, published" in refused("jsonl", tmp_path, split="random")
     assert "data.valid_fraction = 1.5" in refused("jsonl", tmp_path, valid_fraction=1.5)
 
 

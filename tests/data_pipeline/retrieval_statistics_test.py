@@ -204,8 +204,8 @@ def test_nothing_to_retrieve_is_padding() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"r": 0}, "retrieval.r = 0"),
-        ({"scorer": "wratio"}, "known: WRatio"),
+        ({"r": 0}, "retrieval.r is 0"),
+        ({"scorer": "wratio"}, "known are WRatio"),
         ({"weights": Weights(prior=-1)}, "retrieval weight prior = -1"),
         ({"weights": Weights(smoothing=math.nan)}, "retrieval weight smoothing = nan"),
         ({"weights": Weights(0, 0, 0)}, "are all 0"),

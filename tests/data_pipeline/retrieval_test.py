@@ -61,9 +61,9 @@ def test_fewer_entities_than_r_are_padded() -> None:
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'wratio' is unknown; known: WRatio, QRatio"):
+    with pytest.raises(UserError, match="is 'wratio'; known are WRatio, QRatio"):
         by_name(NAMES, ["x"], 1, scorer="wratio")
-    with pytest.raises(UserError, match=r"retrieval\.r = 0"):
+    with pytest.raises(UserError, match=r"retrieval\.r is 0"):
         by_name(NAMES, ["x"], 0)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"):

@@ -126,5 +126,5 @@ def test_a_published_valid_split_stays() -> None:
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
     with pytest.raises(UserError, match=r"data\.valid_fraction"):
         splits.assign([], mode="disjoint", valid_fraction=fraction)
-    with pytest.raises(UserError, match="known: disjoint, published"):
+    with pytest.raises(UserError, match="known are disjoint, published"):
         splits.assign([], mode="joint", valid_fraction=0.1)

@@ -108,9 +108,9 @@ def _lengthen(path: Path) -> None:
     [
         (shutil.rmtree, "store: there is no feature store"),
         (lambda p: (p / "store.json").unlink(), "store.json: is missing"),
-        (lambda p: (p / "store.json").write_text('{"schema": 1, '), "store.json: cannot be read"),
-        (lambda p: (p / "store.json").write_bytes(b"\xff\xfe"), "store.json: cannot be read"),
-        (lambda p: (p / "store.json").write_text("[1]"), "store.json: cannot be read"),
+        (lambda p: (p / "store.json").write_text('{"schema": 1, '), "store.json: unreadable"),
+        (lambda p: (p / "store.json").write_bytes(b"\xff\xfe"), "store.json: unreadable"),
+        (lambda p: (p / "store.json").write_text("[1]"), "store.json: unreadable"),
         (lambda p: _edit(p, lambda m: m.update(schema=99)), "schema version 99"),
         (lambda p: _edit(p, lambda m: m.pop("groups")), "'groups' is missing"),
         (lambda p: _edit(p, lambda m: m["arrays"].pop("test_gold")), "lacks the array test_gold"),

@@ -201,7 +201,7 @@ def test_the_command_ends_in_one_line(
     (tmp_path / "out").touch()
     told = refusal(lambda: __main__.main([*arguments, f"--manual_dir={raw}"]))
     assert told.startswith(f"{tmp_path / 'out'}")
-    with pytest.raises(UserError, match="config 'all' is unknown; known: disjoint, published"):
+    with pytest.raises(UserError, match="config is 'all'; known are disjoint, published"):
         build(BUILDERS["wikimel"], "all", raw, tmp_path)
 
 

@@ -216,6 +216,6 @@ def test_refuses_what_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "test_w_10cands.json").unlink()
     missing = refused("wikidiverse", tmp_path, source="Download it")
     assert missing == f"{tmp_path / 'test_w_10cands.json'} is missing. Download it"
-    assert "at least one row" in refused("wikidiverse", write(tmp_path, []))
+    assert "list with at least one entry" in refused("wikidiverse", write(tmp_path, []))
     half = refused("wikidiverse", write(tmp_path, **{"Lion\ud800": "a cat"}))
     assert "the title holds half a surrogate" in half

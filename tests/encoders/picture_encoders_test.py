@@ -183,7 +183,7 @@ def test_the_newer_file_of_a_processor(tmp_path):
     ("damage", "told"),
     [
         (None, "has no preprocessor_config.json or processor_config.json"),
-        ("{", "preprocessor_config.json: not readable as JSON"),
+        ("{", "preprocessor_config.json: unreadable"),
         ("{}", "preprocessor_config.json: image_mean is None, not three numbers"),
         ('{"image_mean": [1, 2, 3], "image_std": [1, 0, 1]}', "image_std is no scale"),
         ('{"image_mean": [1, 2, 3], "image_std": [1, "2", 1]}', "image_std is \\[1, '2', 1\\]"),

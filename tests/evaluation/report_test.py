@@ -97,4 +97,4 @@ def test_missing_and_damaged_reports_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{")
     assert "unreadable" in told()
     (tmp_path / "report.json").write_text(json.dumps(a_report("a")))
-    assert "no subset 'kind:x'; it has all, clean" in told("--subsets", "kind:x")
+    assert "--subsets is 'kind:x'; known are all, clean" in told("--subsets", "kind:x")

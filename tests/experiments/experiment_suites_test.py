@@ -100,13 +100,13 @@ def test_published_numbers_come_with_their_source(tmp_path: Path) -> None:
     assert "entry 2 has no text in 'source'" in refused([row, row | {"source": ""}])
     assert "a fraction from 0 to 1" in refused([row | {"value": 51.1}])
     assert "known are mrr, hits@K" in refused([row | {"metric": "f1"}])
-    assert "is no list" in refused({})
+    assert "holds no list); --published takes a list of objects" in refused({})
     path.unlink()
-    assert "cannot be read" in user_error(lambda: read_published(path))
+    assert "no such file" in user_error(lambda: read_published(path))
 
 
 def test_the_command_tells_mistakes_in_one_line(tmp_path: Path) -> None:
     config = "--config=configs/common.py"
     result = run("drin_jax.experiments", "table9", config, f"--workdir={tmp_path}")
-    assert_one_clear_line(result, "no suite 'table9'; known are table2, table3", "gold_slot")
+    assert_one_clear_line(result, "SUITE is 'table9'; known are table2, table3", "gold_slot")
     assert_one_clear_line(run("drin_jax.experiments", config), "SUITE is missing", code=2)

@@ -195,11 +195,11 @@ def test_another_suite_or_config_is_refused(copy: Path, store: Path) -> None:
     assert "train.epochs 6 -> 7" in starting(TRIAL, **{"train.epochs": 7})
     wanted: dict[str, Any] = {"seeds": (0,), "rows": ("bart",)}
     told = user_error(lambda: Runner(TRIAL, config_over(store), copy, **wanted))
-    assert "no row 'bart'; its rows are bert, drin" in told
+    assert "'bart'; known are bert, drin" in told
 
 
 def test_what_is_damaged_or_empty_is_told_in_a_line(copy: Path, tmp_path: Path) -> None:
-    assert "holds no suite" in user_error(lambda: results.load(tmp_path))
+    assert "suite.json: no such file; run python -m" in user_error(lambda: results.load(tmp_path))
     (copy / "runs" / "bert" / "seed0" / "run.json").write_text("{")
     assert "run.json: unreadable" in user_error(lambda: results.load(copy))
     (copy / "runs" / "bert" / "seed0" / "run.json").write_text("[" * 100_000)

@@ -183,7 +183,7 @@ def garbage(path: Path) -> None:
         (lambda folder: cut(folder / scorer.ARTEFACT), ("scorer.jaxexport", "checksum")),
         (lambda folder: cut(next((folder / "params/d").iterdir())), ("params/d/", "checksum")),
         (lambda folder: (folder / "params/_METADATA").unlink(), ("_METADATA", "cannot be read")),
-        (lambda folder: cut(folder / scorer.MANIFEST), ("export.json", "damaged")),
+        (lambda folder: cut(folder / scorer.MANIFEST), ("export.json", "unreadable")),
         (lambda folder: (folder / scorer.MANIFEST).unlink(), ("no export.json", "--out")),
         (shutil.rmtree, ("no folder", "--out")),
         (lambda folder: change(folder, version=2, drin_jax="9"), ("version 2", "drin_jax 9")),
@@ -216,7 +216,7 @@ def test_a_changed_manifest_is_told(copy: Path) -> None:
     path.write_text(path.read_text().replace('"tt"', '"vv"'))
     assert "damaged" in refusal(lambda: export.load(copy))
     path.write_text("[" * 100_000)
-    assert "damaged (nested too deeply)" in refusal(lambda: export.load(copy))
+    assert "unreadable (nested too deeply)" in refusal(lambda: export.load(copy))
 
 
 @pytest.mark.parametrize(

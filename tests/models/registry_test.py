@@ -86,5 +86,5 @@ def test_the_scale_of_equation_13_is_the_configs(value, scale):
 
 @pytest.mark.parametrize("name", ["drin", "jmel"])
 def test_a_field_that_no_system_takes_is_told(name):
-    with pytest.raises(UserError, match="no system takes 'edge_scalee'; known are adjacency, "):
+    with pytest.raises(UserError, match="system is 'edge_scalee'; known are adjacency, "):
         models.build(name, 6, 4, dtype="float32", rngs=nnx.Rngs(0), edge_scalee="none")

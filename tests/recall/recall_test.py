@@ -84,7 +84,7 @@ def test_each_method_is_measured_at_the_same_depths(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_told() -> None:
     with pytest.raises(UserError, match="--methods is 'dense'; known are names, statistics, given"):
         measure("names", "dense")
-    with pytest.raises(UserError, match="--methods is empty"):
+    with pytest.raises(UserError, match="--methods is ''; known are names, statistics, given"):
         measure()
     without = dataclasses.replace(corpus().mentions[0], candidates=None)
     with pytest.raises(UserError, match="'m0' comes without candidates"):

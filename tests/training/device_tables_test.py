@@ -88,9 +88,9 @@ def test_tables_that_do_not_fit_are_refused(store: Store, monkeypatch: pytest.Mo
 
 
 def test_unknown_splits_and_too_many_candidates_are_refused(store: Store) -> None:
-    with pytest.raises(UserError, match="'dev' is no split"):
+    with pytest.raises(UserError, match="split is 'dev'"):
         DeviceTables.of(store, "dev")
-    with pytest.raises(UserError, match="'glosses' is nothing"):
+    with pytest.raises(UserError, match="needs is 'glosses'"):
         DeviceTables.of(store, "train", GraphSpec(needs=("glosses",)))
     with pytest.raises(UserError, match=r"graph\.r is 5, but .* holds 4"):
         DeviceTables.of(store, "train", GraphSpec(r=5))
