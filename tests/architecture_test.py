@@ -26,6 +26,7 @@ LAYERS = (
     *("drin_jax.evaluation.tables", "drin_jax.evaluation.report", "drin_jax.training.setup"),
     *("drin_jax.training.session", "drin_jax.encoders", "drin_jax.extract", "drin_jax.workdir"),
     *("drin_jax.explain", "drin_jax.run", "drin_jax.command", "drin_jax.recall"),
+    "drin_jax.kb",
     *("drin_jax.audit", "drin_jax.parity", "drin_jax.export", "drin_jax.experiments"),
     *("drin_jax.report", "drin_jax.main", "drin_jax.cli"),
 )

@@ -1,0 +1,1 @@
+"""A knowledge base from the command line."""

@@ -1,0 +1,236 @@
+"""A knowledge base of one's own: built once, searched in milliseconds, added to for ever.
+
+    drin-jax kb build   KB --entities=FILE [--config=CARD --config.encoders.text=…]
+    drin-jax kb build   KB --config=CARD --config.data.root=…    the entities of a data set
+    drin-jax kb add     KB --entities=FILE [--update]
+    drin-jax kb remove  KB --ids=Q1,Q2
+    drin-jax kb search  KB --mention=NAME [--text=SENTENCE] [--k=10] [--json]
+    drin-jax kb info    KB [--json]
+    drin-jax kb verify  KB
+    drin-jax kb compact KB
+
+FILE holds a row an entity, as JSON lines, CSV or Parquet: "id" and "name", and, where there is one,
+"aliases", "description", "type", "popularity", "image" or "images". With --config the encoders of
+that config are run over every entity, so that mentions can be linked to it and models trained on it
+(--config.data.kb=KB); without, names and words find it. What is added later is encoded by the same
+encoders. Killed at any moment and started again, a command goes on where it was.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+from rich.table import Table
+from rich.text import Text
+
+from data_pipeline.schema import Entity, Mention, UserError
+from drin_jax import command
+
+FLAGS = flags.FLAGS
+SHOWN = 60  # characters of a description in a table
+
+
+def build(path: Path) -> None:
+    """Make a knowledge base of --entities, or of the config's data set."""
+    from data_pipeline.kb.change import Change
+
+    config: ConfigDict | None = FLAGS.config
+    if config is None:
+        with Change(path) as change:
+            change.build(_read(), name=FLAGS.name or path.name, root=_root())
+        return info(path)
+    from drin_jax.config import check
+    from drin_jax.extract.corpus import fetch
+    from drin_jax.extract.encoding import Encoders
+    from drin_jax.extract.items import check_templates
+    from drin_jax.extract.stored import kb_settings
+
+    check(config)
+    check_templates(config.text)
+    if FLAGS.entities:
+        entities: Sequence[Entity] = _read()
+        root = _root()
+    else:
+        from data_pipeline.readers import load
+
+        fetch(config)
+        data, root = config.data, config.data.root
+        named = {"name": data.name, "source": data.hint, "outside": data.outside}
+        entities = load(data.reader, root, **named).entities
+    encoders = Encoders(config)
+    with Change(path, _fill(config, encoders, entities, path)) as change:
+        made_from = kb_settings(config, encoders)
+        name = FLAGS.name or config.data.name or path.name
+        change.build(entities, name=name, root=root, made_from=made_from)
+    info(path)
+
+
+def add(path: Path) -> None:
+    """Add --entities, encoded by the knowledge base's own encoders where it has features."""
+    from data_pipeline.kb.change import Change
+    from data_pipeline.kb.knowledge_base import open_kb
+
+    kb, entities, fill = open_kb(path), _read(), None
+    if kb.tables:
+        from drin_jax.config import card
+        from drin_jax.extract.encoding import Encoders
+        from drin_jax.extract.stored import WEIGHTS, check_encoders
+
+        config = card("common").get_config()
+        own = {name: value for name, value in kb.made_from.items() if name != WEIGHTS}
+        config.update_from_flattened_dict(own)
+        config.data.root = kb.root
+        encoders = Encoders(config)
+        check_encoders(config, kb, encoders)
+        fill = _fill(config, encoders, entities, path)
+    with Change(path, fill) as change:
+        change.add(entities, update=FLAGS.update)
+    print(f"{path}: {len(entities)} entities {'put' if FLAGS.update else 'added'}")
+    info(path)
+
+
+def _fill(config: ConfigDict, encoders: Any, entities: Sequence[Entity], path: Path) -> Any:
+    from drin_jax.extract.preparation import filled_by
+    from drin_jax.extract.stages import Stages
+
+    return filled_by(Stages(config, "entity", entities, {}, encoders), path)
+
+
+def _read() -> list[Entity]:
+    from data_pipeline.kb import rows
+    from data_pipeline.readers.raw_rows import unique
+
+    if not FLAGS.entities:
+        raise UserError("--entities is missing; give a file of rows, .jsonl, .csv or .parquet")
+    return unique(rows.read(Path(FLAGS.entities), {}))
+
+
+def _root() -> str:
+    return str(Path(FLAGS.entities).parent)
+
+
+def remove(path: Path) -> None:
+    """Take the entities of --ids out."""
+    from data_pipeline.kb.change import Change
+
+    if not FLAGS.ids:
+        raise UserError("--ids is missing; give the ids of entities, as in --ids=Q1,Q2")
+    with Change(path) as change:
+        change.remove(FLAGS.ids)
+    print(f"{path}: {len(FLAGS.ids)} entities removed")
+    info(path)
+
+
+def compact(path: Path) -> None:
+    """Fold all segments into one, without what was removed."""
+    from data_pipeline.kb.change import Change
+
+    with Change(path) as change:
+        change.compact()
+    info(path)
+
+
+def info(path: Path) -> None:
+    """Print what the knowledge base holds."""
+    from data_pipeline.kb.knowledge_base import open_kb
+
+    kb = open_kb(path)
+    weights = kb.made_from.get("encoder files", {})
+    encoders = {name: kb.made_from.get(f"encoders.{name}", name) for name in weights}
+    features = {name: list(shape) for name, (shape, _) in kb.tables.items() if shape[-1]}
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    told = {
+        "name": kb.name,
+        "generation": kb.generation,
+        "entities": kb.entity_count,
+        "removed or replaced": len(kb) - kb.entity_count,
+        "segments": len(kb.segments),
+        "features": features,
+        "encoders": encoders,
+        "bytes": size,
+    }
+    if FLAGS.json:
+        print(json.dumps(told, ensure_ascii=False))
+        return
+    widths = ", ".join(f"{n} {s[1]} wide" for n, s in features.items() if len(s) > 1)
+    print(
+        f"{path}: {kb.name}, generation {kb.generation}: {kb.entity_count:,} entities in "
+        f"{len(kb.segments)} segments, {size / 1e6:.1f} MB"
+    )
+    print(f"features: {widths or 'none, names and words alone'}")
+    for name, place in encoders.items():
+        print(f"encoder of {name}: {place}")
+
+
+def search(path: Path) -> None:
+    """Print the entities that --mention can mean, best first, by names and words."""
+    from data_pipeline import output
+    from data_pipeline.kb.knowledge_base import open_kb
+    from data_pipeline.kb.text_index import TextIndex
+    from data_pipeline.retrieval.union import STAGES, by_union
+
+    if not FLAGS.mention:
+        raise UserError("--mention is missing; give the name to look for")
+    if FLAGS.k < 1:
+        raise UserError(f"--k is {FLAGS.k}; it must be at least 1")
+    text = FLAGS.text or FLAGS.mention
+    start = text.find(FLAGS.mention)
+    place = start if start >= 0 else None
+    mention = Mention("", text, FLAGS.mention, place, place, "test", "", None)
+    kb = open_kb(path)
+    found = by_union(kb, TextIndex(kb), [mention], FLAGS.k)
+    rows, scores = (array[0][found.rows[0] >= 0] for array in (found.rows, found.scores))
+    entities = kb.entities(rows.astype(int))
+    if FLAGS.json:
+        for entity, score, by in zip(entities, scores, found.evidence[0], strict=False):
+            evidence = dict(zip(STAGES, by.tolist(), strict=True))
+            told = {"id": entity.id, "name": entity.name, "score": float(score), **evidence}
+            print(json.dumps(told, ensure_ascii=False))
+        return
+    table = Table("", "id", "name", "score", "description")
+    for place, (entity, score) in enumerate(zip(entities, scores, strict=True), 1):
+        cells = (str(place), entity.id, entity.name, f"{score:.2f}", entity.description[:SHOWN])
+        table.add_row(*map(Text, cells))
+    output.console().print(table)
+
+
+def verify(path: Path) -> None:
+    """Read every byte, and see that the index is whole."""
+    from data_pipeline.kb.knowledge_base import open_kb
+    from data_pipeline.kb.text_index import TextIndex
+
+    kb = open_kb(path)
+    kb.verify()
+    TextIndex(kb)
+    print(f"{path}: whole, {kb.entity_count} entities at generation {kb.generation}")
+
+
+ACTIONS: dict[str, Callable[[Path], None]] = {
+    action.__name__: action for action in (build, add, remove, search, info, verify, compact)
+}
+
+
+def main(action: str, kb: str) -> None:
+    """Do what the flags ask for."""
+    if action not in ACTIONS:
+        raise UserError(f"{action!r} is no action; there are {', '.join(ACTIONS)}")
+    if "://" in kb:
+        raise UserError(f"{kb}: only folders of this machine's file systems are read")
+    if FLAGS["config"].present and action != "build":
+        raise UserError(f"--config is not taken by {action}; the knowledge base brings its own")
+    ACTIONS[action](Path(kb))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("entities", None, "File of entities: .jsonl, .csv or .parquet.")
+    flags.DEFINE_string("name", None, "What reports call it; by default its folder's name.")
+    flags.DEFINE_bool("update", False, "Replace entities that are there already.")
+    flags.DEFINE_list("ids", [], "Ids of the entities to remove.")
+    flags.DEFINE_string("mention", None, "Name to look for.")
+    flags.DEFINE_string("text", None, "Sentence that the name stands in.")
+    flags.DEFINE_integer("k", 10, "How many entities to show.")
+    flags.DEFINE_bool("json", False, "Print JSON.")
+    command.run(main, positional=("action", "kb"))
