@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     # "union" (names, fullest form in the text, words and vectors together), "names" (fuzzy match
     # of the surface form), "statistics" (prior, words and names together), "given" (the data set's
     # own candidates) or "vectors" (nearest of the whole base)
-    retrieval.method = "names"
+    retrieval.method = "union"
     retrieval.r = 100  # candidates of a mention
     retrieval.scorer = "WRatio"  # names: rapidfuzz scorer
     # statistics: weights of name likeness, prior and shared words (from WikiMEL's valid split),
@@ -139,6 +139,8 @@ def get_config() -> ConfigDict:
     config.eval = evaluate = ConfigDict()
     evaluate.batch = 256
     evaluate.ks = (1, 3, 5, 10, 20, 50)
+    # "candidates", or "kb": beside that, over the whole knowledge base, with raw encoders alone
+    evaluate.scope = "candidates"
     # valid score that picks the best checkpoint, tie-aware over answerable: "mrr" or "hits@K"
     evaluate.select_by = "mrr"
 

@@ -30,5 +30,6 @@ def get_config(form: str = "upstream") -> ConfigDict:
         "pictures) from github.com/seukgcode/MELBench and github.com/seukgcode/MEL-GHMFC and pass "
         "its folder as --config.data.root=DIR"
     )
+    config.retrieval.method = "names"
     config.retrieval.r = 100
     return card("forms").apply(config, form, pooler=False)

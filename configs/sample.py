@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.data.name = "sample world"
     config.data.reader = "sample"
     config.data.root = ".cache/sample"
+    config.retrieval.method = "names"
     config.retrieval.r = 10
     config.encoders.text = "encoder"
     config.encoders.image = "resnet"

@@ -59,7 +59,7 @@ FIELDS = {
         COURSE: {
             "data": "tables",  # equal up to rounding
             "train": "epochs patience accumulate",  # the last equal up to rounding
-            "eval": "ks select_by",
+            "eval": "ks scope select_by",
         },
         SPEED: {
             "encoders": "batch_tokens batch_images",
@@ -81,6 +81,7 @@ BEFORE: Mapping[str, Any] = {
     "data.tables": "auto",
     "encoders.tokens": False,
     "image.max_bytes": MAX_BYTES,
+    "eval.scope": "candidates",
     "encoders.max_tokens": 128,
     "encoders.regions": False,
     "model.recurrent_width": 0,
@@ -93,6 +94,7 @@ DTYPES = ("float32", "bfloat16")
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "data.tables": ("auto", "device", "bfloat16", "sharded", "host"),
     "encoders.dtype": DTYPES,
+    "eval.scope": ("candidates", "kb"),
     **{
         f"encoders.{side}_{end}": POOLINGS
         for side in ("mention", "entity")

@@ -19,6 +19,7 @@ from drin_jax import models
 from drin_jax.config import check, flat
 from drin_jax.evaluation import report
 from drin_jax.evaluation.evaluate import Setup, SplitView, Trained, baseline_scores, evaluate_split
+from drin_jax.evaluation.whole_base import raw_encoders
 from drin_jax.explain import linked
 from drin_jax.explain.cases import Outcome
 from drin_jax.extract.preparation import describe, prepare
@@ -108,9 +109,9 @@ def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
     for split in ("valid", "test"):
         view = SplitView.of(store, split, spec.r)
         scores = session.scores(run.params, split)
-        splits[split] = evaluate_split(
-            view, {**baseline_scores(store, view), run.system: scores}, ks
-        )
+        systems = {**baseline_scores(store, view), run.system: scores}
+        whole = raw_encoders(store, split) if run.config.eval.scope == "kb" else None
+        splits[split] = evaluate_split(view, systems, ks, whole)
     found = Outcome(view, scores)
     return {
         "name": f"{store.name}: {run.system}",

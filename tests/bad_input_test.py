@@ -102,7 +102,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], tuple[str, ...]]] = {
     "missing folder": (lambda tmp: flags(tmp, f"--config.data.root={tmp / 'no'}"), ("no",)),
     "missing file": (
         lambda tmp: flags(tmp, write_corpus(tmp / "raw"), f"--config.data.root={tmp}"),
-        ("entities.jsonl",),
+        ("mentions.jsonl",),
     ),
     "wikidiverse without data": (
         lambda tmp: flags(tmp, f"--config.data.root={tmp / 'no'}", config="configs/wikidiverse.py"),
@@ -143,8 +143,8 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], tuple[str, ...]]] = {
         ("config.json",),
     ),
     "truncated array": (
-        lambda tmp: edit_store(tmp, lambda s: truncate(s / "entity_text.npy")),
-        ("entity_text.npy",),
+        lambda tmp: edit_store(tmp, lambda s: truncate(s / "kb" / "000001" / "entity_text.npy")),
+        ("kb/000001/entity_text.npy",),
     ),
     "foreign array": (
         lambda tmp: edit_store(tmp, lambda s: (s / "train_edges.npy").write_text("hello")),

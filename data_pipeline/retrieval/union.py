@@ -68,8 +68,12 @@ def by_union(
     mentions: Sequence[Mention],
     r: int,
     vectors: Vectors | None = None,
+    names: "NameLikeness | None" = None,
 ) -> Candidates:
     """The r best entities of each mention by the sum above; ties in the order of the rows.
+
+    Args:
+        names: of the knowledge base, where it is asked again and again.
 
     Raises:
         UserError: r < 1.
@@ -83,7 +87,7 @@ def by_union(
         ranks=np.full((n, r, stages), PADDING, np.int32),
         evidence=np.zeros((n, r, stages), np.float32),
     )
-    names = _Names(kb)
+    names = names or NameLikeness(kb)
     with Progress("candidates", n, unit="mentions", loud=n > QUIET_MENTIONS) as bar:
         for begin in range(0, n, BLOCK):
             block = range(begin, min(begin + BLOCK, n))
@@ -97,7 +101,7 @@ def _score(
     block: range,
     mentions: Sequence[Mention],
     index: TextIndex,
-    names: "_Names",
+    names: "NameLikeness",
     vectors: Vectors | None,
 ) -> None:
     """Fills the rows of a block."""
@@ -120,7 +124,7 @@ def _score(
     rows, ranks, values = (np.concatenate([pool[j] for pool in pools]) for j in range(3))
     for stage in (0, 1):
         asked = [default_process(query[stage]) for query in queries]
-        values[:, stage] = (values[:, stage] + names.likeness(asked, owner, rows)) / 2
+        values[:, stage] = (values[:, stage] + names.of(asked, owner, rows)) / 2
     if vectors is not None:
         values[:, 3] = vectors.cosine(block.start + owner, rows)
     scores = values @ np.array([*WEIGHTS.values()], np.float32)
@@ -146,7 +150,7 @@ def _pool(found: Sequence[Found]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, ranks, values
 
 
-class _Names:
+class NameLikeness:
     """What the entities of a knowledge base are called, to be compared with."""
 
     def __init__(self, kb: KnowledgeBase):
@@ -156,7 +160,7 @@ class _Names:
         lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in aliases.chunks]
         self._has = np.concatenate([*lengths, np.zeros(0, np.int64)]) > 0
 
-    def likeness(self, asked: Sequence[str], owner: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def of(self, asked: Sequence[str], owner: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """How like each pair's query, `asked[owner]`, is to the best of its row's names: [n]
         float32, 0 to 1."""
         out = _compared([asked[i] for i in owner.tolist()], self._names[rows])

@@ -18,7 +18,7 @@ from data_pipeline.loader import EvalLoader
 from data_pipeline.retrieval.names import of_pairs
 from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
-from drin_jax.evaluation.ranks import TIES, slot_counts, summarize
+from drin_jax.evaluation.ranks import TIES, RankCounts, slot_counts, summarize
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
 from drin_jax.training.device_tables import DeviceTables, Placement
 from drin_jax.types import GraphBatch
@@ -192,15 +192,23 @@ class SplitView:
 
 
 def evaluate_split(
-    view: SplitView, systems: Mapping[str, np.ndarray], ks: Sequence[int]
+    view: SplitView,
+    systems: Mapping[str, np.ndarray],
+    ks: Sequence[int],
+    whole_base: Mapping[str, RankCounts] | None = None,
 ) -> dict[str, Any]:
     """The whole result of a split as JSON: counts, recall, and every system on every subset.
 
     Args:
         systems: name -> scores [n, r], higher is better.
+        whole_base: system -> its counts over every entity of the knowledge base; None: the scope
+            "kb" is left out.
+
     Returns:
         `subsets[subset][scope][system][ties]` with scope "answerable" (the gold is among the
-        candidates) or "end_to_end" (every mention of the subset; what was not ranked is a miss).
+        candidates), "end_to_end" (every mention of the subset; what was not ranked is a miss) or
+        "kb" (every mention whose gold is in the knowledge base, ranked among all its entities;
+        what was not retrieved is a miss).
 
     Raises:
         NotFinite: a system has scores that are not finite.
@@ -209,6 +217,12 @@ def evaluate_split(
         name: slot_counts(scores, view.gold, view.candidates, f"{name} on {view.split}")
         for name, scores in systems.items()
     }
+    scopes = {
+        "answerable": (view.gold >= 0, counts),
+        "end_to_end": (np.ones(len(view.gold), bool), counts),
+    }
+    if whole_base is not None:
+        scopes["kb"] = view.gold_entity >= 0, {**whole_base, **counts}
     subsets = {"all": np.ones(len(view.gold), bool)} | {
         name: chosen for name, chosen in view.groups.items() if chosen.any()
     }
@@ -221,12 +235,9 @@ def evaluate_split(
             name: {
                 scope: {
                     system: {t: summarize(c.ranks(t)[chosen & within], ks) for t in TIES}
-                    for system, c in counts.items()
+                    for system, c in ranked.items()
                 }
-                for scope, within in (
-                    ("answerable", view.gold >= 0),
-                    ("end_to_end", np.ones(len(view.gold), bool)),
-                )
+                for scope, (within, ranked) in scopes.items()
             }
             for name, chosen in subsets.items()
         },

@@ -31,7 +31,7 @@ from drin_jax.extract.__main__ import SHARDS
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.features import STAMP, shard_file
 from drin_jax.extract.items import items_from_plain, plain_items
-from drin_jax.extract.preparation import Plan, plan
+from drin_jax.extract.preparation import Preparation, plan
 
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -62,7 +62,7 @@ class EncodeShard(apache_beam.DoFn):
         yield target
 
 
-def write_jobs(plan: Plan, place: str) -> list[str]:
+def write_jobs(plan: Preparation, place: str) -> list[str]:
     """Writes a job file for each shard that is not made yet; returns their paths."""
     with contextlib.suppress(OSError):  # it is there
         FileSystems.mkdirs(place)

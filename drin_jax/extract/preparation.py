@@ -77,7 +77,7 @@ def prepare(
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Preparation:
     """What is to be made of a config's raw files.
 
     Attributes:
@@ -97,7 +97,7 @@ class Plan:
         return [stage for side in sides if side is not None for stage in side.all()]
 
 
-def plan(config: ConfigDict) -> Plan:
+def plan(config: ConfigDict) -> Preparation:
     """What encoders have to see for this config, whose corpus is read. What contradicts itself is
     told before anything is downloaded or encoded. UserError."""
     check(config)
@@ -111,7 +111,7 @@ def plan(config: ConfigDict) -> Plan:
     mentions, entities = (
         Stages(config, side, items, corpus.sources, encoders) for side, items in sides.items()
     )
-    return Plan(config, corpus, kb, mentions, None if kb else entities)
+    return Preparation(config, corpus, kb, mentions, None if kb else entities)
 
 
 def _import(config: ConfigDict, path: Path) -> Store:
@@ -127,7 +127,7 @@ def _import(config: ConfigDict, path: Path) -> Store:
     return Store.open(path)
 
 
-def _extract(plan: Plan, path: Path, workdir: Path, shards: Path | None) -> Store:
+def _extract(plan: Preparation, path: Path, workdir: Path, shards: Path | None) -> Store:
     """The store of a corpus: its knowledge base, unless that is there, then its mentions."""
     config, corpus, stages = plan.config, plan.corpus, plan.mentions
     root, encoders = config.data.root, stages.encoders

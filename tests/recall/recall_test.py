@@ -74,17 +74,18 @@ def test_each_method_is_measured_at_the_same_depths(tmp_path: Path) -> None:
     at_one = {
         name: method["subsets"]["test"]["share"][1] for name, method in found["methods"].items()
     }
-    assert at_one == {"names": 6 / 7, "statistics": 6 / 7, "given": 1 / 7}
+    stages = dict.fromkeys(("union", "its names", "its forms", "names", "statistics"), 6 / 7)
+    assert at_one == stages | {"given": 1 / 7}
     assert found["methods"]["given"]["subsets"]["test"]["share"][100] == 2 / 7
     rows = command.shown(found).rows
-    assert rows[0][:4] == ["valid", "names", "1", "100.0"]
-    assert [row[:2] for row in rows[3:6]] == [["test", name] for name in command.METHODS]
+    assert rows[0][:4] == ["valid", "union", "1", "100.0"]
+    assert [row[:2] for row in rows[6:12]] == [["test", name] for name in found["methods"]]
 
 
 def test_what_cannot_be_measured_is_told() -> None:
-    with pytest.raises(UserError, match="--methods is 'dense'; known are names, statistics, given"):
+    with pytest.raises(UserError, match="--methods is 'dense'; known are union, names, statistics, given"):
         measure("names", "dense")
-    with pytest.raises(UserError, match="--methods is ''; known are names, statistics, given"):
+    with pytest.raises(UserError, match="--methods is ''; known are union, names, statistics, given"):
         measure()
     without = dataclasses.replace(corpus().mentions[0], candidates=None)
     with pytest.raises(UserError, match="'m0' comes without candidates"):
@@ -112,7 +113,8 @@ def test_the_command_prints_and_writes_the_table(tmp_path: Path) -> None:
     result = run("drin_jax.recall", *options, f"--workdir={work}")
     assert result.returncode == 0, result.stderr
     written = json.loads((work / "recall.json").read_text())
-    assert list(written["methods"]) == ["names", "statistics"]  # the data give no candidates
+    united = ["union", "its names", "its forms"]  # nothing is encoded, no description is in a text
+    assert list(written["methods"]) == [*united, "names", "statistics"]  # nor candidates given
     assert written["methods"]["names"]["subsets"]["valid"]["nil"] == 1
     markdown = (work / "recall.md").read_text()
     assert "| mentions | method | n | recall@1 | recall@2 | recall@100 |" in markdown

@@ -256,7 +256,7 @@ def stores(folder: Path) -> Subject:
     path = folder / "store"
     tiny_store(path)
     meta = json.loads((path / STORE_JSON).read_text())
-    whole = {file.name: file.read_bytes() for file in path.iterdir()}
+    whole = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
     arrays = sorted(name for name in whole if name.endswith(".npy"))
 
     def opened() -> None:

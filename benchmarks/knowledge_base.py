@@ -1,0 +1,126 @@
+"""A knowledge base of a million entities: built, searched and added to.
+
+    python -m benchmarks.knowledge_base --root $DATA/wikimel [--entities N] [--json FILE]
+
+The entities are those of WikiMEL (--reader names another data set) and others that recombine first
+and further names of theirs, with descriptions drawn from theirs. Queries are mentions of the data
+set: `names` is the look-up of a surface form with the comparison of what it finds, `union` all of
+it for a sentence: names, fullest form and words. Seconds and milliseconds are of CPU time, one
+thread; memory is that of a process that opened it and has searched.
+"""
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.kb.change import Change
+from data_pipeline.kb.knowledge_base import open_kb
+from data_pipeline.kb.text_index import TextIndex
+from data_pipeline.readers import load
+from data_pipeline.retrieval.union import POOLS, NameLikeness, by_union
+from data_pipeline.schema import Entity, Mention
+
+ADDED = 1000
+
+
+def recombined(entities: list[Entity], count: int, seed: int = 0) -> Iterator[Entity]:
+    """`count` entities: those given, and others made of parts of them."""
+    yield from entities[:count]
+    rng = random.Random(seed)
+    parts = [entity.name.split(" ", 1) for entity in entities if " " in entity.name]
+    for number in range(len(entities), count):
+        name = f"{rng.choice(parts)[0]} {rng.choice(parts)[1]}"
+        yield Entity(f"made {number}", name, rng.choice(entities).description)
+
+
+def build(folder: Path, entities: list[Entity]) -> dict[str, float]:
+    """Seconds of CPU to build it, and to add ADDED entities and find them."""
+    began = time.process_time()
+    with Change(folder) as change:
+        change.build(entities, name="benchmark")
+    built = time.process_time()
+    new = [Entity(f"new {i}", f"Newcomer Number{i}", "added later") for i in range(ADDED)]
+    clock = time.perf_counter()
+    with Change(folder) as change:
+        kb = change.add(new)
+    rows, _ = TextIndex(kb).names(new[-1].name, 1)
+    assert kb[int(rows[0])].id == new[-1].id
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {
+        "build_cpu_s": built - began,
+        "add_wall_s": time.perf_counter() - clock,
+        "disk_mb": size / 1e6,
+    }
+
+
+def search(folder: Path, mentions: list[Mention]) -> dict[str, Any]:
+    """Milliseconds of CPU a query, and the memory of this process."""
+    began = time.perf_counter()
+    kb = open_kb(folder)
+    index = TextIndex(kb)
+    names = NameLikeness(kb)
+    by_union(kb, index, mentions[:1], 100, names=names)
+    opened = time.perf_counter() - began
+    out: dict[str, Any] = {"open_wall_s": opened, "entities": kb.entity_count}
+
+    def one_name(mention: Mention) -> None:
+        rows, _ = index.names(mention.name, POOLS["names"])
+        names.of([mention.name], np.zeros(len(rows), int), rows)
+
+    def united(mention: Mention) -> None:
+        by_union(kb, index, [mention], 100, names=names)
+
+    for name, query in (("names", one_name), ("union", united)):
+        spent = []
+        for mention in mentions:
+            start = time.process_time()
+            query(mention)
+            spent.append(1e3 * (time.process_time() - start))
+        p50, p95 = np.percentile(spent, [50, 95])
+        out[name] = {"p50_ms": float(p50), "p95_ms": float(p95)}
+    out["memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return out
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Measure and print."""
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--reader", default="wikimel")
+    parser.add_argument("--entities", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--searched", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    corpus = load(given.reader, given.root, name=given.reader)
+    mentions = random.Random(1).sample(corpus.mentions, min(given.queries, len(corpus.mentions)))
+    if given.searched:
+        print(json.dumps(search(given.searched, mentions)))
+        return {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "kb"
+        result = build(folder, list(recombined(list(corpus.entities), given.entities)))
+        again = [sys.executable, "-m", "benchmarks.knowledge_base", "--searched", str(folder)]
+        again += ["--root", str(given.root), "--reader", given.reader]
+        again += ["--queries", str(given.queries)]
+        done = subprocess.run(again, check=True, capture_output=True, text=True)
+        result |= json.loads(done.stdout)
+    print(json.dumps(result, indent=1))
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=1))
+    return result
+
+
+if __name__ == "__main__":
+    main()
