@@ -36,6 +36,7 @@ def arguments(store: Path, workdir: Path, *more: str) -> list[str]:
         f"--workdir={workdir}",
         f"--config.data.store={store}",
         "--config.model.width=16",
+        "--config.model.layers=1",
         "--config.train.learning_rate=0.01",
         "--config.train.batch=16",
         f"--config.train.epochs={EPOCHS}",
