@@ -36,6 +36,7 @@ def arguments(store: Path, workdir: Path, *more: str) -> list[str]:
         f"--workdir={workdir}",
         f"--config.data.store={store}",
         "--config.model.width=16",
+        "--config.model.layers=1",
         "--config.train.learning_rate=0.01",
         "--config.train.batch=16",
         f"--config.train.epochs={EPOCHS}",
@@ -134,7 +135,7 @@ def test_sigterm_saves_and_leaves_with_143(store: Path, whole: Path, tmp_path: P
     assert_same_run(tmp_path, whole)
 
 
-def losses_of_three_epochs(
+def losses_of_two_epochs(
     store: Path, workdir: Path, impl: str, loss: str, tables: str, devices: int
 ) -> list[float]:
     result = run(
@@ -145,7 +146,7 @@ def losses_of_three_epochs(
             f"--config.parallel.impl={impl}",
             f"--config.loss.form={loss}",
             f"--config.data.tables={tables}",
-            "--config.train.epochs=3",
+            "--config.train.epochs=2",
             "--config.train.save_every=1000",
         ),
         devices=devices,
@@ -162,7 +163,7 @@ def on_one_device(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     @functools.cache
     def losses(loss: str) -> list[float]:
         workdir = tmp_path_factory.mktemp("one")
-        return losses_of_three_epochs(store, workdir, "shard_map", loss, "device", devices=1)
+        return losses_of_two_epochs(store, workdir, "shard_map", loss, "device", devices=1)
 
     return losses
 
@@ -179,8 +180,8 @@ def test_eight_devices_train_as_one(
     store: Path, tmp_path: Path, on_one_device: Callable, impl: str, loss: str, tables: str
 ) -> None:
     expected = on_one_device(loss)
-    losses = losses_of_three_epochs(store, tmp_path, impl, loss, tables, devices=8)
-    assert len(losses) == 45
+    losses = losses_of_two_epochs(store, tmp_path, impl, loss, tables, devices=8)
+    assert len(losses) == 30
     assert_close(losses, expected, limit=TRAINED)
 
 

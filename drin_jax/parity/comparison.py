@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +134,7 @@ def compare(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[s
     model = build(arrays, meta)
     batch = torch_weights.from_release(_group(arrays, "in/"), meta["dataset"])
     graph, params = nnx.split(model, nnx.Param)
-    # The reference's scores count the appended slot; its loss does not.
-    whole = dataclasses.replace(batch, gold_slot=False)
-
-    def forward(params: nnx.State, batch: GraphBatch) -> tuple[jax.Array, Any]:
-        scores, aux = nnx.merge(graph, params)(whole)
-        loss = margin_loss(
-            scores[:, : batch.scored], aux, batch, form="upstream", margin=meta["margin"]
-        )
-        return loss, (scores, aux)
-
-    step = jax.jit(jax.value_and_grad(forward, has_aux=True))
+    step = partial(_step, graph, meta["margin"])
     (loss, (scores, aux)), grads = step(params, batch)
     errors = {
         "scores": _error(scores, arrays["out/score"]),
@@ -154,6 +145,20 @@ def compare(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[s
         errors |= _graph_errors(aux, np.asarray(edge_mask(batch, model.relations)), arrays)
         errors |= _adam_errors(step, params, batch, arrays, meta.get("lr", 1e-3))
     return errors
+
+
+@partial(jax.jit, static_argnums=(0, 1))  # files of the same shapes share a program
+def _step(graph: nnx.GraphDef, margin: float, params: nnx.State, batch: GraphBatch) -> Any:
+    """The loss with scores and `aux`, and the gradients."""
+    # The reference's scores count the appended slot; its loss does not.
+    whole = dataclasses.replace(batch, gold_slot=False)
+
+    def forward(params: nnx.State) -> tuple[jax.Array, Any]:
+        scores, aux = nnx.merge(graph, params)(whole)
+        loss = margin_loss(scores[:, : batch.scored], aux, batch, form="upstream", margin=margin)
+        return loss, (scores, aux)
+
+    return jax.value_and_grad(forward, has_aux=True)(params)
 
 
 def _graph_errors(

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from flax import nnx
 from data_pipeline.schema import UserError
 from drin_jax.models.bert_matcher import BertMatcher
 from drin_jax.parity import comparison, torch_weights
+from tests.support.commands import assert_one_clear_line, run
 from tests.support.paths import GOLDEN
 
 FILES = [path for name in ("drin", "ghmfc", "melhi") for path in sorted(GOLDEN.glob(f"{name}_*"))]
@@ -22,15 +21,21 @@ BASELINE = GOLDEN / "ghmfc_wikidiverse.npz"
 PACKED = "mention_encoder.intermediate_layer.t2v_attention.a2b_attention"
 
 
-def test_the_command_passes_on_every_golden_file():
+def test_every_golden_file_passes(capsys):
     assert len(FILES) == 9
-    command = [sys.executable, "-m", "drin_jax.parity", *map(str, FILES)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert comparison.main([*map(str, FILES)]) == 0
+    out = capsys.readouterr().out
     for path in FILES:
-        row = next(line for line in result.stdout.splitlines() if path.name in line)
+        row = next(line for line in out.splitlines() if path.name in line)
         assert " ok " in row
-    assert "FAIL" not in result.stdout
+    assert "FAIL" not in out
+
+
+def test_the_command_says_the_same(tmp_path):
+    result = run("drin_jax.parity", str(ONE))
+    assert result.returncode == 0, result.stderr
+    assert " ok " in result.stdout
+    assert_one_clear_line(run("drin_jax.parity", str(tmp_path / "none.npz")), "no such file")
 
 
 def altered(path: Path, of: Path = ONE, /, **changes: np.ndarray) -> Path:

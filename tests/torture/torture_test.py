@@ -28,16 +28,16 @@ def test_a_training_loses_no_line_at_any_boundary(world: World, tried: Tried) ->
     scene = world.scenes["train"]
     kills, terms = (tried.boundaries(scene, [kind]) for kind in ("kill", "term"))
     rng = random.Random(0)
-    chosen = rng.sample(kills, 3) + rng.sample(terms[:-9], 2)  # the last come after the training
+    chosen = rng.sample(kills, 2) + rng.sample(terms[:-9], 1)  # the last come after the training
     ended = [tried.once(scene, fault) for fault in chosen]
-    assert ended == ["killed"] * 3 + ["stopped"] * 2
+    assert ended == ["killed", "killed", "stopped"]
 
 
 @pytest.mark.parametrize(
     ("name", "faults"),
     [
         ("short", ("once", "full")),
-        ("extract", ("once", "full", "kill")),
+        ("extract", ("full", "kill")),
         ("export", ("once", "kill")),
     ],
 )
