@@ -34,7 +34,7 @@ LAYERS = (
 # What a room holds that is started by itself: above everything.
 STARTED = ("__main__", "beam")
 HALL = 8  # files in each package's own folder, beside __init__.py
-CHAIN = 10  # files on the longest way of imports from drin_jax.main down
+CHAIN = 11  # files on the longest way of imports from drin_jax.main down
 
 
 def module_name(path):

@@ -32,6 +32,8 @@ class Stacked:
         if isinstance(rows, slice):
             rows = np.arange(len(self))[rows]
         asked = np.asarray(rows)
+        if asked.dtype == bool:
+            asked = np.flatnonzero(asked)
         flat = np.where(asked < 0, asked + len(self), asked).ravel()
         if len(flat) and not (flat.min() >= 0 and flat.max() < len(self)):
             raise IndexError(f"row {int(flat.max())} of {len(self)}")

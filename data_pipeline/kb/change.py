@@ -2,10 +2,12 @@
 
 A change is a segment that grows beside the others and counts from the moment kb.json names it,
 which is replaced last. A kill before that leaves the knowledge base as it was, and the same change
-asked for again goes on where the killed one was.
+asked for again goes on where the killed one was; asked for once more, it changes nothing.
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,7 @@ import pyarrow as pa
 
 from data_pipeline.arrays import array_file
 from data_pipeline.arrays.growing import LOCK, GrowingFolder, tidy, write_array
-from data_pipeline.files import hold, plain, sync_folder, write_json
+from data_pipeline.files import hold, plain, sync_folder, write_json, write_whole
 from data_pipeline.kb import rows
 from data_pipeline.kb.knowledge_base import (
     DEAD,
@@ -49,7 +51,9 @@ class SegmentWriter(GrowingFolder):
 
     def __init__(self, folder: Path, added: pa.Table, made_from: Mapping[str, Any]):
         self._rows, self.digest = added, rows.digest(added)
-        super().__init__(folder, {"rows": self.digest, **made_from})
+        # Where pictures lie counts here: a leftover may hold the features of others.
+        shown = hashlib.sha256(json.dumps(added["images"].to_pylist()).encode()).hexdigest()
+        super().__init__(folder, {"rows": self.digest, "images": shown, **made_from})
 
     def _refuse_existing(self) -> None:
         """One that was whole when its writer was killed, and that kb.json does not name, goes on
@@ -73,7 +77,7 @@ class SegmentWriter(GrowingFolder):
         Raises:
             UserError: a table holds a value that is not finite, or the disk is full.
         """
-        rows.write(self.folder / ROWS, self._rows)
+        write_whole(self.folder / ROWS, lambda file: rows.put(file, self._rows))
         names = [DEAD, *(name for name in ENTITY_ARRAYS if self.has(name))]
         dead_file = self._file(DEAD)
         write_array(dead_file, np.sort(dead.astype(np.int64)))
@@ -135,9 +139,16 @@ class Change:
             made_from: the settings that the features are made with.
 
         Raises:
-            UserError: there is one already, or two entities have one id.
+            UserError: there is another one already, or two entities have one id.
         """
+        root = os.path.abspath(root) if root else ""
+        made_from = plain(dict(made_from or {}))
         if self.begun:
+            kb, meta, segments = self._opened()
+            same = (meta["name"], meta["made_from"]) == (name, made_from)
+            asked = rows.table(entities, meta["root"])
+            if same and len(segments) == 1 and kb.latest[0].equals(asked):
+                return self._indexed(kb)
             raise UserError(
                 f"{self.path}: holds a knowledge base already; add to it with drin-jax kb add, or "
                 "delete it"
@@ -145,13 +156,8 @@ class Change:
         if not len(entities):
             raise UserError(f"{self.path}: a knowledge base needs at least one entity")
         _check_ids([entity.id for entity in entities])
-        meta: dict[str, Any] = {
-            "form": FORM,
-            "name": name,
-            "root": os.path.abspath(root) if root else "",
-        }
-        meta |= {"made_from": plain(dict(made_from or {})), "report": {}}
-        return self._commit(meta, [], rows.table(entities, meta["root"]), NONE, entities)
+        meta = {"form": FORM, "name": name, "root": root, "made_from": made_from, "report": {}}
+        return self._commit(meta, [], rows.table(entities, root), NONE, entities)
 
     def add(self, entities: Sequence[Entity], *, update: bool = False) -> KnowledgeBase:
         """The knowledge base with these entities.
@@ -166,6 +172,9 @@ class Change:
         ids = [entity.id for entity in entities]
         _check_ids(ids)
         there = kb.find(ids)
+        added = rows.table(entities, meta["root"])
+        if kb.latest[0].equals(added) and (there != PADDING).all():
+            return self._indexed(kb)
         if (there != PADDING).any() and not update:
             known = [one for one, row in zip(ids, there, strict=True) if row != PADDING]
             raise UserError(
@@ -175,7 +184,6 @@ class Change:
             raise UserError(
                 f"{self.path}: its entities have features; adding to it takes its encoders"
             )
-        added = rows.table(entities, meta["root"])
         return self._commit(meta, segments, added, there[there != PADDING], entities)
 
     def remove(self, ids: Sequence[str]) -> KnowledgeBase:
@@ -183,6 +191,9 @@ class Change:
         kb, meta, segments = self._opened()
         _check_ids(ids)
         there = kb.find(ids)
+        put, taken = kb.latest
+        if not put.num_rows and {*ids} == {one.id for one in kb.entities(taken)}:
+            return self._indexed(kb)
         if (there == PADDING).any():
             unknown = [one for one, row in zip(ids, there, strict=True) if row == PADDING]
             raise UserError(f"{self.path}: has no {_named(unknown)}; nothing was removed")
@@ -196,7 +207,8 @@ class Change:
         kb, meta, segments = self._opened()
         alive = np.flatnonzero(kb.alive)
         if len(segments) == 1 and len(alive) == len(kb):
-            return kb
+            self._forget(segments)
+            return self._indexed(kb)
 
         def copy(segment: SegmentWriter, _: Sequence[Entity]) -> Mapping[str, Any]:
             for name in kb.tables:
@@ -210,9 +222,13 @@ class Change:
 
         self._fill = copy
         compacted = self._commit(meta, segments, kb.living(), NONE, alone=True)
-        for segment in segments:
-            shutil.rmtree(self.path / segment.folder, ignore_errors=True)
+        self._forget(compacted.segments)
         return compacted
+
+    def _forget(self, kept: Sequence[Segment]) -> None:
+        """Deletes the segments that were folded into the one that is kept."""
+        for number in range(1, kept[0].number):
+            shutil.rmtree(self.path / f"{number:06d}", ignore_errors=True)
 
     def _opened(self) -> tuple[KnowledgeBase, dict[str, Any], list[Segment]]:
         meta = read_meta(self.path)
@@ -241,7 +257,9 @@ class Change:
             write_json(self.path / KB_JSON, {**meta, "segments": [s.plain() for s in kept]})
             sync_folder(self.path)
             tidy(folder)
-        kb = open_kb(self.path)
+        return self._indexed(open_kb(self.path))
+
+    def _indexed(self, kb: KnowledgeBase) -> KnowledgeBase:
         TextIndex(kb)  # so that what was added is found at once
         return kb
 

@@ -88,14 +88,12 @@ class KnowledgeBase(Sequence[Entity]):
         self.root: str = meta["root"]
         self.generation = self.segments[-1].number
         # Everything is opened now: a compaction may delete the files.
-        self._tables = [rows.open_table(path / s.folder / ROWS) for s in self.segments]
+        self._tables = [_open_rows(path / s.folder / ROWS, s) for s in self.segments]
         self._parts: dict[str, list[np.ndarray]] = {}
         self._begins = np.concatenate([[0], np.cumsum([s.rows for s in self.segments])])
         self.alive = np.ones(int(self._begins[-1]), bool)
-        for segment, begin, table in zip(self.segments, self._begins, self._tables, strict=False):
+        for segment, begin in zip(self.segments, self._begins, strict=False):
             where = path / segment.folder
-            if table.num_rows != segment.rows:
-                raise UserError(f"{where / ROWS}: is not as {KB_JSON} says; {MEND}")
             for name, spec in segment.arrays.items():
                 array_file.check(where / f"{name}.npy", spec, MEND)
                 array = array_file.open_array(where / f"{name}.npy")
@@ -105,6 +103,7 @@ class KnowledgeBase(Sequence[Entity]):
                     raise UserError(f"{where / name}.npy: names rows that are not there; {MEND}")
                 else:
                     self.alive[array] = False
+                    self._taken = array
         short = [n for n, p in self._parts.items() if sum(map(len, p)) != len(self.alive)]
         if short:
             raise UserError(f"{path / KB_JSON}: not every segment has {short[0]}; {MEND}")
@@ -145,6 +144,11 @@ class KnowledgeBase(Sequence[Entity]):
         """Rows that are alive."""
         return int(self.alive.sum())
 
+    @property
+    def latest(self) -> tuple[pa.Table, np.ndarray]:
+        """The rows that the last change put in, and the numbers of those that it took out."""
+        return self._tables[-1], np.asarray(self._taken)
+
     def living(self) -> pa.Table:
         """The rows that are alive, as they are kept."""
         return pa.concat_tables(self._tables).filter(pa.array(self.alive))
@@ -167,10 +171,11 @@ class KnowledgeBase(Sequence[Entity]):
     def find(self, ids: Sequence[str]) -> np.ndarray:
         """The living row of each id, [n] int64; PADDING where there is none."""
         found = np.full(len(ids), PADDING, np.int64)
-        asked = pa.array(ids, pa.large_string())
+        # As bytes, for a flag may hold half a surrogate pair, which is nobody's.
+        asked = pa.array([one.encode(errors="surrogatepass") for one in ids], pa.large_binary())
         for begin, table in zip(self._begins[-2::-1], self._tables[::-1], strict=True):
             if table.num_rows:
-                index = pc.index_in(asked, value_set=table["id"].combine_chunks())
+                index = pc.index_in(asked, value_set=table["id"].cast(asked.type).combine_chunks())
                 row = begin + index.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
                 there = index.is_valid().to_numpy(zero_copy_only=False) & self.alive[row]
                 found = np.where((found == PADDING) & there, row, found)
@@ -234,6 +239,28 @@ class KnowledgeBase(Sequence[Entity]):
             )
 
 
+def _open_rows(path: Path, segment: Segment) -> pa.Table:
+    """A segment's rows. A damaged Arrow file can end the process, so all of it is read first."""
+    try:
+        now = path.stat()
+        whole = now.st_size == segment.rows_file.bytes and (
+            _crc32(path, now.st_size, now.st_mtime_ns) == segment.rows_file.crc32
+        )
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {MEND}") from None
+    if not whole:
+        raise UserError(f"{path}: is cut, foreign or damaged; {MEND}")
+    table = rows.open_table(path)
+    if table.num_rows != segment.rows:
+        raise UserError(f"{path}: has {table.num_rows} rows, not as {KB_JSON} says; {MEND}")
+    return table
+
+
+@functools.lru_cache(256)
+def _crc32(path: Path, size: int, changed: int) -> int:
+    return array_file.crc32(path, lambda n: None)
+
+
 def fingerprint(segments: Sequence[Segment]) -> str:
     """SHA-256 over the checksums of what is in these segments."""
     content = [
@@ -244,7 +271,7 @@ def fingerprint(segments: Sequence[Segment]) -> str:
 
 
 def open_kb(path: str | Path, at: Mapping[str, Any] | None = None) -> KnowledgeBase:
-    """The knowledge base in folder `path`. Reads kb.json, and each file's length and header.
+    """The knowledge base in folder `path`. Reads kb.json, every row, and each table's header.
 
     Args:
         at: `KnowledgeBase.reference` of what is counted on: it is opened as it was then, whatever
@@ -252,7 +279,7 @@ def open_kb(path: str | Path, at: Mapping[str, Any] | None = None) -> KnowledgeB
 
     Raises:
         UserError: there is none, a file is missing, cut or foreign, or it is not the one that is
-            counted on. Damage inside a file is `verify`'s to find.
+            counted on. Damage inside a table of features is `verify`'s to find.
     """
     path = Path(path)
     for left in reversed(range(LOOKS)):
@@ -267,7 +294,7 @@ def open_kb(path: str | Path, at: Mapping[str, Any] | None = None) -> KnowledgeB
                 )
         try:
             return KnowledgeBase(path, meta, segments)
-        except UserError:
+        except (UserError, FileNotFoundError):
             if not left or read_meta(path) == meta:
                 raise
     raise AssertionError
@@ -307,6 +334,8 @@ def segments_of(path: Path, meta: Mapping[str, Any]) -> list[Segment]:
             raise ValueError("numbers")
         if unknown := {n for s in found for n in s.arrays} - {*ENTITY_ARRAYS, DEAD}:
             raise ValueError(unknown)
+        if not all(DEAD in one.arrays for one in found):
+            raise ValueError(DEAD)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(f"{path / KB_JSON}: its segments are odd; {MEND}") from None
     return found

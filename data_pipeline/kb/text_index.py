@@ -33,16 +33,16 @@ from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.output import Progress, say
 from data_pipeline.schema import UserError
 
-FORM = f"1 {metadata.version('tantivy')}"
+FORM = f"2 {metadata.version('tantivy')}"
 LONGEST = 200  # characters of a name that count
 COMMON = 0.05  # words of more than this share of the documents find nobody, but together with
 RAREST = 24  # so many words at most are asked for, the rarest
 BOOST = {"initials": 2.0}  # what a field counts beside the others
+DEEPEST = 4  # times as many as are asked for are looked at where scores tie
 QUIET_ROWS = 100_000  # fewer are indexed in about a second
 HEAP = 300_000_000  # bytes of documents that tantivy gathers before it writes them
 PATIENCE = 5.0  # seconds to wait for another process that is writing the index
-_WORD = re.compile(r"\w+")
-_BEHIND = re.compile(r"\s*\([^()]*\)\s*$")
+_WORD = re.compile(r"[^\W_]+")
 _SMALL = frozenset(
     (
         *("of", "the", "and", "for", "in", "on", "at", "a", "an", "de", "la", "le", "du", "des"),
@@ -55,17 +55,18 @@ Found = tuple[np.ndarray, np.ndarray]
 
 
 def fold(text: str) -> str:
-    """A name as it is compared: without accents, in lower case, all but letters and digits as one
-    space."""
+    """A name as it is compared: without accents and other marks, in lower case, all but letters and
+    digits as one space."""
     if not text.isascii():
         split = unicodedata.normalize("NFKD", text)
-        text = "".join(one for one in split if not unicodedata.combining(one))
+        text = "".join(one for one in split if unicodedata.category(one)[0] != "M")
     return " ".join(_WORD.findall(text.casefold()))
 
 
 def bare(name: str) -> str:
     """A title without what stands in parentheses at its end, or as it is where nothing is left."""
-    return _BEHIND.sub("", name) or name
+    head, _, behind = name.rstrip().rpartition("(")
+    return head.rstrip() or name if behind.find(")") == len(behind) - 1 else name
 
 
 def forms(name: str, aliases: Iterable[str] = ()) -> list[str]:
@@ -156,6 +157,7 @@ class TextIndex:
     def _tokenized(self, index: Any) -> Any:
         for name, analyzer in _analyzers().items():
             index.register_tokenizer(name, analyzer)
+        index.config_reader("manual")  # no thread that watches the folder
         index.reload()
         return index
 
@@ -233,13 +235,17 @@ class TextIndex:
             places = [place for _, place in hits]
             rows = np.array(self._searcher.fast_field_values("row", places), np.int64)
             scores = np.array([score for score, _ in hits], np.float32)
+            last = scores[-1] if len(hits) == limit else -np.inf
             # Rows that came later are not in this generation; of an entity's forms the best counts.
             kept = rows < len(self._kb)
             kept[kept] = self._kb.alive[rows[kept]]
             rows, scores = rows[kept], scores[kept]
             _, first = np.unique(rows, return_index=True)
-            if len(first) >= n or len(hits) < limit:
-                order = first[np.lexsort((rows[first], -scores[first]))][:n]
+            order = first[np.lexsort((rows[first], -scores[first]))][:n]
+            # What is as good as the last that counts should be seen, as an earlier row goes before;
+            # of a first name that thousands share, not all of them.
+            seen = len(order) == n and (scores[order[-1]] > last or limit >= DEEPEST * n)
+            if len(hits) < limit or seen:
                 return rows[order], scores[order]
             limit *= 4
 
@@ -256,6 +262,7 @@ class TextIndex:
     def words(self, text: str, n: int) -> Found:
         """The n living rows whose descriptions share most with a text, as `names` gives them.
         Words that are common do not count, unless there are no others."""
+        text = text.encode(errors="replace").decode()  # a flag may hold half a surrogate pair
         words = dict.fromkeys(self._described.analyze(text))
         counts = {word: self._searcher.doc_freq("word", word) for word in words}
         there = sorted((count, word) for word, count in counts.items() if count)
@@ -264,7 +271,8 @@ class TextIndex:
 
     def knows(self, form: str) -> bool:
         """Whether an entity has this name or alias, given as `fold` makes it."""
-        return self._searcher.doc_freq("exact", form) > 0
+        there = self._searcher.doc_freq("exact", form) > 0  # or was, or came later
+        return there and len(self._best([("exact", form)], 1)[0]) > 0
 
 
 def _documents(name: str, aliases: Sequence[str], text: str) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """Our own form: `entities.jsonl` and `mentions.jsonl`, one object a line.
 
     entities.jsonl  {"id", "name", "description"}, and what else a knowledge base's row may have
-                    (`data_pipeline.kb.rows`)
+                    (`data_pipeline.kb.entity_files`)
     mentions.jsonl  {"id", "text", "start", "end", "split"} and, where there is one, "image" and
                     "entity", and, where wanted, "candidates" (entity ids), "name", "sample", "kind"
 

@@ -147,12 +147,10 @@ def entities(
 
 
 def entity(row: Mapping[str, Any], root: Path, where: str) -> Entity:
-    """The entity of a row of a knowledge base, as `data_pipeline.kb.rows` describes it; pictures
-    are relative to `root`."""
+    """The entity of a row of a knowledge base, as `data_pipeline.kb.entity_files` describes it;
+    pictures are relative to `root`."""
     popularity = row.get("popularity")
-    if popularity is not None and not (
-        isinstance(popularity, int | float) and math.isfinite(popularity)
-    ):
+    if popularity is not None and not _is_number(popularity):
         raise UserError(f'{where}: "popularity" must be a number')
     named = row.get("images")
     if named is None:
@@ -160,7 +158,8 @@ def entity(row: Mapping[str, Any], root: Path, where: str) -> Entity:
     elif row.get("image") is not None:
         raise UserError(f'{where}: give "image" or "images", not both')
     shown = [picture(one, root, where) for one in _listed(named, '"images"', where)]
-    aliases = _listed(row.get("aliases") or [], '"aliases"', where)
+    aliases = row.get("aliases")
+    aliases = _listed([] if aliases is None else aliases, '"aliases"', where)
     return Entity(
         id=identifier(row["id"], where),
         name=raw_files.text(row["name"], '"name"', where),
@@ -171,6 +170,13 @@ def entity(row: Mapping[str, Any], root: Path, where: str) -> Entity:
         popularity=None if popularity is None else float(popularity),
         more_images=tuple(filter(None, shown[1:])),
     )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # an integer that no float can be
+        return False
 
 
 def _given(value: Any) -> Any:

@@ -39,8 +39,9 @@ def build(path: Path) -> None:
 
     config: ConfigDict | None = FLAGS.config
     if config is None:
+        entities: Sequence[Entity] = _read()
         with Change(path) as change:
-            change.build(_read(), name=FLAGS.name or path.name, root=_root())
+            change.build(entities, name=FLAGS.name or path.name, root=_root())
         return info(path)
     from drin_jax.config import check
     from drin_jax.extract.corpus import fetch
@@ -51,8 +52,7 @@ def build(path: Path) -> None:
     check(config)
     check_templates(config.text)
     if FLAGS.entities:
-        entities: Sequence[Entity] = _read()
-        root = _root()
+        entities, root = _read(), _root()
     else:
         from data_pipeline.readers import load
 
@@ -87,8 +87,9 @@ def add(path: Path) -> None:
         check_encoders(config, kb, encoders)
         fill = _fill(config, encoders, entities, path)
     with Change(path, fill) as change:
-        change.add(entities, update=FLAGS.update)
-    print(f"{path}: {len(entities)} entities {'put' if FLAGS.update else 'added'}")
+        known = change.add(entities, update=FLAGS.update).generation == kb.generation
+    told = "are there already" if known else "put" if FLAGS.update else "added"
+    print(f"{path}: {len(entities)} entities {told}")
     info(path)
 
 
@@ -100,12 +101,12 @@ def _fill(config: ConfigDict, encoders: Any, entities: Sequence[Entity], path: P
 
 
 def _read() -> list[Entity]:
-    from data_pipeline.kb import rows
+    from data_pipeline.kb import entity_files
     from data_pipeline.readers.raw_rows import unique
 
     if not FLAGS.entities:
         raise UserError("--entities is missing; give a file of rows, .jsonl, .csv or .parquet")
-    return unique(rows.read(Path(FLAGS.entities), {}))
+    return unique(entity_files.read(Path(FLAGS.entities), {}))
 
 
 def _root() -> str:
@@ -115,9 +116,11 @@ def _root() -> str:
 def remove(path: Path) -> None:
     """Take the entities of --ids out."""
     from data_pipeline.kb.change import Change
+    from data_pipeline.kb.knowledge_base import open_kb
 
     if not FLAGS.ids:
         raise UserError("--ids is missing; give the ids of entities, as in --ids=Q1,Q2")
+    open_kb(path)  # where there is none, no folder of it is made
     with Change(path) as change:
         change.remove(FLAGS.ids)
     print(f"{path}: {len(FLAGS.ids)} entities removed")
@@ -127,7 +130,9 @@ def remove(path: Path) -> None:
 def compact(path: Path) -> None:
     """Fold all segments into one, without what was removed."""
     from data_pipeline.kb.change import Change
+    from data_pipeline.kb.knowledge_base import open_kb
 
+    open_kb(path)
     with Change(path) as change:
         change.compact()
     info(path)
@@ -181,7 +186,7 @@ def search(path: Path) -> None:
     place = start if start >= 0 else None
     mention = Mention("", text, FLAGS.mention, place, place, "test", "", None)
     kb = open_kb(path)
-    found = by_union(kb, TextIndex(kb), [mention], FLAGS.k)
+    found = by_union(kb, TextIndex(kb), [mention], min(FLAGS.k, len(kb)))
     rows, scores = (array[0][found.rows[0] >= 0] for array in (found.rows, found.scores))
     entities = kb.entities(rows.astype(int))
     if FLAGS.json:

@@ -132,7 +132,7 @@ def test_added_to_a_store_after_a_kill(
     assert not store.lacks(BOTH)
     assert {name: store.specs[name] for name in before.specs} == before.specs
     assert sorted(path.name for path in workdir.iterdir()) == [
-        *("cache", "masked_mention_pictures.tsv", "store")
+        *("masked_mention_pictures.tsv", "store")
     ]
     store.verify()
     tokens, offsets = store.array("mention_tokens"), store.array("mention_token_offsets")

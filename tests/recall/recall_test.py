@@ -83,9 +83,13 @@ def test_each_method_is_measured_at_the_same_depths(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_measured_is_told() -> None:
-    with pytest.raises(UserError, match="--methods is 'dense'; known are union, names, statistics, given"):
+    with pytest.raises(
+        UserError, match="--methods is 'dense'; known are union, names, statistics, given"
+    ):
         measure("names", "dense")
-    with pytest.raises(UserError, match="--methods is ''; known are union, names, statistics, given"):
+    with pytest.raises(
+        UserError, match="--methods is ''; known are union, names, statistics, given"
+    ):
         measure()
     without = dataclasses.replace(corpus().mentions[0], candidates=None)
     with pytest.raises(UserError, match="'m0' comes without candidates"):
