@@ -1,8 +1,5 @@
 """What all encoders share: devices, precision, empty calls, odd characters."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +9,7 @@ import pytest
 from drin_jax.encoders.picture_encoders import ClipEncoder, ResNetEncoder
 from drin_jax.encoders.text_encoder import TextEncoder
 from tests.encoders.text_encoder_test import write_encoder
-from tests.support import compilation
-from tests.support.paths import ROOT
+from tests.support.commands import run
 from tests.support.picture_checkpoints import write_checkpoint, write_clip
 from tests.support.tolerance import assert_close
 
@@ -87,18 +83,10 @@ def test_half_a_character_is_no_crash(folders):
 
 
 def test_two_devices_give_what_one_gives(encoders, folders, tmp_path):
-    code = (
-        "import pathlib, sys, jax, numpy as np\n"
-        "from tests.encoders.frozen_test import encode\n"
-        "assert len(jax.local_devices()) == 2\n"
-        "folders = {name: pathlib.Path(sys.argv[1], name) for name in ('text', 'clip', 'resnet')}\n"
-        "ways = encode(folders)\n"
-        "np.savez(sys.argv[2], **{way: run(25) for way, run in ways.items()})\n"
-    )
-    flags = {"XLA_FLAGS": compilation.flags(devices=2), "JAX_PLATFORMS": "cpu"}
     out = tmp_path / "two.npz"
-    command = [sys.executable, "-c", code, str(folders["text"].parent), str(out)]
-    subprocess.run(command, env=os.environ | flags, cwd=ROOT, check=True)
+    root = str(folders["text"].parent)
+    result = run("tests.support.encoding_on_devices", root, str(out), devices=2)
+    assert result.returncode == 0, result.stderr
     with np.load(out) as two:
         for way in WAYS:
             assert_close(two[way], encoders[way](25), way)

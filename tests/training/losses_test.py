@@ -1,8 +1,5 @@
 """Each loss against arithmetic written out by hand, and its gathered form on eight devices."""
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -13,7 +10,7 @@ import pytest
 from data_pipeline.schema import UserError
 from drin_jax.training.losses import FORMS, margin_loss
 from drin_jax.types import GraphBatch
-from tests.support import compilation
+from tests.support.commands import run
 from tests.support.random_graphs import random_graphs
 
 MARGIN = 0.25
@@ -162,12 +159,7 @@ def test_the_appended_gold_slot_is_not_scored():
 
 
 def test_eight_devices_have_the_gradients_of_one():
-    environment = os.environ | {
-        "XLA_FLAGS": compilation.flags(devices=8),
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-m", "tests.support.gradients_on_eight_devices"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = run("tests.support.gradients_on_eight_devices", devices=8)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.split() == [
         f"{form}:{way}" for form in FORMS for way in ("pmap", "shard_map")
