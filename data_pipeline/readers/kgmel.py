@@ -11,13 +11,15 @@ from a split are counted. Sentences of no split train.
 The knowledge base is the union of all answers, named by "entity": every entity is the gold of some
 mention, which makes ranking over all of it easier than in a real one. The names belong to the
 knowledge base; a mention's own "entity" is not read as its feature. An entity with several names
-has the most frequent (then the first of the alphabet). `qid2ne.json` (QID -> name) adds entities
-and `qid2abs.json` (QID -> text) descriptions where they are there; else descriptions are empty.
+has the most frequent (then the first of the alphabet), and the others as aliases. `qid2ne.json`
+(QID -> name) adds entities and `qid2abs.json` (QID -> text) descriptions where they are there; else
+descriptions are empty.
 
 A picture that stands with several addresses, or with and without one, is a stand-in for pictures
 that could not be had ("mention_54.jpg" stands with 238 sentences): such mentions have none.
 """
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,11 @@ def read(root: Path, name: str) -> Corpus:
             mentions.append((where, mention))
     counts["entities_of_several_names"] = sum(len(found) > 1 for found in titles.values())
     names = {qid: min(found, key=lambda one: (-found[one], one)) for qid, found in titles.items()}
-    entities = raw_rows.by_number(raw_rows.entities(root, sources, names))
+    others = {qid: tuple(sorted(found.keys() - {names[qid]})) for qid, found in titles.items()}
+    entities = raw_rows.by_number(
+        dataclasses.replace(entity, aliases=others.get(entity.id, ()))
+        for entity in raw_rows.entities(root, sources, names)
+    )
     placed = raw_files.placed(root, sources)
     return Corpus(name, entities, raw_rows.unique(mentions), dict(counts), placed)
 
