@@ -46,6 +46,7 @@ def test_kgmel_reads_the_published_form(tmp_path: Path) -> None:
         ("Q145", "United Kingdom", "a state"),
         ("Q11010", "Parliament", ""),
     ]
+    assert [bool(e.aliases) for e in corpus.entities] == [True, False]  # "UK", once
     counted(corpus, sentences_moved_from_train_to_valid=2, sentences_moved_from_valid_to_test=1)
     counted(corpus, sentences_in_no_split=1, sentences_with_a_stand_in_picture=2, nil=1)
     counted(corpus, entities_of_several_names=1, missing_mention_images=8)
