@@ -272,7 +272,7 @@ class TextIndex:
     def knows(self, form: str) -> bool:
         """Whether an entity has this name or alias, given as `fold` makes it."""
         there = self._searcher.doc_freq("exact", form) > 0  # or was, or came later
-        return there and len(self._best([("exact", form)], 1)[0]) > 0
+        return form != "" and there and len(self._best([("exact", form)], 1)[0]) > 0
 
 
 def _documents(name: str, aliases: Sequence[str], text: str) -> Iterator[Any]:

@@ -1,0 +1,65 @@
+"""Small knowledge bases for tests."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.kb.change import Change, SegmentWriter
+from data_pipeline.kb.knowledge_base import KnowledgeBase
+from data_pipeline.schema import Entity
+
+WIDTH = 3  # of the features that `filled` writes
+
+
+def entity(id: str, name: str = "", description: str = "", *aliases: str) -> Entity:
+    """One with these aliases."""
+    return Entity(id, name or f"Name of {id}", description, aliases=aliases)
+
+
+def build(path: Path, entities: Sequence[Entity], features: bool = False) -> KnowledgeBase:
+    """Generation 1 of the knowledge base in this folder."""
+    with Change(path, filled if features else None) as change:
+        return change.build(entities, name="base", made_from={"by": "tests"} if features else {})
+
+
+def add(
+    path: Path, entities: Sequence[Entity], features: bool = False, update: bool = False
+) -> KnowledgeBase:
+    """The same with more."""
+    with Change(path, filled if features else None) as change:
+        return change.add(entities, update=update)
+
+
+def remove(path: Path, *ids: str) -> KnowledgeBase:
+    """The same without these."""
+    with Change(path) as change:
+        return change.remove(ids)
+
+
+def compact(path: Path) -> KnowledgeBase:
+    """The same in one segment."""
+    with Change(path) as change:
+        return change.compact()
+
+
+def vector(one: Entity) -> np.ndarray:
+    """The features [WIDTH] of an entity: what its id and its pictures are."""
+    said = f"{one.id} {one.name} {one.image}".encode()
+    return np.array([len(said), sum(said), sum(said[::2])], np.float32)
+
+
+def filled(segment: SegmentWriter, entities: Sequence[Entity]) -> Mapping[str, Any]:
+    """Writes the features of entities, shard by shard."""
+    segment.write("entity_has_text", np.ones(len(entities), bool))
+    table = segment.shards("entity_text", (len(entities), WIDTH), "float32", 2)
+    for shard in table.missing():
+        table.write(shard, np.stack([vector(one) for one in entities[2 * shard : 2 * shard + 2]]))
+    table.finish()
+    return {"encoded": len(entities)}
+
+
+def content(kb: KnowledgeBase) -> dict[str, Entity]:
+    """Id -> entity of the living rows."""
+    return {one.id: one for one, alive in zip(kb, kb.alive, strict=True) if alive}
