@@ -83,6 +83,7 @@ def test_a_run_writes_what_it_promises(whole: Path) -> None:
         rows = test["subsets"]["all"][scope]
         assert set(rows) == {
             "name matching",
+            "first stage (union)",
             "raw text edge R_tt",
             "DRIN (upstream form, upstream loss)",
         }
