@@ -1,0 +1,442 @@
+"""A knowledge base and its changes: nothing acknowledged is lost, nothing half is ever seen."""
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipeline.kb.change import Change
+from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
+from data_pipeline.kb.text_index import TextIndex
+from data_pipeline.schema import PADDING, Entity, UserError
+from tests.support import bases
+from tests.support.bases import entity
+from tests.support.fixtures import refusal
+from tests.support.paths import ROOT
+
+FIRST = [entity(f"Q{i}", f"First {i}", f"word{i}", "alias", f"alias {i}") for i in range(6)]
+SECOND = [entity("R/0", "Second"), entity("R 1", "")]
+
+
+def names(kb: KnowledgeBase) -> dict[str, str]:
+    return {id: one.name for id, one in bases.content(kb).items()}
+
+
+def features(kb: KnowledgeBase) -> None:
+    """Every row's features are its own, dead rows' too."""
+    wanted = np.stack([bases.vector(one) for one in kb])
+    np.testing.assert_array_equal(np.asarray(kb.array("entity_text")), wanted)
+    np.testing.assert_array_equal(kb.array("entity_text")[::-1], wanted[::-1])
+    np.testing.assert_array_equal(kb.array("entity_text")[-1], wanted[-1])
+    mask = np.arange(len(kb)) % 2 == 0
+    np.testing.assert_array_equal(kb.array("entity_text")[mask], wanted[mask])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of a knowledge base with features, in three segments: four of six, one replaced, two new."""
+    path = tmp_path / "kb"
+    bases.build(path, FIRST, features=True)
+    bases.remove(path, "Q1", "Q4")
+    bases.add(path, [entity("Q2", "Replaced"), *SECOND], features=True, update=True)
+    return path
+
+
+NOW = {"Q0": "First 0", "Q3": "First 3", "Q5": "First 5", "Q2": "Replaced"}
+NOW |= {"R/0": "Second", "R 1": SECOND[1].name}
+
+
+# ---- what is in it
+
+
+def test_it_is_a_sequence_of_its_rows(path: Path) -> None:
+    kb = open_kb(path)
+    assert (kb.generation, len(kb), kb.entity_count) == (3, 9, 6)
+    assert names(kb) == NOW
+    assert kb.ids == [*(f"Q{i}" for i in range(6)), "Q2", "R/0", "R 1"]
+    assert kb.alive.tolist() == [True, False, False, True, False, True, True, True, True]
+    assert kb.find(["R 1", "Q2", "Q1", "none", "Q5", "\ud800"]).tolist() == [
+        *(8, 6, PADDING, PADDING, 5, PADDING)
+    ]
+    assert kb[3] == FIRST[3]
+    assert kb[-1] == SECOND[1]
+    assert kb[4:7] == [FIRST[4], FIRST[5], entity("Q2", "Replaced")]
+    assert kb.entities(np.array([7, 0, 7])) == [SECOND[0], FIRST[0], SECOND[0]]
+    assert list(kb)[:6] == FIRST
+    with pytest.raises(IndexError):
+        kb[9]
+    with pytest.raises(IndexError):
+        kb.array("entity_text")[9]
+    features(kb)
+    kb.verify()
+    assert "has no entity_clip_text; it was built without this encoder" in refusal(
+        lambda: kb.array("entity_clip_text")
+    )
+
+
+def test_rows_keep_what_they_are(tmp_path: Path) -> None:
+    """Long, odd and empty; pictures below the root are found where it has moved."""
+    whole = Entity(
+        *("id/1", "N\u0000\n🌌" * 2000, "d" * 100_000, str(tmp_path / "root/p/a.png")),
+        *(("x", "x", ""), "human", -1e300, (str(tmp_path / "elsewhere.png"),)),
+    )
+    rows = [whole, entity("e", "")]
+    with Change(tmp_path / "kb") as change:
+        kb = change.build(rows, name="odd", root=str(tmp_path / "root"))
+    assert list(kb) == rows
+    meta = json.loads((tmp_path / "kb/kb.json").read_text())
+    meta["root"] = "/moved"
+    (tmp_path / "kb/kb.json").write_text(json.dumps(meta))
+    assert (open_kb(tmp_path / "kb")[0].image) == "/moved/p/a.png"
+    assert open_kb(tmp_path / "kb")[0].more_images == whole.more_images
+
+
+# ---- changes
+
+
+def test_a_change_writes_nothing_old_again(path: Path) -> None:
+    def old() -> dict[Path, tuple[bytes, int]]:
+        folders = [path / name for name in ("000001", "000002", "000003")]
+        files = [file for folder in folders for file in folder.iterdir()]
+        return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+    before = old()
+    assert len(before) == 4 + 2 + 4  # rows, dead and two tables; no features of no rows
+    bases.add(path, [entity("new")], features=True)
+    bases.add(path, [entity("Q0", "again")], features=True, update=True)
+    kb = bases.remove(path, "new")
+    assert old() == before
+    assert names(kb) == NOW | {"Q0": "again"}
+    assert kb.generation == 6
+    features(kb)
+
+
+def test_compaction_is_the_same_without_what_was_removed(path: Path) -> None:
+    before, kb = open_kb(path), bases.compact(path)
+    assert names(kb) == NOW
+    assert (len(kb), kb.generation, len(kb.segments)) == (6, 4, 1)
+    features(kb)
+    kb.verify()
+    assert {file.name for file in path.iterdir()} == {"kb.json", "lock", "index", "000004"}
+    assert names(before) == NOW  # who has it open keeps what was deleted
+    features(before)
+    assert bases.compact(path).generation == 4  # nothing to do
+    assert names(bases.add(path, [entity("Q1", "back")], features=True)) == NOW | {"Q1": "back"}
+
+
+def test_who_has_it_open_keeps_the_generation(path: Path) -> None:
+    """While others add, replace, remove and compact; and opened so again until it is compacted."""
+    opened = open_kb(path)
+    index, reference = TextIndex(opened), opened.reference()
+    rows, wanted = list(opened), opened.alive.tolist()
+    for change in (
+        lambda: bases.add(path, [entity("more", "Second")], features=True),
+        lambda: bases.add(path, [entity("Q0", "Other")], features=True, update=True),
+        lambda: bases.remove(path, "Q3"),
+    ):
+        change()
+        again = open_kb(path, at=reference)
+        assert again.reference() == reference
+        for kb in (opened, again):
+            assert list(kb) == rows
+            assert kb.alive.tolist() == wanted
+            features(kb)
+        for some in (index, TextIndex(again)):
+            assert some.names("Second", 5)[0].tolist() == [7]
+            assert 3 in some.names("First 3", 5)[0]
+            assert not some.knows("other")
+    bases.compact(path)
+    assert list(opened) == rows
+    features(opened)
+    assert index.names("Second", 5)[0].tolist() == [7]
+    line = refusal(lambda: open_kb(path, at=reference))
+    assert "is not the knowledge base of generation 3" in line
+    assert "compacted" in line
+    other = bases.build(path.with_name("other"), FIRST)
+    assert "built anew or compacted" in refusal(lambda: open_kb(other.path, at=reference))
+
+
+def _bytes(path: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.add([entity("Q9"), entity("Q5")]), "has 'Q5' already; nothing was added"),
+        (lambda c: c.add([FIRST[i] for i in (0, 3)]), "has 'Q0', 'Q3' already"),
+        (lambda c: c.add([entity("a"), entity("a")], update=True), "'a' is given twice"),
+        (lambda c: c.remove(["Q0", "Q1"]), "has no 'Q1'; nothing was removed"),
+        (lambda c: c.remove(["none"]), "has no 'none'"),
+        (lambda c: c.remove(["Q0", "Q0"]), "'Q0' is given twice"),
+        (lambda c: c.remove(["\ud800"]), "nothing was removed"),
+        (lambda c: c.remove(list(NOW)), "nothing would be left"),
+        (lambda c: c.build(FIRST, name="base"), "holds a knowledge base already"),
+        (lambda c: c.add([entity("Q9")]), "adding to it takes its encoders"),
+    ],
+)
+def test_a_change_that_is_refused_changes_nothing(
+    path: Path, change: Callable[[Change], Any], told: str
+) -> None:
+    before = _bytes(path)
+    with Change(path) as open_change:
+        assert told in refusal(lambda: change(open_change))
+    lock = path / "lock"
+    assert {**_bytes(path), lock: b""} == {**before, lock: b""}
+
+
+def test_features_that_do_not_fit_are_refused(path: Path) -> None:
+    def wide(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("entity_has_text", np.ones(len(some), bool))
+        segment.write("entity_text", np.ones((len(some), 9), np.float32))
+        return {}
+
+    def short(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("entity_text", np.ones((len(some) + 1, 3), np.float32))
+        return {}
+
+    def infinite(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("entity_has_text", np.ones(len(some), bool))
+        segment.write("entity_text", np.full((len(some), 3), np.nan, np.float32))
+        return {}
+
+    def fewer(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("entity_has_text", np.ones(len(some), bool))
+        return {}
+
+    def unknown(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("mention_text", np.ones((len(some), 3), np.float32))
+        return {}
+
+    for fill, told in (
+        (short, "must be float32 [E t] of 1"),
+        (infinite, "not finite"),
+        (wide, "entity_text [9], but the knowledge base has"),
+        (fewer, "has entity_has_text [], but the knowledge base has entity_has_text [], entity_te"),
+        (unknown, "must be no table of a knowledge base"),
+    ):
+        with Change(path, fill) as change:
+            assert told in refusal(lambda change=change, id=told: change.add([entity(id)]))
+        assert names(open_kb(path)) == NOW
+    assert names(bases.add(path, [entity("x")], features=True)) == NOW | {"x": "Name of x"}
+
+
+def test_one_changes_it_at_a_time(path: Path) -> None:
+    with Change(path):
+        line = refusal(lambda: Change(path))
+        assert "in use by process" in line
+        assert names(open_kb(path)) == NOW  # who reads is not kept out
+    bases.remove(path, "Q0")
+
+
+def test_leftovers_of_other_pictures_are_not_taken(tmp_path: Path) -> None:
+    """A change that was killed had encoded another picture of the same row."""
+    path = tmp_path / "kb"
+    bases.build(path, FIRST, features=True)
+    wrong, right = (Entity("n", "new", "", image=f"/{name}.png") for name in ("wrong", "right"))
+
+    def killed(segment: Any, some: Any) -> dict[str, Any]:
+        bases.filled(segment, some)
+        raise KeyboardInterrupt
+
+    with Change(path, killed) as change, pytest.raises(KeyboardInterrupt):
+        change.add([wrong])
+    assert (path / "000002.partial").exists()
+    kb = bases.add(path, [right], features=True)
+    features(kb)
+    assert kb[-1] == right
+
+
+# ---- kills and full disks
+
+
+def test_a_kill_at_any_step_loses_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.support.kb_kills", "steps", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts.keys() == {"build", "add", "update", "remove", "compact"}
+    for count in counts.values():
+        assert count["killed"] > 15, counts
+    assert sum(count["killed when done"] for count in counts.values()) > 4, counts
+
+
+def test_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    path, rng = tmp_path / "kb", np.random.default_rng(0)
+    bases.build(path, FIRST, features=True)
+    acknowledged: list[str] = []
+    for _ in range(4):
+        command = [sys.executable, "-m", "tests.support.kb_kills", "many", str(path)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        told = process.stdout.readline()  # it has begun
+        time.sleep(rng.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        told += process.communicate(timeout=100)[0]
+        acknowledged += told[: told.rfind("\n") + 1].split()
+        kb = open_kb(path)
+        kb.verify()
+        features(kb)
+        assert (kb.find(acknowledged) != PADDING).all()
+        added = [one for one in kb.ids if one.startswith("G")]
+        assert len(added) % 3 == 0, "half a change"
+        assert len(acknowledged) <= len(added) <= len(acknowledged) + 3 * (_ + 1)
+        index = TextIndex(kb)
+        for one in added:
+            assert kb.find([one])[0] in index.names(f"name {one}", 1)[0]
+    assert len(acknowledged) >= 12
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[int], None]]:
+    """Files may not grow past so many bytes: a write fails as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        yield lambda size: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (size if size else before[0], before[1])
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+
+
+def test_a_full_disk_loses_nothing(
+    tmp_path: Path, limited: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever file it is that does not fit: one line, or an index in memory, and then it works."""
+    start = tmp_path / "start"
+    refused: list[str] = []
+    bases.build(start, FIRST, features=True)
+    letters = np.random.default_rng(0).choice([*"abcdefghijklmnopqrstuvwxyz "], (8, 190))
+    more = [entity(f"N{i}", f"New {i} {''.join(row)}") for i, row in enumerate(letters)]
+    wanted = names(open_kb(start))
+    for size in (10, 100, 300, 600, 900, 1200, 1500, 2000, 3000, 4000, 5000, 6000):
+        path, tried = shutil.copytree(start, tmp_path / f"kb{size}"), len(refused)
+        limited(size)
+        try:
+            bases.add(path, more, features=True)
+        except UserError as error:
+            refused.append(str(error))
+        limited(0)
+        if len(refused) > tried:
+            assert names(open_kb(path)) == wanted
+        kb = bases.add(path, more, features=True)
+        assert names(kb) == wanted | {one.id: one.name for one in more}
+        assert [kb.ids[row] for row in TextIndex(kb).names(more[3].name, 1)[0]] == ["N3"]
+        features(kb)
+        kb.verify()
+    assert 4 < len(refused) < 11
+    assert all("cannot be written (File too large)" in line for line in refused), refused
+    assert "the index is made in memory" in capsys.readouterr().err
+
+
+# ---- damage
+
+
+def _json(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def edit(path: Path) -> None:
+        meta = json.loads((path / "kb.json").read_text())
+        change(meta)
+        (path / "kb.json").write_text(json.dumps(meta))
+
+    return edit
+
+
+def _segment(**fields: Any) -> Callable[[Path], object]:
+    return _json(lambda meta: meta["segments"][0].update(fields))
+
+
+def _flip(file: str, at: int = -20) -> Callable[[Path], object]:
+    def flip(path: Path) -> None:
+        data = bytearray((path / file).read_bytes())
+        data[at] ^= 16
+        (path / file).write_bytes(data)
+
+    return flip
+
+
+def _cut(file: str, by: int = 1) -> Callable[[Path], object]:
+    return lambda path: (path / file).write_bytes((path / file).read_bytes()[:-by])
+
+
+def _swap(one: str, other: str) -> Callable[[Path], object]:
+    return lambda path: shutil.copy(path / one, path / other)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (shutil.rmtree, "there is no knowledge base; make one with drin-jax kb build"),
+        (lambda p: (p / "kb.json").unlink(), "kb.json: is missing"),
+        (_cut("kb.json"), "kb.json: cannot be read"),
+        (lambda p: (p / "kb.json").write_bytes(b""), "kb.json: cannot be read"),
+        (lambda p: (p / "kb.json").write_bytes(b"\xff\xfe"), "kb.json: cannot be read"),
+        (lambda p: (p / "kb.json").write_text("[1]"), "kb.json: cannot be read"),
+        (lambda p: (p / "kb.json").write_text("[" * 100_000), "nested too deeply"),
+        (_json(lambda m: m.update(form=99)), "is of form 99"),
+        (_json(lambda m: m.pop("name")), "'name' is missing or odd"),
+        (_json(lambda m: m.update(segments=[])), "its segments are odd"),
+        (_json(lambda m: m.update(segments=[3])), "its segments are odd"),
+        (_json(lambda m: m["segments"].reverse()), "its segments are odd"),
+        (_json(lambda m: m["segments"].append(m["segments"][0])), "its segments are odd"),
+        (_json(lambda m: m["segments"].pop(0)), "000002/dead.npy: names rows that are not there"),
+        (_json(lambda m: m["segments"][0]["arrays"].pop("entity_text")), "not every segment has"),
+        (_json(lambda m: m["segments"][0]["arrays"].pop("dead")), "its segments are odd"),
+        (
+            _json(lambda m: m["segments"][0]["arrays"].update(mention_text={})),
+            "its segments are odd",
+        ),
+        (_segment(number=7e400), "its segments are odd"),
+        (_segment(rows=10**15), "000001/rows.arrow"),
+        (_segment(rows=-1), "000001/rows.arrow"),
+        (_segment(number=0), "000000/rows.arrow"),
+        (_segment(arrays=[]), "its segments are odd"),
+        (lambda p: shutil.rmtree(p / "000002"), "000002/rows.arrow"),
+        (lambda p: (p / "000001/rows.arrow").unlink(), "000001/rows.arrow: cannot be read"),
+        (lambda p: (p / "000001/rows.arrow").write_bytes(b""), "000001/rows.arrow: is cut"),
+        (_cut("000003/rows.arrow"), "000003/rows.arrow: is cut, foreign or damaged"),
+        (_flip("000001/rows.arrow", 1120), "000001/rows.arrow: is cut, foreign or damaged"),
+        (_flip("000001/rows.arrow", 1400), "000001/rows.arrow: is cut, foreign or damaged"),
+        (_swap("000001/rows.arrow", "000003/rows.arrow"), "000003/rows.arrow: is cut, foreign"),
+        (_cut("000001/entity_text.npy"), "000001/entity_text.npy: is cut"),
+        (lambda p: (p / "000003/dead.npy").unlink(), "000003/dead.npy: is missing"),
+        (_swap("000001/entity_text.npy", "000003/entity_text.npy"), "holds float32 [6, 3]"),
+        (_swap("kb.json", "000003/entity_text.npy"), "000003/entity_text.npy: is no .npy file"),
+        (_flip("000001/entity_text.npy", 30), "000001/entity_text.npy: "),
+    ],
+)
+def test_damage_is_refused_by_name(path: Path, damage: Callable[[Path], object], told: str) -> None:
+    open_kb(path)
+    damage(path)
+    line = refusal(lambda: open_kb(path))
+    assert told in line
+    assert str(path) in line
+
+
+def test_verify_names_what_is_damaged_inside(path: Path) -> None:
+    for file in ("000001/entity_text.npy", "000003/entity_has_text.npy"):
+        _flip(file, -1)(path)
+    line = refusal(open_kb(path).verify)
+    assert "000001/entity_text.npy, 000003/entity_has_text.npy" in line
+    assert "dead" not in line
+    assert "restore it from a copy" in line
+
+
+def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "file: cannot be written" in refusal(lambda: Change(tmp_path / "file"))
+    assert "cannot be written" in refusal(lambda: Change(tmp_path / "file" / "kb"))
+    assert "there is no knowledge base" in refusal(lambda: open_kb(tmp_path / "file"))
+    assert "there is no knowledge base" in refusal(lambda: open_kb(tmp_path / ("x" * 5000)))
+    with Change(tmp_path / "kb") as change:
+        assert "needs at least one entity" in refusal(lambda: change.build([], name="none"))
