@@ -249,6 +249,8 @@ class Change:
         with contextlib.closing(SegmentWriter(folder, added, settings)) as writer:
             report = self._fill(writer, entities) if self._fill and added.num_rows else {}
             segment = writer.finish(dead)
+            if segments and added.num_rows:
+                _check_tables(folder, segment, segments)
             kept = [segment] if alone else [*segments, segment]
             if not segments:
                 meta = {**meta, "report": plain(dict(report))}
@@ -262,6 +264,17 @@ class Change:
     def _indexed(self, kb: KnowledgeBase) -> KnowledgeBase:
         TextIndex(kb)  # so that what was added is found at once
         return kb
+
+
+def _check_tables(path: Path, segment: Segment, others: Sequence[Segment]) -> None:
+    """UserError unless a segment has the features that the others have."""
+
+    def told(some: Sequence[Segment]) -> str:
+        tables = {n: [*a.shape[1:]] for s in some for n, a in s.arrays.items() if n != DEAD}
+        return ", ".join(f"{name} {tables[name]}" for name in sorted(tables)) or "no features"
+
+    if told([segment]) != told(others):
+        raise UserError(f"{path}: has {told([segment])}, but the knowledge base has {told(others)}")
 
 
 def _check_ids(ids: Sequence[str]) -> None:

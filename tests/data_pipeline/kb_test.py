@@ -1,325 +1,442 @@
-"""The knowledge base: rows from files, changes, generations, damage, and what is found in it."""
+"""A knowledge base and its changes: nothing acknowledged is lost, nothing half is ever seen."""
 
 import json
+import resource
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from pyarrow import parquet
-from rapidfuzz import fuzz
-from rapidfuzz.utils import default_process
 
-from data_pipeline.kb import entity_files
 from data_pipeline.kb.change import Change
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
-from data_pipeline.kb.text_index import TextIndex, fold
-from data_pipeline.retrieval.forms import fullest
-from data_pipeline.retrieval.union import WEIGHTS, Vectors, by_union
-from data_pipeline.schema import PADDING, Entity, Mention
+from data_pipeline.kb.text_index import TextIndex
+from data_pipeline.schema import PADDING, Entity, UserError
+from tests.support import bases
+from tests.support.bases import entity
 from tests.support.fixtures import refusal
+from tests.support.paths import ROOT
 
-JORDANS = [
-    Entity("Q1", "Michael Jordan", "basketball player of Chicago", aliases=("MJ", "Air Jordan")),
-    Entity("Q2", "Michael I. Jordan", "computer scientist, machine learning"),
-    Entity("Q/3", "Jordan (country)", "state in the Middle East", type="country", popularity=7.0),
-    Entity("007", "John Fitzgerald Kennedy", ""),
-]
+FIRST = [entity(f"Q{i}", f"First {i}", f"word{i}", "alias", f"alias {i}") for i in range(6)]
+SECOND = [entity("R/0", "Second"), entity("R 1", "")]
+
+
+def names(kb: KnowledgeBase) -> dict[str, str]:
+    return {id: one.name for id, one in bases.content(kb).items()}
+
+
+def features(kb: KnowledgeBase) -> None:
+    """Every row's features are its own, dead rows' too."""
+    wanted = np.stack([bases.vector(one) for one in kb])
+    np.testing.assert_array_equal(np.asarray(kb.array("entity_text")), wanted)
+    np.testing.assert_array_equal(kb.array("entity_text")[::-1], wanted[::-1])
+    np.testing.assert_array_equal(kb.array("entity_text")[-1], wanted[-1])
+    mask = np.arange(len(kb)) % 2 == 0
+    np.testing.assert_array_equal(kb.array("entity_text")[mask], wanted[mask])
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    build(tmp_path / "kb")
-    return tmp_path / "kb"
+    """Of a knowledge base with features, in three segments: four of six, one replaced, two new."""
+    path = tmp_path / "kb"
+    bases.build(path, FIRST, features=True)
+    bases.remove(path, "Q1", "Q4")
+    bases.add(path, [entity("Q2", "Replaced"), *SECOND], features=True, update=True)
+    return path
 
 
-def build(path: Path, entities: list[Entity] = JORDANS) -> KnowledgeBase:
-    with Change(path) as change:
-        return change.build(entities, name="Jordans")
+NOW = {"Q0": "First 0", "Q3": "First 3", "Q5": "First 5", "Q2": "Replaced"}
+NOW |= {"R/0": "Second", "R 1": SECOND[1].name}
 
 
-def names(kb: KnowledgeBase, name: str, n: int = 9) -> list[str]:
-    return [kb[row].id for row in TextIndex(kb).names(name, n)[0].tolist()]
+# ---- what is in it
 
 
-# ---- rows
-
-
-def test_the_same_rows_from_every_kind_of_file(tmp_path: Path) -> None:
-    rows = [
-        {"id": "007", "name": "Ü, \"x\"", "aliases": ["a", "b"], "description": "one\ntwo",
-         "type": "t", "popularity": 1.5, "images": ["p/1.png", "2.png"]},
-        {"id": "Q/2", "name": "", "description": None},
-    ]  # fmt: skip
-    (tmp_path / "e.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "e.parquet")
-    (tmp_path / "e.csv").write_text(
-        "popularity,id,name,aliases,description,type,images,more\n"
-        '1.5,007,"Ü, ""x""",a|b,"one\ntwo",t,p/1.png|2.png,5\n,Q/2,,,,,,\n'
+def test_it_is_a_sequence_of_its_rows(path: Path) -> None:
+    kb = open_kb(path)
+    assert (kb.generation, len(kb), kb.entity_count) == (3, 9, 6)
+    assert names(kb) == NOW
+    assert kb.ids == [*(f"Q{i}" for i in range(6)), "Q2", "R/0", "R 1"]
+    assert kb.alive.tolist() == [True, False, False, True, False, True, True, True, True]
+    assert kb.find(["R 1", "Q2", "Q1", "none", "Q5", "\ud800"]).tolist() == [
+        *(8, 6, PADDING, PADDING, 5, PADDING)
+    ]
+    assert kb[3] == FIRST[3]
+    assert kb[-1] == SECOND[1]
+    assert kb[4:7] == [FIRST[4], FIRST[5], entity("Q2", "Replaced")]
+    assert kb.entities(np.array([7, 0, 7])) == [SECOND[0], FIRST[0], SECOND[0]]
+    assert list(kb)[:6] == FIRST
+    with pytest.raises(IndexError):
+        kb[9]
+    with pytest.raises(IndexError):
+        kb.array("entity_text")[9]
+    features(kb)
+    kb.verify()
+    assert "has no entity_clip_text; it was built without this encoder" in refusal(
+        lambda: kb.array("entity_clip_text")
     )
-    wanted = [
-        Entity("007", 'Ü, "x"', "one\ntwo", str(tmp_path / "p" / "1.png"), ("a", "b"), "t", 1.5,
-               (str(tmp_path / "2.png"),)),
-        Entity("Q/2", "", ""),
-    ]  # fmt: skip
-    for kind in ("jsonl", "csv", "parquet"):
-        sources: dict[str, str] = {}
-        found = [entity for _, entity in entity_files.read(tmp_path / f"e.{kind}", sources)]
-        assert found == wanted, kind
-        assert list(sources) == [f"e.{kind}"]
-    kb = build(tmp_path / "kb", wanted)
-    assert list(kb) == wanted
-    assert kb[0].image == str(tmp_path / "p" / "1.png")
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "told"),
-    [
-        ("e.csv", "idd,name\n1,x\n", "has no column id; it has idd, name"),
-        ("e.csv", "id,name\n", "holds not one row"),
-        ("e.csv", "id,id,name\n1,2,x\n", "column id twice"),
-        ("e.csv", "id,name\na,\xff\n", "cannot be read"),
-        ("e.parquet", "PAR1", "cannot be read"),
-        ("e.txt", "", "is none of .jsonl, .json, .csv, .parquet"),
-        ("e.jsonl", '{"id": "a\\nb", "name": "x"}', "control character"),
-        ("e.jsonl", '{"id": "", "name": "x"}', "must not be empty"),
-        ("e.jsonl", '{"id": "a"}', 'key "name" is missing'),
-        ("e.jsonl", '{"id": "a", "name": "x", "aliases": "y"}', "must be a list of strings"),
-        ("e.jsonl", '{"id": "a", "name": "x", "popularity": true}', "must be a number"),
-        ("e.jsonl", '{"id": "a", "name": "x", "image": "i", "images": []}', "not both"),
-    ],
-)
-def test_odd_rows_are_one_line(file: str, content: str, told: str, tmp_path: Path) -> None:
-    (tmp_path / file).write_bytes(content.encode("latin-1"))
-    assert told in refusal(lambda: list(entity_files.read(tmp_path / file, {})))
+def test_rows_keep_what_they_are(tmp_path: Path) -> None:
+    """Long, odd and empty; pictures below the root are found where it has moved."""
+    whole = Entity(
+        *("id/1", "N\u0000\n🌌" * 2000, "d" * 100_000, str(tmp_path / "root/p/a.png")),
+        *(("x", "x", ""), "human", -1e300, (str(tmp_path / "elsewhere.png"),)),
+    )
+    rows = [whole, entity("e", "")]
+    with Change(tmp_path / "kb") as change:
+        kb = change.build(rows, name="odd", root=str(tmp_path / "root"))
+    assert list(kb) == rows
+    meta = json.loads((tmp_path / "kb/kb.json").read_text())
+    meta["root"] = "/moved"
+    (tmp_path / "kb/kb.json").write_text(json.dumps(meta))
+    assert (open_kb(tmp_path / "kb")[0].image) == "/moved/p/a.png"
+    assert open_kb(tmp_path / "kb")[0].more_images == whole.more_images
 
 
 # ---- changes
 
 
-def test_rows_are_added_replaced_and_removed_and_old_segments_stay(path: Path) -> None:
-    before = {file: file.read_bytes() for file in (path / "000001").iterdir()}
-    was = open_kb(path)
-    with Change(path) as change:
-        assert "has 'Q1' already" in refusal(lambda: change.add([JORDANS[0], Entity("n", "N", "")]))
-        assert "nothing was added" in refusal(lambda: change.add([JORDANS[0]]))
-        assert "'a' is given twice" in refusal(lambda: change.add([Entity("a", "A", "")] * 2))
-        change.add([Entity("Q1", "Mike Jordan", "new"), Entity("Q5", "Nile", "")], update=True)
-        assert "has no 'Q9'; nothing was removed" in refusal(lambda: change.remove(["Q2", "Q9"]))
-        now = change.remove(["Q2"])
-    assert {file: file.read_bytes() for file in (path / "000001").iterdir()} == before
-    assert (now.generation, now.entity_count, len(now)) == (3, 4, 6)
-    assert now.find(["Q1", "Q2", "Q5", "no"]).tolist() == [4, PADDING, 5, PADDING]
-    assert now[4].name == "Mike Jordan"
-    assert "Q2" not in names(now, "Michael I. Jordan")
-    assert names(now, "Mike Jordan")[0] == "Q1"
-    assert names(now, "Nile") == ["Q5"]
-    # Who opened it before, or counts on what it was, has what was there.
-    for old in (was, open_kb(path, at=was.reference())):
-        assert list(old) == JORDANS
-        assert names(old, "Michael I. Jordan")[0] == "Q2"
-        assert names(old, "Nile") == []
-    with Change(path) as change:
-        folded = change.compact()
-    assert (folded.generation, len(folded), len(folded.segments)) == (4, 4, 1)
-    assert sorted(entity.id for entity in folded) == ["007", "Q/3", "Q1", "Q5"]
-    assert sorted(entry.name for entry in path.iterdir()) == ["000004", "index", "kb.json", "lock"]
-    assert list(was) == JORDANS
-    assert "compacted since" in refusal(lambda: open_kb(path, at=was.reference()))
-    folded.verify()
+def test_a_change_writes_nothing_old_again(path: Path) -> None:
+    def old() -> dict[Path, tuple[bytes, int]]:
+        folders = [path / name for name in ("000001", "000002", "000003")]
+        files = [file for folder in folders for file in folder.iterdir()]
+        return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+    before = old()
+    assert len(before) == 4 + 2 + 4  # rows, dead and two tables; no features of no rows
+    bases.add(path, [entity("new")], features=True)
+    bases.add(path, [entity("Q0", "again")], features=True, update=True)
+    kb = bases.remove(path, "new")
+    assert old() == before
+    assert names(kb) == NOW | {"Q0": "again"}
+    assert kb.generation == 6
+    features(kb)
 
 
-def test_what_was_done_already_changes_nothing(path: Path) -> None:
-    """A command that was killed behind its last step is started again."""
-    new = [Entity("Q5", "Nile", "")]
-    for _ in range(2):
-        assert build(path).generation == 1
-    for _ in range(2):
-        with Change(path) as change:
-            assert change.add(new).generation == 2
-    for _ in range(2):
-        with Change(path) as change:
-            assert change.remove(["Q5"]).generation == 3
+def test_compaction_is_the_same_without_what_was_removed(path: Path) -> None:
+    before, kb = open_kb(path), bases.compact(path)
+    assert names(kb) == NOW
+    assert (len(kb), kb.generation, len(kb.segments)) == (6, 4, 1)
+    features(kb)
+    kb.verify()
+    assert {file.name for file in path.iterdir()} == {"kb.json", "lock", "index", "000004"}
+    assert names(before) == NOW  # who has it open keeps what was deleted
+    features(before)
+    assert bases.compact(path).generation == 4  # nothing to do
+    assert names(bases.add(path, [entity("Q1", "back")], features=True)) == NOW | {"Q1": "back"}
 
 
-def test_one_writer_at_a_time(path: Path) -> None:
+def test_who_has_it_open_keeps_the_generation(path: Path) -> None:
+    """While others add, replace, remove and compact; and opened so again until it is compacted."""
+    opened = open_kb(path)
+    index, reference = TextIndex(opened), opened.reference()
+    rows, wanted = list(opened), opened.alive.tolist()
+    for change in (
+        lambda: bases.add(path, [entity("more", "Second")], features=True),
+        lambda: bases.add(path, [entity("Q0", "Other")], features=True, update=True),
+        lambda: bases.remove(path, "Q3"),
+    ):
+        change()
+        again = open_kb(path, at=reference)
+        assert again.reference() == reference
+        for kb in (opened, again):
+            assert list(kb) == rows
+            assert kb.alive.tolist() == wanted
+            features(kb)
+        for some in (index, TextIndex(again)):
+            assert some.names("Second", 5)[0].tolist() == [7]
+            assert 3 in some.names("First 3", 5)[0]
+            assert not some.knows("other")
+    bases.compact(path)
+    assert list(opened) == rows
+    features(opened)
+    assert index.names("Second", 5)[0].tolist() == [7]
+    line = refusal(lambda: open_kb(path, at=reference))
+    assert "is not the knowledge base of generation 3" in line
+    assert "compacted" in line
+    other = bases.build(path.with_name("other"), FIRST)
+    assert "built anew or compacted" in refusal(lambda: open_kb(other.path, at=reference))
+
+
+def _bytes(path: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.add([entity("Q9"), entity("Q5")]), "has 'Q5' already; nothing was added"),
+        (lambda c: c.add([FIRST[i] for i in (0, 3)]), "has 'Q0', 'Q3' already"),
+        (lambda c: c.add([entity("a"), entity("a")], update=True), "'a' is given twice"),
+        (lambda c: c.remove(["Q0", "Q1"]), "has no 'Q1'; nothing was removed"),
+        (lambda c: c.remove(["none"]), "has no 'none'"),
+        (lambda c: c.remove(["Q0", "Q0"]), "'Q0' is given twice"),
+        (lambda c: c.remove(["\ud800"]), "nothing was removed"),
+        (lambda c: c.remove(list(NOW)), "nothing would be left"),
+        (lambda c: c.build(FIRST, name="base"), "holds a knowledge base already"),
+        (lambda c: c.add([entity("Q9")]), "adding to it takes its encoders"),
+    ],
+)
+def test_a_change_that_is_refused_changes_nothing(
+    path: Path, change: Callable[[Change], Any], told: str
+) -> None:
+    before = _bytes(path)
+    with Change(path) as open_change:
+        assert told in refusal(lambda: change(open_change))
+    lock = path / "lock"
+    assert {**_bytes(path), lock: b""} == {**before, lock: b""}
+
+
+def test_features_that_do_not_fit_are_refused(path: Path) -> None:
+    def wide(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("entity_has_text", np.ones(len(some), bool))
+        segment.write("entity_text", np.ones((len(some), 9), np.float32))
+        return {}
+
+    def short(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("entity_text", np.ones((len(some) + 1, 3), np.float32))
+        return {}
+
+    def infinite(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("entity_has_text", np.ones(len(some), bool))
+        segment.write("entity_text", np.full((len(some), 3), np.nan, np.float32))
+        return {}
+
+    def fewer(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("entity_has_text", np.ones(len(some), bool))
+        return {}
+
+    def unknown(segment: Any, some: Any) -> dict[str, Any]:
+        segment.write("mention_text", np.ones((len(some), 3), np.float32))
+        return {}
+
+    for fill, told in (
+        (short, "must be float32 [E t] of 1"),
+        (infinite, "not finite"),
+        (wide, "entity_text [9], but the knowledge base has"),
+        (fewer, "has entity_has_text [], but the knowledge base has entity_has_text [], entity_te"),
+        (unknown, "must be no table of a knowledge base"),
+    ):
+        with Change(path, fill) as change:
+            assert told in refusal(lambda change=change, id=told: change.add([entity(id)]))
+        assert names(open_kb(path)) == NOW
+    assert names(bases.add(path, [entity("x")], features=True)) == NOW | {"x": "Name of x"}
+
+
+def test_one_changes_it_at_a_time(path: Path) -> None:
     with Change(path):
-        assert "in use by process" in refusal(lambda: Change(path))
-        assert open_kb(path).entity_count == 4
+        line = refusal(lambda: Change(path))
+        assert "in use by process" in line
+        assert names(open_kb(path)) == NOW  # who reads is not kept out
+    bases.remove(path, "Q0")
 
 
-def test_features_are_asked_for_and_kept(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    texts = rng.standard_normal((6, 3)).astype(np.float32)
+def test_leftovers_of_other_pictures_are_not_taken(tmp_path: Path) -> None:
+    """A change that was killed had encoded another picture of the same row."""
+    path = tmp_path / "kb"
+    bases.build(path, FIRST, features=True)
+    wrong, right = (Entity("n", "new", "", image=f"/{name}.png") for name in ("wrong", "right"))
 
-    def fill(begin: int, dtype: str = "float32") -> Callable:
-        def write(segment, entities):
-            segment.write("entity_text", texts[begin : begin + len(entities)].astype(dtype))
-            return {"written": len(entities)}
+    def killed(segment: Any, some: Any) -> dict[str, Any]:
+        bases.filled(segment, some)
+        raise KeyboardInterrupt
 
-        return write
+    with Change(path, killed) as change, pytest.raises(KeyboardInterrupt):
+        change.add([wrong])
+    assert (path / "000002.partial").exists()
+    kb = bases.add(path, [right], features=True)
+    features(kb)
+    assert kb[-1] == right
 
-    with Change(tmp_path / "kb", fill(0)) as change:
-        assert change.build(JORDANS, name="x").report == {"written": 4}
-    new = [Entity("Q5", "Nile", ""), Entity("Q6", "Rhine", "")]
-    with Change(tmp_path / "kb") as change:
-        assert "takes its encoders" in refusal(lambda: change.add(new))
-    with Change(tmp_path / "kb", fill(4, "float16")) as change:
-        kb = change.add(new)
-    array = kb.array("entity_text")
-    assert array.shape == (6, 3)
-    halved = np.concatenate([texts[:4], texts[4:].astype(np.float16).astype(np.float32)])
-    np.testing.assert_array_equal(np.asarray(array), halved)
-    np.testing.assert_array_equal(array[np.array([[5, 0], [-1, 2]])], halved[[[5, 0], [5, 2]]])
-    np.testing.assert_array_equal(array[3:5], halved[3:5])
-    with pytest.raises(IndexError):
-        array[np.array([6])]
-    with Change(tmp_path / "kb", fill(0)) as change:
-        change.remove(["Q2"])
-        kb = change.compact()
-    np.testing.assert_allclose(kb.array("entity_text"), np.delete(halved, 1, 0), atol=1e-3)
+
+# ---- kills and full disks
+
+
+def test_a_kill_at_any_step_loses_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.support.kb_kills", "steps", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts.keys() == {"build", "add", "update", "remove", "compact"}
+    for count in counts.values():
+        assert count["killed"] > 15, counts
+    assert sum(count["killed when done"] for count in counts.values()) > 4, counts
+
+
+def test_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    path, rng = tmp_path / "kb", np.random.default_rng(0)
+    bases.build(path, FIRST, features=True)
+    acknowledged: list[str] = []
+    for _ in range(4):
+        command = [sys.executable, "-m", "tests.support.kb_kills", "many", str(path)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        told = process.stdout.readline()  # it has begun
+        time.sleep(rng.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        told += process.communicate(timeout=100)[0]
+        acknowledged += told[: told.rfind("\n") + 1].split()
+        kb = open_kb(path)
+        kb.verify()
+        features(kb)
+        assert (kb.find(acknowledged) != PADDING).all()
+        added = [one for one in kb.ids if one.startswith("G")]
+        assert len(added) % 3 == 0, "half a change"
+        assert len(acknowledged) <= len(added) <= len(acknowledged) + 3 * (_ + 1)
+        index = TextIndex(kb)
+        for one in added:
+            assert kb.find([one])[0] in index.names(f"name {one}", 1)[0]
+    assert len(acknowledged) >= 12
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[int], None]]:
+    """Files may not grow past so many bytes: a write fails as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        yield lambda size: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (size if size else before[0], before[1])
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+
+
+def test_a_full_disk_loses_nothing(
+    tmp_path: Path, limited: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever file it is that does not fit: one line, or an index in memory, and then it works."""
+    start = tmp_path / "start"
+    refused: list[str] = []
+    bases.build(start, FIRST, features=True)
+    letters = np.random.default_rng(0).choice([*"abcdefghijklmnopqrstuvwxyz "], (8, 190))
+    more = [entity(f"N{i}", f"New {i} {''.join(row)}") for i, row in enumerate(letters)]
+    wanted = names(open_kb(start))
+    for size in (10, 100, 300, 600, 900, 1200, 1500, 2000, 3000, 4000, 5000, 6000):
+        path, tried = shutil.copytree(start, tmp_path / f"kb{size}"), len(refused)
+        limited(size)
+        try:
+            bases.add(path, more, features=True)
+        except UserError as error:
+            refused.append(str(error))
+        limited(0)
+        if len(refused) > tried:
+            assert names(open_kb(path)) == wanted
+        kb = bases.add(path, more, features=True)
+        assert names(kb) == wanted | {one.id: one.name for one in more}
+        assert [kb.ids[row] for row in TextIndex(kb).names(more[3].name, 1)[0]] == ["N3"]
+        features(kb)
+        kb.verify()
+    assert 4 < len(refused) < 11
+    assert all("cannot be written (File too large)" in line for line in refused), refused
+    assert "the index is made in memory" in capsys.readouterr().err
 
 
 # ---- damage
 
 
+def _json(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def edit(path: Path) -> None:
+        meta = json.loads((path / "kb.json").read_text())
+        change(meta)
+        (path / "kb.json").write_text(json.dumps(meta))
+
+    return edit
+
+
+def _segment(**fields: Any) -> Callable[[Path], object]:
+    return _json(lambda meta: meta["segments"][0].update(fields))
+
+
+def _flip(file: str, at: int = -20) -> Callable[[Path], object]:
+    def flip(path: Path) -> None:
+        data = bytearray((path / file).read_bytes())
+        data[at] ^= 16
+        (path / file).write_bytes(data)
+
+    return flip
+
+
+def _cut(file: str, by: int = 1) -> Callable[[Path], object]:
+    return lambda path: (path / file).write_bytes((path / file).read_bytes()[:-by])
+
+
+def _swap(one: str, other: str) -> Callable[[Path], object]:
+    return lambda path: shutil.copy(path / one, path / other)
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
+        (shutil.rmtree, "there is no knowledge base; make one with drin-jax kb build"),
         (lambda p: (p / "kb.json").unlink(), "kb.json: is missing"),
-        (lambda p: (p / "kb.json").write_text("{"), "kb.json"),
-        (lambda p: (p / "kb.json").write_text('{"form": 9}'), "is of form 9"),
-        (lambda p: (p / "000001" / "rows.arrow").unlink(), "rows.arrow"),
-        (lambda p: (p / "000001" / "rows.arrow").write_bytes(b"x" * 99), "rows.arrow"),
-        (lambda p: (p / "000001" / "dead.npy").unlink(), "dead.npy"),
-        (lambda p: shutil.rmtree(p / "000001"), "rows.arrow"),
-        (lambda p: shutil.rmtree(p), "there is no knowledge base"),
+        (_cut("kb.json"), "kb.json: cannot be read"),
+        (lambda p: (p / "kb.json").write_bytes(b""), "kb.json: cannot be read"),
+        (lambda p: (p / "kb.json").write_bytes(b"\xff\xfe"), "kb.json: cannot be read"),
+        (lambda p: (p / "kb.json").write_text("[1]"), "kb.json: cannot be read"),
+        (lambda p: (p / "kb.json").write_text("[" * 100_000), "nested too deeply"),
+        (_json(lambda m: m.update(form=99)), "is of form 99"),
+        (_json(lambda m: m.pop("name")), "'name' is missing or odd"),
+        (_json(lambda m: m.update(segments=[])), "its segments are odd"),
+        (_json(lambda m: m.update(segments=[3])), "its segments are odd"),
+        (_json(lambda m: m["segments"].reverse()), "its segments are odd"),
+        (_json(lambda m: m["segments"].append(m["segments"][0])), "its segments are odd"),
+        (_json(lambda m: m["segments"].pop(0)), "000002/dead.npy: names rows that are not there"),
+        (_json(lambda m: m["segments"][0]["arrays"].pop("entity_text")), "not every segment has"),
+        (_json(lambda m: m["segments"][0]["arrays"].pop("dead")), "its segments are odd"),
+        (
+            _json(lambda m: m["segments"][0]["arrays"].update(mention_text={})),
+            "its segments are odd",
+        ),
+        (_segment(number=7e400), "its segments are odd"),
+        (_segment(rows=10**15), "000001/rows.arrow"),
+        (_segment(rows=-1), "000001/rows.arrow"),
+        (_segment(number=0), "000000/rows.arrow"),
+        (_segment(arrays=[]), "its segments are odd"),
+        (lambda p: shutil.rmtree(p / "000002"), "000002/rows.arrow"),
+        (lambda p: (p / "000001/rows.arrow").unlink(), "000001/rows.arrow: cannot be read"),
+        (lambda p: (p / "000001/rows.arrow").write_bytes(b""), "000001/rows.arrow: is cut"),
+        (_cut("000003/rows.arrow"), "000003/rows.arrow: is cut, foreign or damaged"),
+        (_flip("000001/rows.arrow", 1120), "000001/rows.arrow: is cut, foreign or damaged"),
+        (_flip("000001/rows.arrow", 1400), "000001/rows.arrow: is cut, foreign or damaged"),
+        (_swap("000001/rows.arrow", "000003/rows.arrow"), "000003/rows.arrow: is cut, foreign"),
+        (_cut("000001/entity_text.npy"), "000001/entity_text.npy: is cut"),
+        (lambda p: (p / "000003/dead.npy").unlink(), "000003/dead.npy: is missing"),
+        (_swap("000001/entity_text.npy", "000003/entity_text.npy"), "holds float32 [6, 3]"),
+        (_swap("kb.json", "000003/entity_text.npy"), "000003/entity_text.npy: is no .npy file"),
+        (_flip("000001/entity_text.npy", 30), "000001/entity_text.npy: "),
     ],
 )
-def test_damage_is_told_by_name(damage: Callable[[Path], object], told: str, path: Path) -> None:
+def test_damage_is_refused_by_name(path: Path, damage: Callable[[Path], object], told: str) -> None:
+    open_kb(path)
     damage(path)
-    assert told in refusal(lambda: open_kb(path))
+    line = refusal(lambda: open_kb(path))
+    assert told in line
+    assert str(path) in line
 
 
-def test_every_byte_counts(path: Path) -> None:
-    """Of rows when they are opened, of arrays when they are verified."""
-    with Change(path) as change:
-        kb = change.remove(["Q2"])
-    dead = path / "000002" / "dead.npy"
-    dead.write_bytes(dead.read_bytes()[:-8] + np.int64(2).tobytes())
-    assert "damaged since it was written: 000002/dead.npy" in refusal(open_kb(path).verify)
-    assert len(kb) == 4
-    file = path / "000001" / "rows.arrow"
-    file.write_bytes(file.read_bytes().replace(b"Chicago", b"Detroit"))
-    assert "000001/rows.arrow: is cut, foreign or damaged" in refusal(lambda: open_kb(path))
+def test_verify_names_what_is_damaged_inside(path: Path) -> None:
+    for file in ("000001/entity_text.npy", "000003/entity_has_text.npy"):
+        _flip(file, -1)(path)
+    line = refusal(open_kb(path).verify)
+    assert "000001/entity_text.npy, 000003/entity_has_text.npy" in line
+    assert "dead" not in line
+    assert "restore it from a copy" in line
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda index: shutil.rmtree(index),
-        lambda index: (index / "text.json").write_text("["),
-        lambda index: [file.write_bytes(b"") for file in (index / "text").iterdir()],
-        lambda index: (index / "text" / "meta.json").unlink(),
-    ],
-)
-def test_an_index_is_made_anew(damage: Callable[[Path], object], path: Path) -> None:
-    kb = open_kb(path)
-    wanted = TextIndex(kb).names("Jordan", 9)
-    damage(path / "index")
-    found = TextIndex(kb).names("Jordan", 9)
-    for one, other in zip(wanted, found, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert (path / "index" / "text.json").exists()
-
-
-def test_an_index_that_cannot_be_written_is_in_memory(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kb = open_kb(path)
-    shutil.rmtree(path / "index")
-    (path / "index").write_text("no folder")
-    assert names(kb, "Kennedy") == ["007"]
-    assert "in memory" in capsys.readouterr().err
-
-
-# ---- what is found
-
-
-@pytest.mark.parametrize(
-    ("name", "first"),
-    [
-        ("JFK", "007"),
-        ("J.F.K.", "007"),
-        ("J. F. Kennedy", "007"),
-        ("kennedy", "007"),
-        ("air JORDÁN", "Q1"),
-        ("Jordan", "Q/3"),
-    ],
-)
-def test_names(name: str, first: str, path: Path) -> None:
-    assert names(open_kb(path), name)[0] == first
-
-
-def test_names_that_are_no_names(path: Path) -> None:
-    index = TextIndex(open_kb(path))
-    for odd in ("", "…", "\0", "\ud800", "x" * 10_000):
-        assert len(index.names(odd, 5)[0]) == 0, odd[:9]
-        assert len(index.words(odd, 5)[0]) == 0, odd[:9]
-    assert fold("  Ça_va? 東京・\u0939\u093f ") == "ca va 東京 ह"
-    assert index.knows("jordan")
-    assert not index.knows("michael")
-    assert index.words("No scientist, no machines.", 5)[0].tolist() == [1]
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "form"),
-    [
-        ("Then Michael Jordan scored.", "Jordan", "Michael Jordan"),
-        ("Jordan scored. Nobody beats Michael Jordan.", "Jordan", "Michael Jordan"),
-        ("Professor Yannick Jordan and Anna met.", "Jordan", "Professor Yannick Jordan"),
-        ("the michael jordan of chess", "jordan", "michael jordan"),
-        ("Ludwig van Beethoven's house", "Beethoven", "Ludwig van Beethoven"),
-        ("John F. Kennedy spoke", "Kennedy", "John F. Kennedy"),
-        ("He saw it. Jordan left.", "Jordan", "Jordan"),
-        ("No such word", "Jordan", "Jordan"),
-        ("", "…", "…"),
-    ],
-)
-def test_the_fullest_form(text: str, name: str, form: str) -> None:
-    known = {"michael jordan"}
-    assert fullest(text, name, max(text.find(name), 0), known.__contains__) == form
-
-
-def test_the_union_is_the_sum_it_says(path: Path) -> None:
-    kb = open_kb(path)
-    index = TextIndex(kb)
-    text = "Jordan knows machine learning."
-    mention = Mention("m", text, "Jordan", 0, 6, "test", "s", None)
-    cosines = np.array([0.1, 0.5, 0.2, 0.3], np.float32)
-    vectors = Vectors(np.array([[1, 3]], np.int32), lambda own, rows: cosines[rows])
-    found = by_union(kb, index, [mention], 6, vectors)
-    scores = np.zeros(4)
-    for stage in ("names", "forms"):
-        rows, bm25 = index.names("Jordan", 9)
-        relative = np.zeros(4)
-        relative[rows] = bm25 / bm25[0]
-        alike = [
-            max(fuzz.WRatio(*map(default_process, ("Jordan", one))) for one in forms)
-            for forms in (
-                *(["Michael Jordan", "MJ", "Air Jordan"], ["Michael I. Jordan"], ["Jordan"]),
-                ["John Fitzgerald Kennedy"],
-            )
-        ]
-        scores += WEIGHTS[stage] * (relative + np.array(alike) / 100) / 2
-    rows, bm25 = index.words(text, 9)
-    scores[rows] += WEIGHTS["words"] * bm25 / bm25[0]
-    scores += WEIGHTS["vectors"] * cosines
-    order = np.argsort(-scores)
-    assert found.rows[0].tolist() == [*order.tolist(), PADDING, PADDING]
-    np.testing.assert_allclose(found.scores[0, :4], scores[order], rtol=1e-5)
-    assert found.ranks[0, :4, 3].tolist() == [{1: 0, 3: 1}.get(row, PADDING) for row in order]
-    without = by_union(kb, index, [mention], 2)
-    assert not without.evidence[:, :, 3].any()
+def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "file: cannot be written" in refusal(lambda: Change(tmp_path / "file"))
+    assert "cannot be written" in refusal(lambda: Change(tmp_path / "file" / "kb"))
+    assert "there is no knowledge base" in refusal(lambda: open_kb(tmp_path / "file"))
+    assert "there is no knowledge base" in refusal(lambda: open_kb(tmp_path / ("x" * 5000)))
+    with Change(tmp_path / "kb") as change:
+        assert "needs at least one entity" in refusal(lambda: change.build([], name="none"))

@@ -81,7 +81,7 @@ def _is_refused(path: Path) -> bool:
     return False
 
 
-def _fork(run: Callable[[], None]) -> int:
+def fork(run: Callable[[], None]) -> int:
     child = os.fork()
     if child:
         return child
@@ -93,7 +93,7 @@ def _fork(run: Callable[[], None]) -> int:
         os._exit(1)
 
 
-def _die_at(step: int) -> None:
+def die_at(step: int) -> None:
     """From here on the process kills itself before its `step`-th call that changes the disk."""
     left = step
 
@@ -130,10 +130,10 @@ def steps(folder: Path) -> dict[str, int]:
                 shutil.copytree(f"{start}.partial", f"{path}.partial")
 
             def run(path: Path = path, step: int = step) -> None:
-                _die_at(step)
+                die_at(step)
                 _write(path, rows, mentions)
 
-            status = os.waitpid(_fork(run), 0)[1]
+            status = os.waitpid(fork(run), 0)[1]
             killed = os.WIFSIGNALED(status)
             if killed:
                 counts["killed"] += 1
@@ -162,7 +162,7 @@ def times(folder: Path) -> dict[str, int]:
             shutil.rmtree(path)
             path.with_suffix(".log").unlink()
         counts["runs"] += 1
-        child = _fork(lambda: _write(path, rows, mentions))
+        child = fork(lambda: _write(path, rows, mentions))
         if counts["killed"] < 6:
             time.sleep(rng.uniform(0, 0.2))
             os.kill(child, signal.SIGKILL)
@@ -207,10 +207,10 @@ def adding(folder: Path) -> dict[str, int]:
         shutil.copytree(plain.path, path)
 
         def run(step: int = counts["killed"] + 1) -> None:
-            _die_at(step)
+            die_at(step)
             add()
 
-        status = os.waitpid(_fork(run), 0)[1]
+        status = os.waitpid(fork(run), 0)[1]
         killed = os.WIFSIGNALED(status)
         counts["killed"] += killed
         counts["wrong"] += not killed and os.waitstatus_to_exitcode(status) != 0
