@@ -9,6 +9,7 @@ whatever the number of keys: about 0.24 GB and 0.18 GB at n 20,000, d 512, r 100
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ _LANES = 128  # chunks are multiples of it, so that no key is computed by a kern
 
 def by_vectors(
     queries: Float[np.ndarray, "n d"],
-    keys: Float[np.ndarray, "e k"],
+    keys: Float[Any, "e k"],
     r: int,
     *,
     chunk: int = KEY_CHUNK,
@@ -40,7 +41,7 @@ def by_vectors(
 
     Args:
         queries: vectors of the n mentions.
-        keys: vectors of the e entities, in memory or memory-mapped; k = d.
+        keys: vectors of the e entities, in memory, memory-mapped or `Stacked`; k = d.
         r: candidates of a query; where there are fewer keys, the row ends in PADDING.
         chunk: keys compared at once, rounded up to a multiple of 128.
         alive: keys that may be found; None: all.
