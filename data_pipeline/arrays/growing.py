@@ -11,6 +11,7 @@ whole and checked. Inside it, too, every file appears under its name only when i
     scratch_NAME.*          an array that is only needed on the way
 """
 
+import abc
 import contextlib
 import dataclasses
 import json
@@ -142,7 +143,7 @@ class ShardTable:
         self._plan.unlink(missing_ok=True)
 
 
-class GrowingFolder:
+class GrowingFolder(abc.ABC):
     """Makes the folder `path`, going on with what a killed writer of the same settings left.
 
     Args:
@@ -175,9 +176,9 @@ class GrowingFolder:
             self.close()
             raise
 
+    @abc.abstractmethod
     def _check(self, name: str, shape: Sequence[int], dtype: str) -> None:
         """UserError unless it may have an array of this name, rank and dtype."""
-        raise NotImplementedError
 
     def _refuse_existing(self) -> None:
         if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
@@ -270,7 +271,10 @@ class GrowingFolder:
                 crc32, bad = array_file.checksum(self._file(name), header, bar.advance)
                 if bad is not None:
                     where = self._file(name)
-                    raise UserError(f"{where}: row {bad} holds a value that is not finite")
+                    raise UserError(
+                        f"{where}: row {bad} holds a value that is not finite; delete "
+                        f"{self.folder} and encode anew"
+                    )
                 entries[name] = dataclasses.asdict(array_file.Spec(*header.form, header.end, crc32))
         return entries
 

@@ -202,11 +202,6 @@ class KnowledgeBase(Sequence[Entity]):
         """The dtype in which a table is kept: "float16" takes half the room."""
         return str(self._parts[name][-1].dtype.name)
 
-    @property
-    def width(self) -> int:
-        """Width of the text vectors; 0: it has none."""
-        return self._parts["entity_text"][0].shape[1] if "entity_text" in self._parts else 0
-
     def fingerprint(self) -> str:
         """SHA-256 over the checksums of what is in it."""
         return fingerprint(self.segments)

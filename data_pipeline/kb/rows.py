@@ -57,7 +57,7 @@ def put(file: Any, rows: pa.Table) -> None:
 
 
 def open_table(path: Path) -> pa.Table:
-    """The rows of a file that `write` wrote, memory-mapped. UserError where it is another."""
+    """The rows of a file that `put` wrote, memory-mapped. UserError where it is another."""
     try:
         rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (pa.ArrowException, OSError) as error:

@@ -79,9 +79,9 @@ def _entities(root: Path, sources: dict[str, str]) -> list[Entity]:
         qid = raw_files.text(row["qid"], '"qid"', where, empty=False)
         raw = raw_files.text(row["entity_name"], '"entity_name"', where)
         named = " ".join(unquote(raw).replace("_", " ").split())
-        found.append(
-            (where, Entity(qid, named, raw_files.text(row.get("attr") or "", '"attr"', where)))
-        )
+        description = raw_files.text(row.get("attr") or "", '"attr"', where)
+        kind = raw_files.text(str(row.get("type") or ""), '"type"', where)
+        found.append((where, Entity(qid, named, description, type=kind)))
         shown = row.get("image_list") or []
         if not isinstance(shown, list):
             raise UserError(f'{where}: "image_list" must be a list of file names')

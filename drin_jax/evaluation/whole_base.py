@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from data_pipeline.output import Progress
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.ranks import RankCounts
+from drin_jax.models.graph import unit
 
 # System -> tables of the mention and of the entity.
 RAW = {
@@ -46,7 +47,7 @@ def _counts(
     chunks = -(-n // QUERIES)
     padded = np.zeros((chunks * QUERIES, d), np.float32)
     padded[:n] = queries
-    asked = _unit(jnp.asarray(padded).reshape(chunks, QUERIES, d))
+    asked = unit(jnp.asarray(padded).reshape(chunks, QUERIES, d))
     flat = np.full(chunks * QUERIES, -1, np.int32)
     flat[:n] = gold
     wanted = flat.reshape(chunks, QUERIES)
@@ -71,13 +72,8 @@ def _counts(
     return RankCounts(higher, tied, before, np.where(gold >= 0, 0, -1))
 
 
-def _unit(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.where(norm > 0, norm, 1)
-
-
 def _cosines(queries: Float[Array, "q d"], keys: Float[Array, "b d"]) -> Float[Array, "q b"]:
-    return jnp.matmul(queries, _unit(keys).T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(queries, unit(keys).T, precision=jax.lax.Precision.HIGHEST)
 
 
 @jax.jit

@@ -1,7 +1,5 @@
 """The fullest form of a mention, case by case."""
 
-import time
-
 import pytest
 
 from data_pipeline.kb.text_index import fold
@@ -137,10 +135,8 @@ def test_texts_of_a_megabyte_take_no_time(text: str, name: str) -> None:
         asked += 1
         return False
 
-    began = time.process_time()
     for start in (text.find(name), len(text) - len(name), None):
-        fullest(text, name, start, knows)
-    assert time.process_time() - began < 5
+        assert fullest(text, name, start, knows)
     assert asked < 3 * 2 * AROUND * LONGEST**2
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,12 +98,18 @@ def test_a_name_without_its_parenthesis(name: str, alone: str) -> None:
     assert bare(name) == alone
 
 
-@pytest.mark.parametrize("name", [" " * 200_000 + "x", "(" * 200_000, "( " * 100_000 + ")"])
-def test_odd_names_take_no_time(name: str) -> None:
-    began = time.process_time()
-    bare(name)
-    forms(name)
-    assert time.process_time() - began < 2
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        (" " * 200_000 + "x", []),
+        ("(" * 200_000, []),
+        ("a " * 100_000 + ")", [("a " * 100).strip()]),
+    ],
+)
+def test_odd_names_take_no_time(name: str, form: list[str]) -> None:
+    """What looked at every pair of places in them would take an hour."""
+    assert bare(name) == name
+    assert forms(name) == form
 
 
 def test_forms_are_names_and_aliases_once() -> None:
