@@ -66,7 +66,7 @@ def fold(text: str) -> str:
 def bare(name: str) -> str:
     """A title without what stands in parentheses at its end, or as it is where nothing is left."""
     head, _, behind = name.rstrip().rpartition("(")
-    return head.rstrip() or name if behind.find(")") == len(behind) - 1 else name
+    return head.rstrip() or name if behind and behind.find(")") == len(behind) - 1 else name
 
 
 def forms(name: str, aliases: Iterable[str] = ()) -> list[str]:

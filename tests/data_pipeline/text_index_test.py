@@ -91,6 +91,7 @@ def test_fold(text: str, folded: str) -> None:
         ("Mercury (a (b))", "Mercury (a (b))"),
         ("Mercury planet)", "Mercury planet)"),
         ("Mercury (planet", "Mercury (planet"),
+        ("Mercury (", "Mercury ("),
         ("", ""),
     ],
 )
