@@ -3,9 +3,8 @@
 Trains: 3,000 mentions of about 550 entities with colliding names, 10 name candidates each, on
         pictures read by a small ResNet and CLIP of the package.
 Needs:  nothing; the world is made from a seed under data.root. About half a minute on 2 cores.
-Score:  test Top-1 86.6 or 87.6 with this seed, by the CPU; 84.6 ± 2.1 over five (raw text edge
-        48.7, name matching 23.8
-        in file order); docs/results.md.
+Score:  test Top-1 86.6 to 87.9 with this seed, by the last bit of the features; 84.6 ± 2.1 over
+        five (raw text edge 48.7, name matching 23.8 in file order); docs/results.md.
 
     python -m drin_jax.main --config=configs/sample.py --workdir=runs/sample
 """
