@@ -25,9 +25,9 @@ import numpy as np
 
 from data_pipeline.kb.change import Change
 from data_pipeline.kb.knowledge_base import open_kb
-from data_pipeline.kb.text_index import TextIndex
+from data_pipeline.kb.text_index import text_index
 from data_pipeline.readers import load
-from data_pipeline.retrieval.union import POOLS, NameLikeness, by_union
+from data_pipeline.retrieval.union import POOLS, by_union, likeness
 from data_pipeline.schema import Entity, Mention
 
 ADDED = 1000
@@ -53,7 +53,7 @@ def build(folder: Path, entities: list[Entity]) -> dict[str, float]:
     clock = time.perf_counter()
     with Change(folder) as change:
         kb = change.add(new)
-    rows, _ = TextIndex(kb).names(new[-1].name, 1)
+    rows, _ = text_index(kb).names(new[-1].name, 1)
     assert kb[int(rows[0])].id == new[-1].id
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {
@@ -67,18 +67,17 @@ def search(folder: Path, mentions: list[Mention]) -> dict[str, Any]:
     """Milliseconds of CPU a query, and the memory of this process."""
     began = time.perf_counter()
     kb = open_kb(folder)
-    index = TextIndex(kb)
-    names = NameLikeness(kb)
-    by_union(kb, index, mentions[:1], 100, names=names)
+    index = text_index(kb)
+    by_union(kb, index, mentions[:1], 100)
     opened = time.perf_counter() - began
     out: dict[str, Any] = {"open_wall_s": opened, "entities": kb.entity_count}
 
     def one_name(mention: Mention) -> None:
         rows, _ = index.names(mention.name, POOLS["names"])
-        names.of([mention.name], np.zeros(len(rows), int), rows)
+        likeness(kb, [mention.name], np.zeros(len(rows), int), rows)
 
     def united(mention: Mention) -> None:
-        by_union(kb, index, [mention], 100, names=names)
+        by_union(kb, index, [mention], 100)
 
     for name, query in (("names", one_name), ("union", united)):
         spent = []

@@ -32,7 +32,7 @@ from data_pipeline.kb.knowledge_base import (
     read_meta,
     segments_of,
 )
-from data_pipeline.kb.text_index import TextIndex, drop
+from data_pipeline.kb.text_index import drop, text_index
 from data_pipeline.schema import ENTITY_ARRAYS, PADDING, Entity, UserError
 
 COPIED = 1 << 14  # rows copied at once
@@ -262,7 +262,7 @@ class Change:
         return self._indexed(open_kb(self.path))
 
     def _indexed(self, kb: KnowledgeBase) -> KnowledgeBase:
-        TextIndex(kb)  # so that what was added is found at once
+        text_index(kb)  # so that what was added is found at once
         return kb
 
 

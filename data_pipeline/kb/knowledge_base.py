@@ -18,7 +18,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +69,23 @@ class Segment:
         return cls(number, count, dead, str(entry["digest"]), spec(entry["rows_file"]), arrays)
 
 
+Found = tuple[np.ndarray, np.ndarray]  # rows [k] int64, best first, and their scores [k] float32
+
+
+@runtime_checkable
+class Finder(Protocol):
+    """What finds the living rows of a knowledge base by a text."""
+
+    def names(self, name: str, n: int) -> Found:
+        """The n whose names are most like this one; fewer where no more are like it."""
+
+    def words(self, text: str, n: int) -> Found:
+        """The n whose descriptions share most with a text."""
+
+    def knows(self, form: str) -> bool:
+        """Whether one has this name or alias, given as `text_index.fold` makes it."""
+
+
 class KnowledgeBase(Sequence[Entity]):
     """An open knowledge base, a sequence of its rows; `open_kb` makes one.
 
@@ -89,6 +106,7 @@ class KnowledgeBase(Sequence[Entity]):
         self.generation = self.segments[-1].number
         # Everything is opened now: a compaction may delete the files.
         self._tables = [_open_rows(path / s.folder / ROWS, s) for s in self.segments]
+        self._whole: dict[str, pa.Array] = {}
         self._parts: dict[str, list[np.ndarray]] = {}
         self._begins = np.concatenate([[0], np.cumsum([s.rows for s in self.segments])])
         self.alive = np.ones(int(self._begins[-1]), bool)
@@ -158,6 +176,12 @@ class KnowledgeBase(Sequence[Entity]):
         chunks = [chunk for table in self._tables for chunk in table[name].chunks]
         return pa.chunked_array(chunks, rows.COLUMNS.field(name).type).slice(begin)
 
+    def taken(self, name: str, chosen: np.ndarray) -> list[Any]:
+        """One of `rows.COLUMNS` of these rows [n]."""
+        if name not in self._whole:
+            self._whole[name] = self.column(name).combine_chunks()
+        return self._whole[name].take(pa.array(chosen)).to_pylist()
+
     @functools.cached_property
     def ids(self) -> list[str]:
         """[rows] of all rows, dead ones too."""
@@ -197,6 +221,11 @@ class KnowledgeBase(Sequence[Entity]):
                 "with a --config that has it"
             )
         return stacked(self._parts[name])
+
+    def finder(self) -> Finder | None:
+        """What finds its names and words, where the place that it is kept in does that; None:
+        `text_index.TextIndex` does."""
+        return None
 
     def kept_dtype(self, name: str) -> str:
         """The dtype in which a table is kept: "float16" takes half the room."""

@@ -29,7 +29,7 @@ import tantivy
 
 from data_pipeline.arrays.array_file import crc32
 from data_pipeline.files import hold, load_json, write_json
-from data_pipeline.kb.knowledge_base import KnowledgeBase
+from data_pipeline.kb.knowledge_base import Finder, Found, KnowledgeBase
 from data_pipeline.output import Progress, say
 from data_pipeline.schema import UserError
 
@@ -50,8 +50,6 @@ _SMALL = frozenset(
     )
 )
 _FIELDS = {"exact": "raw", "gram": "trigrams", "token": "words", "initials": "lines"}
-
-Found = tuple[np.ndarray, np.ndarray]
 
 
 def fold(text: str) -> str:
@@ -286,6 +284,11 @@ def _documents(name: str, aliases: Sequence[str], text: str) -> Iterator[Any]:
         if number == 0:
             document.add_text("word", f"{name[:LONGEST]} {text}")
         yield document
+
+
+def text_index(kb: KnowledgeBase) -> Finder:
+    """What finds the names and words of an open knowledge base. UserError: a segment is damaged."""
+    return kb.finder() or TextIndex(kb)
 
 
 def drop(path: Path) -> None:

@@ -22,8 +22,8 @@ import numpy as np
 from rapidfuzz import fuzz, process
 from rapidfuzz.utils import default_process
 
-from data_pipeline.kb.knowledge_base import KnowledgeBase
-from data_pipeline.kb.text_index import Found, TextIndex, bare
+from data_pipeline.kb.knowledge_base import Finder, Found, KnowledgeBase
+from data_pipeline.kb.text_index import bare
 from data_pipeline.output import Progress
 from data_pipeline.retrieval.forms import fullest
 from data_pipeline.schema import PADDING, Mention, UserError
@@ -64,16 +64,12 @@ class Vectors:
 
 def by_union(
     kb: KnowledgeBase,
-    index: TextIndex,
+    index: Finder,
     mentions: Sequence[Mention],
     r: int,
     vectors: Vectors | None = None,
-    names: "NameLikeness | None" = None,
 ) -> Candidates:
     """The r best entities of each mention by the sum above; ties in the order of the rows.
-
-    Args:
-        names: of the knowledge base, where it is asked again and again.
 
     Raises:
         UserError: r < 1.
@@ -87,11 +83,10 @@ def by_union(
         ranks=np.full((n, r, stages), PADDING, np.int32),
         evidence=np.zeros((n, r, stages), np.float32),
     )
-    names = names or NameLikeness(kb)
     with Progress("candidates", n, unit="mentions", loud=n > QUIET_MENTIONS) as bar:
         for begin in range(0, n, BLOCK):
             block = range(begin, min(begin + BLOCK, n))
-            _score(out, block, mentions, index, names, vectors)
+            _score(out, block, mentions, kb, index, vectors)
             bar.advance(len(block))
     return out
 
@@ -100,8 +95,8 @@ def _score(
     out: Candidates,
     block: range,
     mentions: Sequence[Mention],
-    index: TextIndex,
-    names: "NameLikeness",
+    kb: KnowledgeBase,
+    index: Finder,
     vectors: Vectors | None,
 ) -> None:
     """Fills the rows of a block."""
@@ -124,7 +119,7 @@ def _score(
     rows, ranks, values = (np.concatenate([pool[j] for pool in pools]) for j in range(3))
     for stage in (0, 1):
         asked = [default_process(query[stage]) for query in queries]
-        values[:, stage] = (values[:, stage] + names.of(asked, owner, rows)) / 2
+        values[:, stage] = (values[:, stage] + likeness(kb, asked, owner, rows)) / 2
     if vectors is not None:
         values[:, 3] = vectors.cosine(block.start + owner, rows)
     scores = values @ np.array([*WEIGHTS.values()], np.float32)
@@ -150,30 +145,22 @@ def _pool(found: Sequence[Found]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, ranks, values
 
 
-class NameLikeness:
-    """What the entities of a knowledge base are called, to be compared with."""
-
-    def __init__(self, kb: KnowledgeBase):
-        self._names = np.array([bare(name) for name in kb.names], object)
-        aliases = kb.column("aliases")
-        self._aliases = aliases
-        lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in aliases.chunks]
-        self._has = np.concatenate([*lengths, np.zeros(0, np.int64)]) > 0
-
-    def of(self, asked: Sequence[str], owner: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """How like each pair's query, `asked[owner]`, is to the best of its row's names: [n]
-        float32, 0 to 1."""
-        out = _compared([asked[i] for i in owner.tolist()], self._names[rows])
-        some = np.flatnonzero(self._has[rows])
-        if len(some):
-            lists = self._aliases.take(rows[some]).to_pylist()
-            pair = np.repeat(some, [len(one) for one in lists])
-            others = np.array([alias for one in lists for alias in one], object)
-            np.maximum.at(out, pair, _compared([asked[i] for i in owner[pair].tolist()], others))
-        return out
+def likeness(
+    kb: KnowledgeBase, asked: Sequence[str], owner: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """How like each pair's query, `asked[owner]`, is to the best of its row's names: [n] float32,
+    0 to 1."""
+    names = [bare(name) for name in kb.taken("name", rows)]
+    out = _compared([asked[i] for i in owner.tolist()], names)
+    lists = kb.taken("aliases", rows)
+    pair = np.repeat(np.arange(len(rows)), [len(one) for one in lists])
+    if len(pair):
+        others = [alias for one in lists for alias in one]
+        np.maximum.at(out, pair, _compared([asked[i] for i in owner[pair].tolist()], others))
+    return out
 
 
-def _compared(queries: Sequence[str], names: np.ndarray) -> np.ndarray:
-    names = np.array([default_process(name) for name in names.tolist()], object)
+def _compared(queries: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    names = [default_process(name) for name in names]
     scores = process.cpdist(queries, names, scorer=fuzz.WRatio, dtype=np.float32, workers=-1)
     return scores / 100

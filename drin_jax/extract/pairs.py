@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline.kb.knowledge_base import KnowledgeBase
-from data_pipeline.kb.text_index import TextIndex
+from data_pipeline.kb.knowledge_base import Finder, KnowledgeBase
+from data_pipeline.kb.text_index import text_index
 from data_pipeline.output import say
 from data_pipeline.retrieval import names, union
 from data_pipeline.retrieval.statistics import Weights, by_statistics
@@ -47,7 +47,7 @@ def retrieve(
     if r < fields.r:
         say(f"retrieval.r is {fields.r}, but no mention has more than {r} candidates: r is {r}")
     if method == "union":
-        found = unite(corpus.mentions, writer.kb, TextIndex(writer.kb), r, writer.array)
+        found = unite(corpus.mentions, writer.kb, text_index(writer.kb), r, writer.array)
         more = {"retrieval_rank": found.ranks, "retrieval_evidence": found.evidence}
         return found.rows, found.scores, {}, more
     if method == "vectors":
@@ -64,7 +64,7 @@ def retrieve(
 def unite(
     mentions: Sequence[Mention],
     kb: KnowledgeBase,
-    index: TextIndex,
+    index: Finder,
     r: int,
     table: Callable[[str], np.ndarray] | None,
 ) -> union.Candidates:

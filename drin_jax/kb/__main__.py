@@ -174,7 +174,7 @@ def search(path: Path) -> None:
     """Print the entities that --mention can mean, best first, by names and words."""
     from data_pipeline import output
     from data_pipeline.kb.knowledge_base import open_kb
-    from data_pipeline.kb.text_index import TextIndex
+    from data_pipeline.kb.text_index import text_index
     from data_pipeline.retrieval.union import STAGES, by_union
 
     if not FLAGS.mention:
@@ -186,7 +186,7 @@ def search(path: Path) -> None:
     place = start if start >= 0 else None
     mention = Mention("", text, FLAGS.mention, place, place, "test", "", None)
     kb = open_kb(path)
-    found = by_union(kb, TextIndex(kb), [mention], min(FLAGS.k, len(kb)))
+    found = by_union(kb, text_index(kb), [mention], min(FLAGS.k, len(kb)))
     rows, scores = (array[0][found.rows[0] >= 0] for array in (found.rows, found.scores))
     entities = kb.entities(rows.astype(int))
     if FLAGS.json:
@@ -205,11 +205,11 @@ def search(path: Path) -> None:
 def verify(path: Path) -> None:
     """Read every byte, and see that the index is whole."""
     from data_pipeline.kb.knowledge_base import open_kb
-    from data_pipeline.kb.text_index import TextIndex
+    from data_pipeline.kb.text_index import text_index
 
     kb = open_kb(path)
     kb.verify()
-    TextIndex(kb)
+    text_index(kb)
     print(f"{path}: whole, {kb.entity_count} entities at generation {kb.generation}")
 
 

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline import files
 from data_pipeline.kb.change import Change
-from data_pipeline.kb.text_index import TextIndex
+from data_pipeline.kb.text_index import text_index
 from data_pipeline.output import say
 from data_pipeline.retrieval.recall import table
 from data_pipeline.retrieval.union import POOLS, STAGES
@@ -73,13 +73,13 @@ def _united(
     path = store_path(config, workdir)
     if path.exists():
         store = open_store(config, path)
-        found = unite(corpus.mentions, store.kb, TextIndex(store.kb), ALL, store.array)
+        found = unite(corpus.mentions, store.kb, text_index(store.kb), ALL, store.array)
     else:
         say(f"no feature store at {path}: the union goes without vectors")
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=workdir) as folder, Change(folder) as change:
             kb = change.build(corpus.entities, name=corpus.name)
-            found = unite(corpus.mentions, kb, TextIndex(kb), ALL, None)
+            found = unite(corpus.mentions, kb, text_index(kb), ALL, None)
     out = {"union": found.rows[:, :deepest]}
     for number, stage in enumerate(STAGES):
         rank = found.ranks[:, :, number]
