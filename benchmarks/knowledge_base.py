@@ -1,12 +1,17 @@
 """A knowledge base of a million entities: built, searched and added to.
 
     python -m benchmarks.knowledge_base --root $DATA/wikimel [--entities N] [--json FILE]
+        [--vectors STORE]
 
 The entities are those of WikiMEL (--reader names another data set) and others that recombine first
 and further names of theirs, with descriptions drawn from theirs. Queries are mentions of the data
 set: `names` is the look-up of a surface form with the comparison of what it finds, `union` all of
 it for a sentence: names, fullest form and words. Seconds and milliseconds are of CPU time, one
-thread; memory is that of a process that opened it and has searched.
+thread; memory is that of a process that opened it and has searched by names and words.
+
+With --vectors, a feature store of the data set, the entities have vectors: two of the store's mixed
+at random, with noise. Queries are the vectors of its mentions; what the index finds is compared
+with an exact search. Nobody's nearest is near, which is hard on an index.
 """
 
 import argparse
@@ -17,20 +22,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipeline.kb.change import Change
+from data_pipeline.kb.change import Change, SegmentWriter
 from data_pipeline.kb.knowledge_base import open_kb
 from data_pipeline.kb.text_index import text_index
+from data_pipeline.kb.vector_index import VectorIndex
 from data_pipeline.readers import load
 from data_pipeline.retrieval.union import POOLS, by_union, likeness
 from data_pipeline.schema import Entity, Mention
+from data_pipeline.store.reader import Store
 
 ADDED = 1000
+VECTORS, QUERIES = "entity_text_edge", "mention_text_edge"
+READ = 1 << 15  # rows mixed at once
 
 
 def recombined(entities: list[Entity], count: int, seed: int = 0) -> Iterator[Entity]:
@@ -43,15 +52,39 @@ def recombined(entities: list[Entity], count: int, seed: int = 0) -> Iterator[En
         yield Entity(f"made {number}", name, rng.choice(entities).description)
 
 
-def build(folder: Path, entities: list[Entity]) -> dict[str, float]:
-    """Seconds of CPU to build it, and to add ADDED entities and find them."""
+class Mixed:
+    """Writes vectors of entities that do not exist; `spent` seconds of CPU on it."""
+
+    def __init__(self, vectors: np.ndarray):
+        self._vectors, self._rng, self.spent = vectors, np.random.default_rng(0), 0.0
+
+    def __call__(self, segment: SegmentWriter, entities: Sequence[Entity]) -> dict[str, Any]:
+        began = time.process_time()
+        have, width = self._vectors.shape
+        table = segment.shards("entity_text", (len(entities), width), "float32", READ)
+        for shard in table.missing():
+            n = min(READ, len(entities) - shard * READ)
+            one, other = (self._vectors[self._rng.integers(0, have, n)] for _ in range(2))
+            share = self._rng.uniform(0.5, 0.9, (n, 1))
+            noise = self._rng.normal(0, 0.15 / np.sqrt(width), (n, width))
+            mixed = share * one + (1 - share) * other + noise
+            mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
+            table.write(shard, mixed.astype(np.float32))
+        table.finish()
+        self.spent += time.process_time() - began
+        return {}
+
+
+def build(folder: Path, entities: list[Entity], fill: Mixed | None) -> dict[str, float]:
+    """Seconds of CPU to build it, and to add ADDED entities and find them; both without the making
+    of vectors."""
     began = time.process_time()
-    with Change(folder) as change:
+    with Change(folder, fill) as change:
         change.build(entities, name="benchmark")
-    built = time.process_time()
+    built = time.process_time() - (fill.spent if fill else 0)
     new = [Entity(f"new {i}", f"Newcomer Number{i}", "added later") for i in range(ADDED)]
     clock = time.perf_counter()
-    with Change(folder) as change:
+    with Change(folder, fill) as change:
         kb = change.add(new)
     rows, _ = text_index(kb).names(new[-1].name, 1)
     assert kb[int(rows[0])].id == new[-1].id
@@ -91,6 +124,31 @@ def search(folder: Path, mentions: list[Mention]) -> dict[str, Any]:
     return out
 
 
+def search_vectors(folder: Path, queries: np.ndarray) -> dict[str, Any]:
+    """The index of the vectors: CPU seconds to build it, milliseconds of a query for 10 entities,
+    and how many of the 10 nearest it finds."""
+    import faiss
+
+    from drin_jax.extract.vector_retrieval import by_vectors
+
+    faiss.omp_set_num_threads(1)
+    kb = open_kb(folder)
+    began = time.process_time()
+    index = VectorIndex(kb, VECTORS)
+    built = time.process_time() - began
+    found, spent = [], []
+    for query in queries:
+        start = time.process_time()
+        found.append(index.nearest(query[None], 10)[0][0])
+        spent.append(1e3 * (time.process_time() - start))
+    exact, _ = by_vectors(queries, kb.array(VECTORS), 10, alive=kb.alive)
+    shared = [len({*mine} & {*theirs}) / 10 for mine, theirs in zip(found, exact, strict=True)]
+    p50, p95 = np.percentile(spent, [50, 95])
+    size = sum(file.stat().st_size for file in (folder / "index").glob(f"{VECTORS}.*"))
+    told = {"build_cpu_s": built, "p50_ms": float(p50), "p95_ms": float(p95), "disk_mb": size / 1e6}
+    return told | {"recall@10": float(np.mean(shared))}
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Measure and print."""
     form = argparse.RawTextHelpFormatter
@@ -101,6 +159,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--searched", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--vectors", type=Path, help="a feature store of it")
     given = parser.parse_args(arguments)
     corpus = load(given.reader, given.root, name=given.reader)
     mentions = random.Random(1).sample(corpus.mentions, min(given.queries, len(corpus.mentions)))
@@ -109,12 +168,18 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         return {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "kb"
-        result = build(folder, list(recombined(list(corpus.entities), given.entities)))
+        store = Store.open(given.vectors) if given.vectors else None
+        fill = Mixed(np.asarray(store.array(VECTORS))) if store else None
+        result: dict[str, Any] = {}
+        result |= build(folder, list(recombined(list(corpus.entities), given.entities)), fill)
         again = [sys.executable, "-m", "benchmarks.knowledge_base", "--searched", str(folder)]
         again += ["--root", str(given.root), "--reader", given.reader]
         again += ["--queries", str(given.queries)]
         done = subprocess.run(again, check=True, capture_output=True, text=True)
         result |= json.loads(done.stdout)
+        if store:
+            asked = np.random.default_rng(1).permutation(store.sizes["mentions"])[: given.queries]
+            result["vectors"] = search_vectors(folder, np.asarray(store.array(QUERIES)[asked]))
     print(json.dumps(result, indent=1))
     if given.json:
         given.json.write_text(json.dumps(result, indent=1))

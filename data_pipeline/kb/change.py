@@ -20,7 +20,7 @@ import pyarrow as pa
 from data_pipeline.arrays import array_file
 from data_pipeline.arrays.growing import LOCK, GrowingFolder, tidy, write_array
 from data_pipeline.files import hold, plain, sync_folder, write_json, write_whole
-from data_pipeline.kb import rows
+from data_pipeline.kb import caches, rows
 from data_pipeline.kb.knowledge_base import (
     DEAD,
     FORM,
@@ -32,7 +32,7 @@ from data_pipeline.kb.knowledge_base import (
     read_meta,
     segments_of,
 )
-from data_pipeline.kb.text_index import drop, text_index
+from data_pipeline.kb.text_index import text_index
 from data_pipeline.schema import ENTITY_ARRAYS, PADDING, Entity, UserError
 
 COPIED = 1 << 14  # rows copied at once
@@ -255,7 +255,7 @@ class Change:
             if not segments:
                 meta = {**meta, "report": plain(dict(report))}
             if alone:
-                drop(self.path)
+                caches.drop(self.path)
             write_json(self.path / KB_JSON, {**meta, "segments": [s.plain() for s in kept]})
             sync_folder(self.path)
             tidy(folder)

@@ -14,21 +14,19 @@ anew; where the folder cannot be written, in memory.
 """
 
 import contextlib
-import os
 import re
 import shutil
-import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tantivy
 
 from data_pipeline.arrays.array_file import crc32
-from data_pipeline.files import hold, load_json, write_json
+from data_pipeline.files import load_json, write_json
+from data_pipeline.kb import caches
 from data_pipeline.kb.knowledge_base import Finder, Found, KnowledgeBase
 from data_pipeline.output import Progress, say
 from data_pipeline.schema import UserError
@@ -41,7 +39,6 @@ BOOST = {"initials": 2.0}  # what a field counts beside the others
 DEEPEST = 4  # times as many as are asked for are looked at where scores tie
 QUIET_ROWS = 100_000  # fewer are indexed in about a second
 HEAP = 300_000_000  # bytes of documents that tantivy gathers before it writes them
-PATIENCE = 5.0  # seconds to wait for another process that is writing the index
 _WORD = re.compile(r"[^\W_]+")
 _SMALL = frozenset(
     (
@@ -127,7 +124,7 @@ class TextIndex:
         self._kb = kb
         self._described = _analyzers()["described"]
         self._schema = _schema()
-        self._folder = kb.path / "index" / "text"
+        self._folder = caches.folder(kb.path) / "text"
         self._state = self._folder.with_suffix(".json")
         keys = [f"{segment.number}-{segment.digest}" for segment in kb.segments]
         index = self._opened(keys) or self._brought_up(keys)
@@ -162,17 +159,7 @@ class TextIndex:
     def _brought_up(self, keys: Sequence[str]) -> Any:
         """The index with what it lacks, in its folder; in memory where that cannot be written."""
         try:
-            self._folder.parent.mkdir(exist_ok=True)
-            until = time.monotonic() + PATIENCE
-            while True:
-                try:
-                    lock = hold(self._folder.parent / "lock")
-                    break
-                except UserError:  # another process is at it, perhaps with the same
-                    if time.monotonic() > until:
-                        raise
-                    time.sleep(0.1)
-            with lock:
+            with caches.in_turn(self._kb.path):
                 if index := self._opened(keys):
                     return index
                 if index := self._opened(keys, behind=True):
@@ -289,10 +276,3 @@ def _documents(name: str, aliases: Sequence[str], text: str) -> Iterator[Any]:
 def text_index(kb: KnowledgeBase) -> Finder:
     """What finds the names and words of an open knowledge base. UserError: a segment is damaged."""
     return kb.finder() or TextIndex(kb)
-
-
-def drop(path: Path) -> None:
-    """Forget the index of the knowledge base in this folder."""
-    shutil.rmtree(path / "index", ignore_errors=True)
-    if os.path.exists(path / "index"):
-        raise UserError(f"{path / 'index'}: cannot be deleted")

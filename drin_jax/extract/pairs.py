@@ -51,10 +51,10 @@ def retrieve(
         more = {"retrieval_rank": found.ranks, "retrieval_evidence": found.evidence}
         return found.rows, found.scores, {}, more
     if method == "vectors":
-        from drin_jax.extract.vector_retrieval import by_vectors
+        from drin_jax.extract.vector_retrieval import nearest
 
-        queries, keys = (writer.array(name) for name in VECTORS[fields.vectors])
-        return *by_vectors(queries, keys, r, alive=writer.kb.alive), {}, {}
+        mine, theirs = VECTORS[fields.vectors]
+        return *nearest(writer.kb, theirs, writer.array(mine), r), {}, {}
     rows, scores, counts = untrained(method, config, corpus, r, workdir / "cache")
     if isinstance(corpus.entities, KnowledgeBase):
         rows, scores = _living(rows, scores, corpus.entities.alive)
@@ -75,10 +75,10 @@ def unite(
     """
     if table is None:
         return union.by_union(kb, index, mentions, r)
-    from drin_jax.extract.vector_retrieval import by_vectors
+    from drin_jax.extract.vector_retrieval import nearest
 
     mine, theirs = (table(name) for name in VECTORS["text"])
-    nearest, _ = by_vectors(mine, theirs, union.POOLS["vectors"], alive=kb.alive)
+    near, _ = nearest(kb, VECTORS["text"][1], mine, union.POOLS["vectors"])
 
     def cosine(own: np.ndarray, rows: np.ndarray) -> np.ndarray:
         out = np.empty(len(own), np.float32)
@@ -87,7 +87,7 @@ def unite(
             out[some] = split_arrays.cosine(mine[own[some]], theirs[rows[some]])
         return out
 
-    return union.by_union(kb, index, mentions, r, union.Vectors(nearest, cosine))
+    return union.by_union(kb, index, mentions, r, union.Vectors(near, cosine))
 
 
 def _living(

@@ -1,7 +1,9 @@
 """Stage one by vectors: the entities whose vectors point most nearly where the mention's does.
 
-Exact: every key is compared with every query, chunk by chunk on the device. Keys are read from a
-memory map once, in order. With n queries, r candidates, width d, B keys and Q queries a chunk
+`nearest` is exact on an accelerator and up to EXACT rows, and beyond those an index's affair. In
+`by_vectors`, the exact search, every key is compared with every query, chunk by chunk on the
+device. Keys are read from a memory map once, in order. With n queries, r candidates, width d, B
+keys and Q queries a chunk
 
     device memory  4 (n d + 3 B d + 2 Q B + 4 n r) bytes     host memory  4 (2 n d + 3 B d) bytes
 
@@ -16,13 +18,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from data_pipeline.output import Progress
+from data_pipeline.kb import vector_index
+from data_pipeline.kb.knowledge_base import KnowledgeBase
+from data_pipeline.output import Progress, say
 from data_pipeline.schema import PADDING, UserError
 
+EXACT = 300_000  # rows of a knowledge base that a CPU compares one by one
 QUERY_CHUNK = 512
 KEY_CHUNK = 16384
 ZERO_KEY = -2.0  # below every cosine: a missing text or picture is retrieved when all else is
 _LANES = 128  # chunks are multiples of it, so that no key is computed by a kernel's edge case
+
+
+def nearest(
+    kb: KnowledgeBase, table: str, queries: Float[np.ndarray, "n d"], r: int
+) -> tuple[Int[np.ndarray, "n r"], Float[np.ndarray, "n r"]]:
+    """The r living entities of largest cosine with each query, as `by_vectors` gives them: all of
+    them, or nearly all where an index finds them (`kb.vector_index`).
+
+    Args:
+        table: of the knowledge base's features.
+    """
+    own = getattr(kb.finder(), "nearest", None)
+    if own is not None:
+        found: tuple[np.ndarray, np.ndarray] = own(table, queries, r)
+        return found
+    if len(kb) > EXACT and jax.default_backend() == "cpu":
+        if vector_index.installed():
+            return vector_index.VectorIndex(kb, table).nearest(queries, r)
+        say(
+            f"{kb.path}: {len(kb):,} vectors are compared one by one; with faiss they are found in "
+            "milliseconds: pip install 'drin_jax[index]'"
+        )
+    return by_vectors(queries, kb.array(table), r, alive=kb.alive)
 
 
 def by_vectors(
