@@ -1,6 +1,6 @@
 """Vectors of a large knowledge base, searched by faiss: the nearest in milliseconds, nearly all.
 
-    KB/index/TABLE.faiss   a cell for every vector, and its code of 4 bits for 3 of its numbers
+    KB/index/TABLE.faiss   a cell for every vector, and what is left of it, 4 bits for 4 numbers
     KB/index/TABLE.json    what it holds
 
 A query is compared with the codes of the nearest of some 2 sqrt(rows) cells, and with the best of
@@ -26,13 +26,13 @@ from data_pipeline.output import Progress, say
 from data_pipeline.schema import PADDING, SAME_AS, UserError
 
 FORM = 1
-PART = 3  # numbers of a vector that share a code
-PROBED = 1 / 8  # share of the cells that are looked through, or more, so that they hold
-CODES = 150_000  # vectors
-COMPARED = 6  # times as many as are asked for are compared exactly, and at least
-LEAST = 300
-TRAINED = 40  # vectors a cell that the cells are made of
-ROUNDS = 20  # of k-means
+PART = 4  # numbers of a vector that share a code
+PROBED = 1 / 6  # share of the cells that are looked through, or more, so that they hold
+CODES = 125_000  # vectors
+COMPARED = 10  # times as many as are asked for are compared exactly, and at least
+LEAST = 400
+TRAINED = 90  # vectors a cell that the cells are made of
+ROUNDS = 10  # of k-means
 LATE = 4096  # rows that were added since, and are compared one by one
 GROWN = 2.0  # times as many rows as the cells were made for: made anew
 BLOCK = 64  # queries compared at once
@@ -108,6 +108,7 @@ class VectorIndex:
             cells = max(1, 2 ** round(np.log2(rows) / 2 + 1))
             codes = f"PQ{width // PART}x4fs" if width % PART == 0 else "SQ8"
             index = faiss.index_factory(width, f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
+            index.by_residual = True
             index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, TRAINED
             index.cp.min_points_per_centroid, index.cp.spherical = 1, True
             wanted = min(rows, max(cells * TRAINED, 16 * TRAINED))
