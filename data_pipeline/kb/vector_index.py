@@ -29,10 +29,11 @@ FORM = 1
 PART = 4  # numbers of a vector that share a code
 PROBED = 1 / 6  # share of the cells that are looked through, or more, so that they hold
 CODES = 125_000  # vectors
-COMPARED = 10  # times as many as are asked for are compared exactly, and at least
-LEAST = 400
-TRAINED = 90  # vectors a cell that the cells are made of
+COMPARED = 4  # times as many as are asked for are compared exactly, and at least
+LEAST = 200
+TRAINED = 60  # vectors a cell that the cells are made of
 ROUNDS = 10  # of k-means
+TURNED, TURNS = 8000, 5  # vectors that the turn of all is made of, and its rounds
 LATE = 4096  # rows that were added since, and are compared one by one
 GROWN = 2.0  # times as many rows as the cells were made for: made anew
 BLOCK = 64  # queries compared at once
@@ -100,21 +101,15 @@ class VectorIndex:
 
     def _grown(self, index: Any, held: int) -> Any:
         """An index of all rows: the one there with the rows from `held` on, or a new one."""
-        import faiss
-
-        rows, width = self._vectors.shape
+        rows = len(self._vectors)
         if index is None or rows > GROWN * index.ntotal:
             held = 0
             cells = max(1, 2 ** round(np.log2(rows) / 2 + 1))
-            codes = f"PQ{width // PART}x4fs" if width % PART == 0 else "SQ8"
-            index = faiss.index_factory(width, f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
-            index.by_residual = True
-            index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, TRAINED
-            index.cp.min_points_per_centroid, index.cp.spherical = 1, True
             wanted = min(rows, max(cells * TRAINED, 16 * TRAINED))
             some = np.sort(np.random.default_rng(0).choice(rows, wanted, replace=False))
             parts = np.array_split(some, -(-wanted // READ))
-            index.train(np.concatenate([_unit(self._vectors[part]) for part in parts]))
+            sample = np.concatenate([_unit(self._vectors[part]) for part in parts])
+            index = _trained(sample, cells)
         with Progress("indexing vectors", rows - held, unit="rows") as bar:
             for begin in range(held, rows, READ):
                 units = _unit(self._vectors[begin : begin + READ])
@@ -172,11 +167,35 @@ class VectorIndex:
 
     def _near(self, asked: np.ndarray, n: int) -> Iterator[np.ndarray]:
         """Of each query the rows that are best by their codes."""
-        share = max(PROBED, CODES / max(self._index.ntotal, 1))
-        self._index.nprobe = min(self._index.nlist, max(1, round(share * self._index.nlist)))
+        import faiss
+
+        inner = faiss.extract_index_ivf(self._index)
+        share = max(PROBED, CODES / max(inner.ntotal, 1))
+        inner.nprobe = min(inner.nlist, max(1, round(share * inner.nlist)))
         _, found = self._index.search(asked, max(LEAST, COMPARED * n))
         for own in found:
             yield own[(own >= 0) & (own < len(self._kb))]  # later rows are not in this generation
+
+
+def _trained(sample: np.ndarray, cells: int) -> Any:
+    """An empty index whose cells and codes fit these vectors [n,d] of length 1."""
+    import faiss
+
+    width = sample.shape[1]
+    codes = f"PQ{width // PART}x4fs" if width % PART == 0 else "SQ8"
+    index: Any = faiss.index_factory(width, f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
+    index.by_residual = True
+    index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, TRAINED
+    index.cp.min_points_per_centroid, index.cp.spherical = 1, True
+    if width % PART == 0:  # turned so that the numbers that share a code belong together
+        turn: Any = faiss.OPQMatrix(width, width // PART)
+        turn.pq = faiss.ProductQuantizer(width, width // PART, 4)
+        turn.niter, turn.niter_pq_0, turn.niter_pq = TURNS, 2 * TURNS, 2
+        turn.train(sample[np.random.default_rng(0).permutation(len(sample))[:TURNED]])
+        turn.pq = None
+        index = faiss.IndexPreTransform(turn, index)
+    index.train(sample)
+    return index
 
 
 def _lengths(x: np.ndarray) -> np.ndarray:
