@@ -33,7 +33,7 @@ from data_pipeline.kb.knowledge_base import open_kb
 from data_pipeline.kb.text_index import text_index
 from data_pipeline.kb.vector_index import VectorIndex
 from data_pipeline.readers import load
-from data_pipeline.retrieval.union import POOLS, by_union, likeness
+from data_pipeline.retrieval.union import POOLS, best_ratios, by_union
 from data_pipeline.schema import Entity, Mention
 from data_pipeline.store.reader import Store
 
@@ -107,7 +107,7 @@ def search(folder: Path, mentions: list[Mention]) -> dict[str, Any]:
 
     def one_name(mention: Mention) -> None:
         rows, _ = index.names(mention.name, POOLS["names"])
-        likeness(kb, [mention.name], np.zeros(len(rows), int), rows)
+        best_ratios(kb, [[mention.name]], np.zeros(len(rows), int), rows)
 
     def united(mention: Mention) -> None:
         by_union(kb, index, [mention], 100)

@@ -214,7 +214,7 @@ class TextIndex:
             asked.append((should, query.boost_query(one, BOOST.get(field, 1.0))))
         if not asked:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        limit = n
+        limit = 2 * n
         while True:
             hits = self._searcher.search(query.boolean_query(asked), limit, count=False).hits
             places = [place for _, place in hits]
@@ -232,7 +232,7 @@ class TextIndex:
             seen = len(order) == n and (scores[order[-1]] > last or limit >= DEEPEST * n)
             if len(hits) < limit or seen:
                 return rows[order], scores[order]
-            limit *= 4
+            limit = DEEPEST * n if limit < DEEPEST * n else 4 * limit
 
     def names(self, name: str, n: int) -> Found:
         """The n living rows whose names are most like this one, best first: rows [k] int64 and

@@ -19,13 +19,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from rapidfuzz import fuzz, process
 from rapidfuzz.utils import default_process
 
 from data_pipeline.kb.knowledge_base import Finder, Found, KnowledgeBase
 from data_pipeline.kb.text_index import bare
 from data_pipeline.output import Progress
 from data_pipeline.retrieval.forms import fullest
+from data_pipeline.retrieval.names import likeness
 from data_pipeline.schema import PADDING, Mention, UserError
 
 # Stage -> entities that it finds, and what it counts.
@@ -117,9 +117,7 @@ def _score(
     sizes = [len(rows) for rows, _, _ in pools]
     owner = np.repeat(np.arange(len(block)), sizes)
     rows, ranks, values = (np.concatenate([pool[j] for pool in pools]) for j in range(3))
-    for stage in (0, 1):
-        asked = [default_process(query[stage]) for query in queries]
-        values[:, stage] = (values[:, stage] + likeness(kb, asked, owner, rows)) / 2
+    values[:, :2] = (values[:, :2] + best_ratios(kb, queries, owner, rows)) / 2
     if vectors is not None:
         values[:, 3] = vectors.cosine(block.start + owner, rows)
     scores = values @ np.array([*WEIGHTS.values()], np.float32)
@@ -145,22 +143,25 @@ def _pool(found: Sequence[Found]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, ranks, values
 
 
-def likeness(
-    kb: KnowledgeBase, asked: Sequence[str], owner: np.ndarray, rows: np.ndarray
+def best_ratios(
+    kb: KnowledgeBase, queries: Sequence[Sequence[str]], owner: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """How like each pair's query, `asked[owner]`, is to the best of its row's names: [n] float32,
-    0 to 1."""
-    names = [bare(name) for name in kb.taken("name", rows)]
-    out = _compared([asked[i] for i in owner.tolist()], names)
-    lists = kb.taken("aliases", rows)
-    pair = np.repeat(np.arange(len(rows)), [len(one) for one in lists])
-    if len(pair):
-        others = [alias for one in lists for alias in one]
-        np.maximum.at(out, pair, _compared([asked[i] for i in owner[pair].tolist()], others))
+    """WRatio of each pair's queries, `queries[owner]` of s names, with the best of its row's
+    names: [n,s] float32, 0 to 1."""
+    asked = np.array([[default_process(name) for name in some] for some in queries], object)
+    unique, place = np.unique(rows, return_inverse=True)
+    names = np.array([default_process(bare(name)) for name in kb.taken("name", unique)], object)
+    out = _compared(asked[owner], names[place])
+    lists = [[default_process(name) for name in one] for one in kb.taken("aliases", unique)]
+    counts = np.array([len(one) for one in lists])[place]
+    if counts.any():
+        pair = np.repeat(np.arange(len(rows)), counts)
+        others = [name for i in place[counts > 0].tolist() for name in lists[i]]
+        np.maximum.at(out, pair, _compared(asked[owner[pair]], np.array(others, object)))
     return out
 
 
-def _compared(queries: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    names = [default_process(name) for name in names]
-    scores = process.cpdist(queries, names, scorer=fuzz.WRatio, dtype=np.float32, workers=-1)
-    return scores / 100
+def _compared(asked: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """WRatio of queries [n,s] with names [n], [n,s] between 0 and 1."""
+    scores = [likeness(asked[:, i], names, "WRatio") for i in range(asked.shape[1])]
+    return np.stack(scores, axis=1) / 100

@@ -11,7 +11,7 @@ import pytest
 import tantivy
 
 from data_pipeline.files import hold
-from data_pipeline.kb import text_index
+from data_pipeline.kb import caches, text_index
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
 from data_pipeline.kb.text_index import TextIndex, bare, fold, forms
 from tests.support import bases
@@ -381,7 +381,7 @@ def test_another_process_at_the_index_is_waited_for_and_then_done_without(
 ) -> None:
     path = shutil.copytree(kb.path, tmp_path / "kb")
     (path / "index" / "text.json").unlink()
-    monkeypatch.setattr(text_index, "PATIENCE", 0.3)
+    monkeypatch.setattr(caches, "PATIENCE", 0.3)
     copy = open_kb(path)
     with hold(path / "index" / "lock"):
         assert found(copy, TextIndex(copy)) == found(kb, index)
