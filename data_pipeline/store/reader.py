@@ -20,7 +20,7 @@ import numpy as np
 
 from data_pipeline import files, schema
 from data_pipeline.arrays import array_file
-from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
+from data_pipeline.kb.knowledge_base import KnowledgeBase, is_url, open_kb
 from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, UserError
 from data_pipeline.store import layout
 
@@ -194,7 +194,7 @@ def _open_kb(path: Path, reference: Mapping[str, Any]) -> KnowledgeBase:
     if not all(isinstance(reference.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"{path / STORE_JSON}: 'kb' is odd; delete {path} to make it anew")
     try:
-        return open_kb(path / str(place), at=reference)
+        return open_kb(str(place) if is_url(str(place)) else path / str(place), at=reference)
     except UserError as error:
         raise UserError(f"{path}: its knowledge base cannot be read: {error}") from None
 
