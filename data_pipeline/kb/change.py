@@ -7,8 +7,6 @@ asked for again goes on where the killed one was; asked for once more, it change
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +51,7 @@ class SegmentWriter(GrowingFolder):
     def __init__(self, folder: Path, added: pa.Table, made_from: Mapping[str, Any]):
         self._rows, self.digest = added, rows.digest(added)
         # Where pictures lie counts here: a leftover may hold the features of others.
-        shown = hashlib.sha256(json.dumps(added["images"].to_pylist()).encode()).hexdigest()
+        shown = rows.digest_of_images(added)
         super().__init__(folder, {"rows": self.digest, "images": shown, **made_from})
 
     def _refuse_existing(self) -> None:

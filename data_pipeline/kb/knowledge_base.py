@@ -43,6 +43,10 @@ PIECE = 1 << 14  # rows of a table of features that are read, or copied, at once
 DATABASES = dict.fromkeys(("postgresql", "postgres"), "data_pipeline.kb.postgres")
 
 
+class Damaged(UserError):
+    """What is kept is not what was written."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Segment:
     """What kb.json says of a segment. `rows_file` is of its Arrow file; `digest` of what is in it;
@@ -201,7 +205,7 @@ class KnowledgeBase(Sequence[Entity]):
         """An array of `segments[number]`, DEAD too, as it is kept, PIECE rows at once.
 
         Raises:
-            UserError: at its end, where its checksum is another.
+            Damaged: at its end, where its checksum is another.
         """
         spec = self.segments[number].arrays[name]
         crc = zlib.crc32(array_file.npy_header(*spec.form))
@@ -210,7 +214,7 @@ class KnowledgeBase(Sequence[Entity]):
             yield piece
         if crc != spec.crc32:
             where = f"{self.segments[number].folder}/{name}"
-            raise UserError(f"{self.path}: damaged since it was written: {where}; {MEND}")
+            raise Damaged(f"{self.path}: damaged since it was written: {where}; {MEND}")
 
     def _pieces(self, number: int, name: str) -> Iterator[np.ndarray]:
         array = self._files[number][name]
