@@ -90,7 +90,7 @@ class PostgresChange(Change):
     def _take_lock(self) -> None:
         """Unless this process has it already: a connection that was lost took it along."""
         with server.told(self.path):
-            connection = self._server.connection()
+            connection = self._server.checked()
             if connection is self._held:
                 return
             with contextlib.suppress(psycopg.Error):  # a kill of this process ends what it asked

