@@ -33,7 +33,7 @@ from data_pipeline.kb.knowledge_base import (
     check_meta,
     segments_of,
 )
-from data_pipeline.kb.postgres_finder import PostgresFinder, found_by
+from data_pipeline.kb.postgres_finder import PostgresFinder, described, found_by
 from data_pipeline.kb.postgres_server import Server
 from data_pipeline.schema import PADDING, Entity, UserError
 
@@ -199,7 +199,7 @@ class PostgresBase(KnowledgeBase):
         return np.array([there.get(one, PADDING) for one in ids], np.int64)
 
     def finder(self) -> Finder:
-        return PostgresFinder(self, self._server)
+        return PostgresFinder(self, self._server, self.table)
 
     def _pieces(self, number: int, name: str) -> Iterator[np.ndarray]:
         segment = self.segments[number]
@@ -233,20 +233,25 @@ class PostgresBase(KnowledgeBase):
             )
 
     def _verify_index(self, number: int, table: pa.Table) -> None:
-        """Damaged unless each row is found by its names."""
-        begin = int(self._begins[number])
+        """Damaged unless each row is found by its names and words."""
+        first = int(self._begins[number])
         for at in range(0, table.num_rows, PIECE):
-            some = table.slice(at, PIECE).select(["name", "aliases"]).to_pydict()
-            named = zip(some["name"], some["aliases"], strict=True)
-            wanted = {
-                (begin + at + i, *one)
-                for i, (name, aliases) in enumerate(named)
-                for one in found_by(name, aliases)
+            some = table.slice(at, PIECE).select(["name", "aliases", "description"]).to_pylist()
+            begin, end = first + at, first + at + len(some)
+            forms = {
+                (row, *one)
+                for row, entity in enumerate(some, begin)
+                for one in found_by(entity["name"], entity["aliases"])
             }
-            first = begin + at
-            end = first + len(some["name"])
-            if wanted != {*self.fetch("form", "row, form, initials", first, end)}:
-                raise Damaged(f"{self.path}: its index of names is damaged; {MEND}")
+            words = [
+                (row, sorted(described(entity["name"], entity["description"])))
+                for row, entity in enumerate(some, begin)
+            ]
+            kept = self.fetch("words", "row, tsvector_to_array(words)", begin, end)
+            if forms != {*self.fetch("form", "row, form, initials", begin, end)} or words != [
+                (row, sorted(own)) for row, own in kept
+            ]:
+                raise Damaged(f"{self.path}: its index is damaged; {MEND}")
 
 
 class FetchedArray:

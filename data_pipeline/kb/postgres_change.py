@@ -28,12 +28,11 @@ from data_pipeline.kb.change import Change, Fill
 from data_pipeline.kb.knowledge_base import DEAD, PIECE, ROWS, KnowledgeBase, Segment
 from data_pipeline.kb.postgres import read_meta
 from data_pipeline.kb.postgres_finder import (
-    LONGEST,
     SEARCHED,
+    described,
     found_by,
     unit,
     vector_type,
-    words_of,
 )
 from data_pipeline.output import Progress
 from data_pipeline.schema import SAME_AS, Entity, UserError
@@ -253,7 +252,8 @@ class _Tables:
         for name in self._arrays:
             kind = self._vector(name)
             vector = f", vector {kind}({self._arrays[name][0]})" if kind else ""
-            run(f"CREATE TABLE {self._name(name)} (row int, value bytea STORAGE EXTERNAL{vector})")
+            run(f"CREATE TABLE {self._name(name)} (row int, value bytea{vector})")
+            run(f"ALTER TABLE {self._name(name)} ALTER value SET STORAGE EXTERNAL")
 
     def index(self) -> None:
         """Indexes of what was put, which take longer where they are there first."""
@@ -303,7 +303,7 @@ class _Tables:
         self._connection.execute(f"INSERT INTO {change} VALUES (%s, %s, %s)", given)
 
     def _put_rows(self, begin: int, some: pa.Table) -> None:
-        entities, found, described = [], [], []
+        entities, found, texts_of = [], [], []
         counts: Counter[str] = Counter()
         for i, one in enumerate(some.to_pylist()):
             row = server.integer(begin + i)
@@ -312,13 +312,13 @@ class _Tables:
             entities.append(server.record(row, *texts, server.double(one["popularity"]), *lists))
             for form, short in found_by(one["name"], one["aliases"]):
                 found.append(server.record(row, server.text(form), b"\1" if short else b"\0"))
-            words = words_of(f"{one['name'][:LONGEST]} {one['description']}")
+            words = described(one["name"], one["description"])
             counts.update(words)
-            described.append(server.record(row, server.lexemes(words)))
+            texts_of.append(server.record(row, server.lexemes(words)))
         columns = "row, id, name, description, type, popularity, aliases, images"
         server.copy_in(self._connection, self._name("entity"), columns, entities)
         server.copy_in(self._connection, self._name("form"), "row, form, initials", found)
-        server.copy_in(self._connection, self._name("words"), "row, words", described)
+        server.copy_in(self._connection, self._name("words"), "row, words", texts_of)
         self._connection.execute(
             f"INSERT INTO {self._name('word')} AS old SELECT * FROM unnest(%s::text[], %s::int[]) "
             "ON CONFLICT (word) DO UPDATE SET documents = old.documents + excluded.documents",

@@ -10,11 +10,10 @@ pgvector's HNSW index, which may miss a few; those of tables without one are all
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipeline.kb.knowledge_base import PIECE, Found
+from data_pipeline.kb.knowledge_base import PIECE, Found, KnowledgeBase
 from data_pipeline.kb.postgres_server import Server
 from data_pipeline.kb.text_index import (
     COMMON,
@@ -26,9 +25,6 @@ from data_pipeline.kb.text_index import (
     shortened,
 )
 from data_pipeline.schema import PADDING, SAME_AS
-
-if TYPE_CHECKING:
-    from data_pipeline.kb.postgres import PostgresBase
 
 SEARCHED = "entity_text_edge"  # the table that vectors are searched in
 WIDEST = {"vector": 2000, "halfvec": 4000}  # that an index of pgvector takes
@@ -53,16 +49,25 @@ def words_of(text: str) -> list[str]:
     return list(found)[:WORDS]
 
 
+def described(name: str, description: str) -> list[str]:
+    """The words that an entity is found by, no one twice."""
+    return words_of(f"{name[:LONGEST]} {description}")
+
+
 def vector_type(width: int) -> str:
     """pgvector's type for rows so wide; empty where it can index none."""
     return next((name for name, widest in WIDEST.items() if 0 < width <= widest), "")
 
 
 class PostgresFinder:
-    """Finds living rows of an open knowledge base. Threads may share it."""
+    """Finds living rows of an open knowledge base. Threads may share it.
 
-    def __init__(self, kb: "PostgresBase", server: Server):
-        self._kb, self._server = kb, server
+    Args:
+        table: gives the name of a table in SQL.
+    """
+
+    def __init__(self, kb: KnowledgeBase, server: Server, table: Callable[[str], str]):
+        self._kb, self._server, self._table = kb, server, table
         self._average = 0.0  # words of a description
 
     def _best(self, n: int, asked: Callable[[int], tuple[str, tuple[object, ...]]]) -> Found:
@@ -82,7 +87,7 @@ class PostgresFinder:
 
     def names(self, name: str, n: int) -> Found:
         """As `TextIndex.names`, but for the scores: similarities from 0 to 1."""
-        form, table = fold(name[:LONGEST]), self._kb.table("form")
+        form, table = fold(name[:LONGEST]), self._table("form")
         query = f"""
             SELECT row, max(score) FROM (
               SELECT row, (similarity(%s, form) + word_similarity(%s, form)) / 2 AS score
@@ -96,7 +101,7 @@ class PostgresFinder:
 
     def words(self, text: str, n: int) -> Found:
         """As `TextIndex.words`."""
-        table, counts = self._kb.table("words"), self._kb.table("word")
+        table, counts = self._table("words"), self._table("word")
         query = f"SELECT documents, word FROM {counts} WHERE word = ANY(%s::text[])"
         there = sorted(self._server.ask(query, words_of(text)))
         total = len(self._kb)
@@ -119,13 +124,13 @@ class PostgresFinder:
 
     def _average_words(self) -> float:
         if not self._average:
-            query = f"SELECT sum(documents)::float8 FROM {self._kb.table('word')}"
+            query = f"SELECT sum(documents)::float8 FROM {self._table('word')}"
             self._average = max(self._server.ask(query)[0][0] / len(self._kb), 1.0)
         return self._average
 
     def knows(self, form: str) -> bool:
         """As `TextIndex.knows`."""
-        query = f"SELECT row FROM {self._kb.table('form')} WHERE form = %s AND NOT initials"
+        query = f"SELECT row FROM {self._table('form')} WHERE form = %s AND NOT initials"
         found = [row for (row,) in self._server.ask(query, form)] if form else []
         return any(row < len(self._kb) and self._kb.alive[row] for row in found)
 
@@ -147,7 +152,7 @@ class PostgresFinder:
         rows = np.full((len(queries), n), PADDING, np.int32)
         cosines = np.zeros((len(queries), n), np.float32)
         query = f"""
-            SELECT row, 1 - (vector <=> %s::{kind}) FROM {self._kb.table(own)}
+            SELECT row, 1 - (vector <=> %s::{kind}) FROM {self._table(own)}
             ORDER BY vector <=> %s::{kind} LIMIT %s"""
         for i, one in enumerate(unit(queries).tolist()):
             if any(one):

@@ -600,6 +600,7 @@ def test_verify_names_what_was_changed_behind_its_back(url: str, server: Postgre
             ("UPDATE {entity} SET images = '{{x}}' WHERE row = 0", "000001/rows"),
             ("DELETE FROM {entity} WHERE row = 2", "000001/rows"),
             ("DELETE FROM {form} WHERE row = 6", "000003/rows"),
+            ("UPDATE {words} SET words = '' WHERE row = 6", "000003/rows"),
             ("UPDATE {dead} SET row = 0 WHERE row = 4", "000002/dead"),
             (
                 "UPDATE {entity_text} SET value = set_byte(value, 2, 1) WHERE row = 8",
@@ -613,7 +614,7 @@ def test_verify_names_what_was_changed_behind_its_back(url: str, server: Postgre
         for step in LIFE[:3]:
             step(own)
         kb = open_kb(own)
-        names = ("entity", "form", "dead", "entity_text", "entity_has_text")
+        names = ("entity", "form", "words", "dead", "entity_text", "entity_has_text")
         server.run(change.format(**{name: kb.table(name) for name in names}))
         line = refusal(open_kb(own).verify)
         assert f"damaged since it was written: {told}; restore it from a copy" in line
