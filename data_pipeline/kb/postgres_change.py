@@ -170,7 +170,7 @@ class PostgresChange(Change):
             return (array[at : at + PIECE] for at in range(0, len(array), PIECE))
 
         self._take_lock()
-        with self._writing(kept) as tables:
+        with self._writing(kept, after=kept[-1].number - 1) as tables:
             if len(kept) == 1:
                 tables.make(meta)
             tables.put(kept[-1], table, pieces)
@@ -180,7 +180,7 @@ class PostgresChange(Change):
 
     def _receive(self, kb: KnowledgeBase, advance: Callable[[int], None]) -> None:
         self._prepare(features=bool(kb.tables))
-        with self._writing(kb.segments) as tables:
+        with self._writing(kb.segments, after=0) as tables:
             tables.make(kb.meta)
             for number, segment in enumerate(kb.segments):
                 table = kb.segment_rows(number)
@@ -195,11 +195,16 @@ class PostgresChange(Change):
             tables.index()
 
     @contextlib.contextmanager
-    def _writing(self, kept: Sequence[Segment]) -> Iterator["_Tables"]:
-        """One transaction, which nobody sees before it is through."""
+    def _writing(self, kept: Sequence[Segment], after: int) -> Iterator["_Tables"]:
+        """One transaction, which nobody sees before it is through; UserError unless it follows
+        generation `after`: whoever lost the lock for a while may be late."""
         with server.told(self.path):
             connection = self._server.connection()
             with connection.transaction():
+                change = self._server.table("change")
+                there = after and _one(connection, f"SELECT max(number) FROM {change}")
+                if there != after:
+                    raise UserError(f"{self.path}: was changed meanwhile; run this again")
                 yield _Tables(connection, self._server, kept)
 
     def _forget(self, kept: Sequence[Segment]) -> None:
@@ -276,10 +281,6 @@ class _Tables:
         """A segment's rows, features and dead rows, as the last one."""
         place = [one.number for one in self._kept].index(segment.number)
         begin = sum(one.rows for one in self._kept[:place])
-        change = self._server.table("change")
-        numbers = self._connection.execute(f"SELECT number FROM {change} ORDER BY number")
-        if [n for (n,) in numbers.fetchall()] != [one.number for one in self._kept[:place]]:
-            raise UserError(f"{self._server.url}: was changed by another meanwhile; run this again")
         with Progress(
             "writing rows", table.num_rows, unit="rows", loud=table.num_rows > QUIET_ROWS
         ) as bar:
@@ -300,6 +301,7 @@ class _Tables:
                     self._put_features(name, at, piece)
                 at += len(piece)
         given = (segment.number, Json(segment.plain()), rows.digest_of_images(table))
+        change = self._server.table("change")
         self._connection.execute(f"INSERT INTO {change} VALUES (%s, %s, %s)", given)
 
     def _put_rows(self, begin: int, some: pa.Table) -> None:
