@@ -91,7 +91,7 @@ class PostgresBase(KnowledgeBase):
         self.alive[taken] = False
         for name, spec in ((n, a) for s in self.segments for n, a in s.arrays.items() if n != DEAD):
             shape = (len(self), *spec.shape[1:])
-            self._parts[name] = [FetchedArray(self, name, shape, spec.dtype)]
+            self._parts[name] = [FetchedArray(server, self.table(name), shape, spec.dtype)]
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -113,20 +113,8 @@ class PostgresBase(KnowledgeBase):
         """A table's name in SQL."""
         return self._server.table(name, self.segments[0])
 
-    def fetch(self, name: str, columns: str, begin: int, end: int) -> list[tuple[Any, ...]]:
-        """Columns of the rows from `begin` to before `end` of a table, in their order."""
-        return self._server.ask(
-            f"SELECT {columns} FROM {self.table(name)} WHERE row >= %s AND row < %s ORDER BY row",
-            *(begin, end),
-        )
-
-    def fetch_some(self, name: str, columns: str, chosen: np.ndarray) -> list[tuple[Any, ...]]:
-        """Columns of these rows, which must differ and rise, of a table."""
-        query = f"SELECT {columns} FROM {self.table(name)} WHERE row = ANY(%s::int[]) ORDER BY row"
-        found = self._server.ask(query, chosen.tolist())
-        if len(found) != len(chosen):
-            raise Damaged(f"{self.path}: {self.table(name)} has not all of its rows; {MEND}")
-        return found
+    def _fetch(self, name: str, columns: str, begin: int, end: int) -> list[tuple[Any, ...]]:
+        return self._server.fetch(self.table(name), columns, begin, end)
 
     def __iter__(self) -> Iterator[Entity]:
         for begin in range(0, len(self), PIECE):
@@ -136,14 +124,16 @@ class PostgresBase(KnowledgeBase):
         unique, place = np.unique(chosen, return_inverse=True)
         found: list[Entity] = []
         for begin in range(0, len(unique), PIECE):
-            some = self.fetch_some("entity", _COLUMNS, unique[begin : begin + PIECE])
+            some = self._server.fetch_some(
+                self.table("entity"), _COLUMNS, unique[begin : begin + PIECE]
+            )
             found += rows.entities(_table(some), self.root)
         return [found[i] for i in place.tolist()]
 
     def _rows(self, begin: int, end: int) -> pa.Table:
-        found = self.fetch("entity", _COLUMNS, begin, end)
+        found = self._fetch("entity", _COLUMNS, begin, end)
         if len(found) != end - begin:
-            raise Damaged(f"{self.path}: {self.table('entity')} has not all of its rows; {MEND}")
+            raise self._server.lacking(self.table("entity"))
         return _table(found)
 
     def put_last(self, table: pa.Table) -> bool:
@@ -174,7 +164,7 @@ class PostgresBase(KnowledgeBase):
         kind = rows.COLUMNS.field(name).type
         chunks = [
             pa.array(
-                [v for (v,) in self.fetch("entity", name, at, min(at + PIECE, len(self)))], kind
+                [v for (v,) in self._fetch("entity", name, at, min(at + PIECE, len(self)))], kind
             )
             for at in range(begin, len(self), PIECE)
         ]
@@ -184,7 +174,9 @@ class PostgresBase(KnowledgeBase):
         unique, place = np.unique(chosen, return_inverse=True)
         found: list[Any] = []
         for begin in range(0, len(unique), PIECE):
-            some = self.fetch_some("entity", name, unique[begin : begin + PIECE])
+            some = self._server.fetch_some(
+                self.table("entity"), name, unique[begin : begin + PIECE]
+            )
             found += [value for (value,) in some]
         return [found[i] for i in place.tolist()]
 
@@ -247,8 +239,8 @@ class PostgresBase(KnowledgeBase):
                 (row, sorted(described(entity["name"], entity["description"])))
                 for row, entity in enumerate(some, begin)
             ]
-            kept = self.fetch("words", "row, tsvector_to_array(words)", begin, end)
-            if forms != {*self.fetch("form", "row, form, initials", begin, end)} or words != [
+            kept = self._fetch("words", "row, tsvector_to_array(words)", begin, end)
+            if forms != {*self._fetch("form", "row, form, initials", begin, end)} or words != [
                 (row, sorted(own)) for row, own in kept
             ]:
                 raise Damaged(f"{self.path}: its index is damaged; {MEND}")
@@ -258,8 +250,8 @@ class FetchedArray:
     """A table of features in a database, read-only, like `Stacked`: what is asked for is fetched,
     by a slice or by rows. Floats are float32, however they are kept."""
 
-    def __init__(self, kb: PostgresBase, name: str, shape: tuple[int, ...], kept: str):
-        self._kb, self._name, self.shape, self._kept = kb, name, shape, np.dtype(kept)
+    def __init__(self, server: Server, table: str, shape: tuple[int, ...], kept: str):
+        self._server, self._table, self.shape, self._kept = server, table, shape, np.dtype(kept)
         self.dtype = np.dtype(np.float32) if self._kept == np.float16 else self._kept
         self.ndim = len(shape)
 
@@ -291,18 +283,17 @@ class FetchedArray:
         begin, end = int(some[0]), int(some[-1]) + 1
         if end - begin == len(some):
             return self.kept(begin, end)
-        return self._decoded(self._kb.fetch_some(self._name, "value", some), len(some))
+        return self._decoded(self._server.fetch_some(self._table, "value", some), len(some))
 
     def kept(self, begin: int, end: int) -> np.ndarray:
         """The rows from `begin` to before `end`, as they are kept. Damaged where one is not."""
-        return self._decoded(self._kb.fetch(self._name, "value", begin, end), end - begin)
+        return self._decoded(self._server.fetch(self._table, "value", begin, end), end - begin)
 
     def _decoded(self, found: Sequence[tuple[bytes]], count: int) -> np.ndarray:
         data = b"".join([value for (value,) in found])
         shape = (count, *self.shape[1:])
         if len(found) != count or len(data) != self._kept.itemsize * int(np.prod(shape)):
-            where = f"{self._kb.path}: {self._kb.table(self._name)}"
-            raise Damaged(f"{where} has not all of its rows; {MEND}")
+            raise self._server.lacking(self._table)
         return np.frombuffer(data, self._kept.newbyteorder("<")).reshape(shape)
 
 

@@ -15,16 +15,17 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from data_pipeline.files import this_process
-from data_pipeline.kb.knowledge_base import Segment
+from data_pipeline.kb.knowledge_base import MEND, Damaged, Segment
 from data_pipeline.schema import UserError
 
 SCHEMA = "kb"
 PATIENCE = 10  # seconds to wait for a connection, unless the URL says
-MEND = "run this again once it is back; nothing was lost"
+AGAIN = "run this again once it is back; nothing was lost"
 # Everything that queries count on. Operators are found where the extensions lie.
 _SETTINGS = """
 SELECT set_config('search_path', coalesce(
@@ -83,7 +84,7 @@ def told(url: str) -> Iterator[None]:
         state = error.sqlstate or "57P"
         gone = state.startswith(("57P", "08"))
         what = "PostgreSQL went away" if gone else "PostgreSQL cannot"
-        raise UserError(f"{url}: {what} ({said(error)}); {MEND}") from error
+        raise UserError(f"{url}: {what} ({said(error)}); {AGAIN}") from error
     except psycopg.Error as error:
         raise UserError(f"{url}: PostgreSQL refuses this ({said(error)})") from error
 
@@ -155,6 +156,24 @@ class Server:
         """
         suffix = f"_{first.number}_{first.digest[:8]}" if first else ""
         return f'"{self.schema}".{name}{suffix}'
+
+    def fetch(self, table: str, columns: str, begin: int, end: int) -> list[tuple[Any, ...]]:
+        """Columns of the rows from `begin` to before `end` of a table, in their order."""
+        query = f"SELECT {columns} FROM {table} WHERE row >= %s AND row < %s ORDER BY row"
+        return self.ask(query, begin, end)
+
+    def fetch_some(self, table: str, columns: str, chosen: np.ndarray) -> list[tuple[Any, ...]]:
+        """Columns of these rows, which must differ and rise, of a table. Damaged where one is not
+        there."""
+        query = f"SELECT {columns} FROM {table} WHERE row = ANY(%s::int[]) ORDER BY row"
+        found = self.ask(query, chosen.tolist())
+        if len(found) != len(chosen):
+            raise self.lacking(table)
+        return found
+
+    def lacking(self, table: str) -> Damaged:
+        """What to raise where rows are missing."""
+        return Damaged(f"{self.url}: {table} has not all of its rows; {MEND}")
 
     def close(self) -> None:
         """Let the connection go."""

@@ -265,8 +265,12 @@ def test_a_store_opens_the_copy_as_its_own(built: str, tmp_path: Path) -> None:
         opened.verify()
     line = refusal(lambda: preparation.prepare(changed(config, built), tmp_path / "run"))
     assert "refers to another knowledge base than data.kb" in line
-    trained = run("drin_jax.main", *flags, "--config.data.store=s3://x", "--workdir=w")
-    assert_one_clear_line(trained, "data.store s3://x: only folders")
+    place = f"--workdir={tmp_path / 'other'}"
+    for flag, told in (
+        (f"--config.data.kb={built}_none", "there is no knowledge base; make one"),
+        (f"--config.data.store={built}", "only folders of this machine's file systems"),
+    ):
+        assert_one_clear_line(run("drin_jax.main", *flags, place, flag), built, told)
 
 
 def changed(config: Any, kb: str) -> Any:
@@ -373,6 +377,19 @@ def test_threads_share_a_knowledge_base(built: str) -> None:
     for one in threads:
         one.join()
     assert not wrong
+
+
+def test_who_is_done_leaves_no_connection(built: str, server: PostgresServer) -> None:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'process%'"
+    before = server.run(query)[0][0]
+    for _ in range(20):
+        kb = open_kb(built)
+        kb.array("entity_text")[1]
+        text_index(kb).knows("first")
+    deadline = time.monotonic() + 5  # the server sees it a moment later
+    while server.run(query)[0][0] > before + 1 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert server.run(query)[0][0] <= before + 1
 
 
 # ---- kills, a server that goes away, two writers
