@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_pipeline.graphs import GraphTables
 from data_pipeline.kb.change import open_change
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
 from data_pipeline.kb.text_index import fold, text_index
@@ -256,6 +257,9 @@ def test_a_store_opens_the_copy_as_its_own(built: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(made[0].array(name), made[1].array(name))
     for name in ("entity_text", "entity_clip_image", "entity_has_image"):
         np.testing.assert_array_equal(made[0].array(name), made[1].array(name))
+    batches = [GraphTables(store, "train").batch(np.array([2, 0])) for store in made]
+    for name in ("entity_image", "entity_text", "entity_has_image"):
+        np.testing.assert_array_equal(batches[1][name], batches[0][name])
     assert made[1].kb.path == copy
     assert made[0].strings("entity_name") == made[1].strings("entity_name")
     for store, kb in zip(made, (copy, str(folder)), strict=True):
