@@ -265,8 +265,12 @@ def test_a_store_opens_the_copy_as_its_own(built: str, tmp_path: Path) -> None:
     for store, kb in zip(made, (copy, str(folder)), strict=True):
         config.data.kb, config.data.store = kb, str(store.path)
         opened = preparation.prepare(config, tmp_path / "run")
-        assert opened.kb.fingerprint() == store.kb.fingerprint()
+        assert str(opened.kb.path) == kb
+        assert opened.fingerprint() == store.fingerprint()
         opened.verify()
+    folder.rename(tmp_path / "gone")
+    config.data.kb, config.data.store = copy, str(made[0].path)
+    assert preparation.prepare(config, tmp_path / "run").kb.path == copy
     line = refusal(lambda: preparation.prepare(changed(config, built), tmp_path / "run"))
     assert "refers to another knowledge base than data.kb" in line
     place = f"--workdir={tmp_path / 'other'}"
