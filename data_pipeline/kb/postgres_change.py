@@ -70,7 +70,10 @@ class PostgresChange(Change):
     def __init__(self, url: str, fill: Fill | None = None):
         self.path, self._fill = url, fill
         self._server = server.Server(url)
-        place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        try:
+            place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        except RuntimeError:  # nobody's home
+            raise UserError(f"{url}: nowhere to keep what is encoded; set XDG_CACHE_HOME") from None
         name = hashlib.sha256(f"{url.partition('#')[0]}#{self._server.schema}".encode())
         self._folder = Path(place) / "drin_jax" / "kb" / name.hexdigest()[:16]
         self._key = int.from_bytes(
@@ -176,6 +179,7 @@ class PostgresChange(Change):
             tables.put(kept[-1], table, pieces)
             if len(kept) == 1:
                 tables.index()
+                tables.replace()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _receive(self, kb: KnowledgeBase, advance: Callable[[int], None]) -> None:
@@ -220,6 +224,7 @@ class _Tables:
         self._connection, self._server, self._kept = connection, own, kept
         arrays = {n: a for s in kept for n, a in s.arrays.items() if n != DEAD}
         self._arrays = {name: spec.shape[1:] for name, spec in arrays.items()}
+        self._replaced: Segment | None = None  # first of those whose tables go
         self._searched = SEARCHED if SEARCHED in self._arrays else SAME_AS[SEARCHED]
 
     def _name(self, table: str) -> str:
@@ -230,7 +235,7 @@ class _Tables:
         return vector_type(shape[0]) if name == self._searched and len(shape) == 1 else ""
 
     def make(self, meta: Mapping[str, Any]) -> None:
-        """New tables, and the knowledge base of no segment; what was there before goes."""
+        """New tables, and the knowledge base of no segment."""
         run, table = self._connection.execute, self._server.table
         run(f'CREATE SCHEMA IF NOT EXISTS "{self._server.schema}"')
         run(
@@ -241,12 +246,8 @@ class _Tables:
             f"CREATE TABLE IF NOT EXISTS {table('meta')} "
             "(form int, name text, root text, made_from json, report json)"
         )
-        old = run(f"SELECT number, segment FROM {table('change')} ORDER BY number").fetchall()
-        if old:
-            query = "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename LIKE %s"
-            like = table("%", Segment.from_plain(old[0][1])).partition(".")[2].replace("_", r"\_")
-            for (name,) in run(query, (self._server.schema, like)).fetchall():
-                run(f'DROP TABLE "{self._server.schema}".{name}')
+        old = run(f"SELECT segment FROM {table('change')} ORDER BY number LIMIT 1").fetchone()
+        self._replaced = Segment.from_plain(old[0]) if old else None
         run(f"DELETE FROM {table('change')}")
         run(f"DELETE FROM {table('meta')}")
         plain = [meta[name] for name in ("form", "name", "root")]
@@ -274,6 +275,12 @@ class _Tables:
                 bar.advance()
         for name in (*_TABLES, *self._arrays):
             self._connection.execute(f"ANALYZE {self._name(name)}")
+
+    def replace(self) -> None:
+        """Drops the tables that these replace; last, for readers wait from here on."""
+        if self._replaced is not None:
+            for name in (*_TABLES, *self._arrays):
+                self._connection.execute(f"DROP TABLE {self._server.table(name, self._replaced)}")
 
     def put(
         self, segment: Segment, table: pa.Table, pieces: Callable[[str], Iterator[np.ndarray]]

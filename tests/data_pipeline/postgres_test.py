@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.graphs import GraphTables
+from data_pipeline.kb import postgres_change
 from data_pipeline.kb.change import open_change
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
 from data_pipeline.kb.text_index import fold, text_index
@@ -179,6 +180,60 @@ def test_who_has_it_open_keeps_the_generation(built: str) -> None:
     for call in (lambda: list(opened), lambda: index.names("Second", 5), lambda: opened[0]):
         assert "was compacted or deleted since it was opened" in refusal(call)
     assert "built anew or compacted" in refusal(lambda: open_kb(built, at=reference))
+
+
+def test_who_reads_does_not_wait_for_a_writer(built: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for rows that are written nor for indexes that are made."""
+    impatient = built.replace("?host", "?options=-c%20statement_timeout%3D1000&host")
+    kb, before = open_kb(impatient), list(open_kb(built))
+    replace, seen = postgres_change._Tables.replace, []
+
+    def replaced(tables: Any) -> None:
+        seen.append(list(kb) == before == list(open_kb(impatient)))
+        assert text_index(kb).names("Second", 1)[0].tolist() == [7]
+        replace(tables)
+
+    monkeypatch.setattr(postgres_change._Tables, "replace", replaced)
+    bases.compact(built)
+    assert seen == [True]
+
+
+def test_readers_see_whole_generations_while_others_write(url: str) -> None:
+    bases.build(url, FIRST, features=True)
+    wanted, wrong, done = {frozenset(one.id for one in FIRST)}, [], threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                kb = open_kb(url)
+                ids = frozenset(bases.content(kb))
+                assert_features(kb)
+            except UserError as error:
+                if "was compacted or deleted since it was opened" not in str(error):
+                    wrong.append(error)
+            else:
+                if ids not in wanted:
+                    wrong.append(ids)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for one in readers:
+        one.start()
+    now = {one.id for one in FIRST}
+    for turn in range(8):
+        more = [entity(f"N{turn}-{i}") for i in range(50)]
+        wanted.add(frozenset(now | {one.id for one in more}))
+        bases.add(url, more, features=True)
+        now |= {one.id for one in more}
+        wanted.add(frozenset(now - {f"N{turn}-7"}))
+        bases.remove(url, f"N{turn}-7")
+        now.remove(f"N{turn}-7")
+        if turn % 3 == 2:
+            bases.compact(url)
+    done.set()
+    for one in readers:
+        one.join()
+    assert not wrong, wrong[:2]
+    assert bases.content(open_kb(url)).keys() == now
 
 
 def test_copies_are_the_same_bytes(url: str, server: PostgresServer, tmp_path: Path) -> None:
