@@ -7,6 +7,7 @@ asked for again goes on where the killed one was; asked for once more, it change
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -238,31 +239,24 @@ class Change:
             raise UserError(
                 f"{self.path}: holds a knowledge base already; delete it or give another place"
             )
-        total = sum(spec.bytes for segment in kb.segments for spec in segment.arrays.values())
-        with array_file.watch(f"copying {kb.path}", total) as bar:
-            self._receive(kb, bar.advance)
+        self._receive(kb)
         return self._indexed(open_kb(self.path))
 
-    def _receive(self, kb: KnowledgeBase, advance: Callable[[int], None]) -> None:
+    def _receive(self, kb: KnowledgeBase) -> None:
         segments = []
-        for number, segment in enumerate(kb.segments):
-            folder = self._folder / segment.folder
-            folder.mkdir(exist_ok=True)
-            table = kb.segment_rows(number)
-            write_whole(folder / ROWS, lambda file, table=table: rows.put(file, table))  # type: ignore[misc]
-            for name, spec in segment.arrays.items():
-
-                def put(file: Any, number: int = number, name: str = name) -> None:
-                    file.write(array_file.npy_header(*kb.segments[number].arrays[name].form))
-                    for piece in kb.segment_array(number, name):
-                        file.write(piece.tobytes())
-                        advance(piece.nbytes)
-
-                write_whole(folder / f"{name}.npy", put)
-                array_file.check(folder / f"{name}.npy", spec)
-            sync_folder(folder)
-            spec = _rows_file(folder, segment.rows)
-            segments.append(dataclasses.replace(segment, rows_file=spec).plain())
+        total = sum(spec.bytes for segment in kb.segments for spec in segment.arrays.values())
+        with array_file.watch(f"copying {kb.path}", total) as bar:
+            for number, segment in enumerate(kb.segments):
+                folder = self._folder / segment.folder
+                folder.mkdir(exist_ok=True)
+                put = functools.partial(rows.put, rows=kb.segment_rows(number))
+                write_whole(folder / ROWS, put)
+                for name in segment.arrays:
+                    put = functools.partial(_put_array, kb, number, name, bar.advance)
+                    write_whole(folder / f"{name}.npy", put)
+                sync_folder(folder)
+                spec = _rows_file(folder, segment.rows)
+                segments.append(dataclasses.replace(segment, rows_file=spec).plain())
         write_json(self._folder / KB_JSON, {**kb.meta, "segments": segments})
         sync_folder(self._folder)
 
@@ -320,6 +314,16 @@ def open_change(place: str | Path, fill: Fill | None = None) -> Change:
         changed: Change = driver(place, change=True).PostgresChange(str(place), fill)
         return changed
     return Change(place, fill)
+
+
+def _put_array(
+    kb: KnowledgeBase, number: int, name: str, advance: Callable[[int], None], file: Any
+) -> None:
+    """Writes an array of a segment as a `.npy` file. Damaged where its checksum is another."""
+    file.write(array_file.npy_header(*kb.segments[number].arrays[name].form))
+    for piece in kb.segment_array(number, name):
+        file.write(piece.tobytes())
+        advance(piece.nbytes)
 
 
 def _rows_file(folder: Path, count: int) -> array_file.Spec:

@@ -6,6 +6,7 @@ after a kill; then one transaction writes rows, features and what they are found
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -182,20 +183,14 @@ class PostgresChange(Change):
                 tables.replace()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _receive(self, kb: KnowledgeBase, advance: Callable[[int], None]) -> None:
+    def _receive(self, kb: KnowledgeBase) -> None:
         self._prepare(features=bool(kb.tables))
         with self._writing(kb.segments, after=0) as tables:
             tables.make(kb.meta)
             for number, segment in enumerate(kb.segments):
                 table = kb.segment_rows(number)
                 _check_table(self.path, table)
-
-                def pieces(name: str, number: int = number) -> Iterator[np.ndarray]:
-                    for piece in kb.segment_array(number, name):
-                        yield piece
-                        advance(piece.nbytes)
-
-                tables.put(segment, table, pieces)
+                tables.put(segment, table, functools.partial(kb.segment_array, number))
             tables.index()
 
     @contextlib.contextmanager
@@ -295,18 +290,17 @@ class _Tables:
                 some = table.slice(at, PIECE)
                 self._put_rows(begin + at, some)
                 bar.advance(some.num_rows)
-        for name in segment.arrays:
-            at = begin
-            for piece in pieces(name):
-                if name == DEAD:
-                    taken = (
-                        server.record(server.integer(segment.number), server.integer(row))
-                        for row in piece.tolist()
-                    )
-                    server.copy_in(self._connection, self._name(name), "number, row", taken)
-                else:
-                    self._put_features(name, at, piece)
-                at += len(piece)
+        total = sum(spec.bytes for spec in segment.arrays.values())
+        with array_file.watch("writing features", total) as bar:
+            for name in segment.arrays:
+                at = begin
+                for piece in pieces(name):
+                    if name == DEAD:
+                        self._put_dead(segment.number, piece)
+                    else:
+                        self._put_features(name, at, piece)
+                    at += len(piece)
+                    bar.advance(piece.nbytes)
         given = (segment.number, Json(segment.plain()), rows.digest_of_images(table))
         change = self._server.table("change")
         self._connection.execute(f"INSERT INTO {change} VALUES (%s, %s, %s)", given)
@@ -333,6 +327,11 @@ class _Tables:
             "ON CONFLICT (word) DO UPDATE SET documents = old.documents + excluded.documents",
             ([*counts], [*counts.values()]),
         )
+
+    def _put_dead(self, number: int, dead: np.ndarray) -> None:
+        segment = server.integer(number)
+        taken = (server.record(segment, server.integer(row)) for row in dead.tolist())
+        server.copy_in(self._connection, self._name(DEAD), "number, row", taken)
 
     def _put_features(self, name: str, begin: int, piece: np.ndarray) -> None:
         """Rows of equal size are one array, as COPY takes them."""

@@ -88,6 +88,8 @@ class PostgresFinder:
     def names(self, name: str, n: int) -> Found:
         """As `TextIndex.names`, but for the scores: similarities from 0 to 1."""
         form, table = fold(name[:LONGEST]), self._table("form")
+        if not form:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
         query = f"""
             SELECT row, max(score) FROM (
               SELECT row, (similarity(%s, form) + word_similarity(%s, form)) / 2 AS score
@@ -95,8 +97,6 @@ class PostgresFinder:
               UNION ALL
               SELECT row, {INITIALS}::real FROM {table} WHERE form = %s AND initials
             ) AS found GROUP BY row ORDER BY 2 DESC, 1 LIMIT %s"""
-        if not form:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
         return self._best(n, lambda limit: (query, (form,) * 3 + (shortened(form), limit)))
 
     def words(self, text: str, n: int) -> Found:
@@ -114,7 +114,8 @@ class PostgresFinder:
         score, given = [], []
         for count, word in rare:
             score.append("(words @@ %s::tsquery)::int * %s::float8")
-            given += [_lexeme(word), math.log(1 + (total - count + 0.5) / (count + 0.5))]
+            others = max(total - count, 0)  # of rows that came later, too, it is counted
+            given += [_lexeme(word), math.log(1 + (others + 0.5) / (count + 0.5))]
         query = f"""
             SELECT row, ({" + ".join(score)}) * {K1 + 1}
               / (1 + {K1} * ({1 - B} + {B} * length(words) / %s)) AS score

@@ -162,18 +162,20 @@ def test_a_change_that_is_refused_changes_nothing(
 def test_who_has_it_open_keeps_the_generation(built: str) -> None:
     opened = open_kb(built)
     index, reference, rows = text_index(opened), opened.reference(), list(opened)
-    bases.add(built, [entity("more", "Second", "word3")], features=True)
+    more = [entity(f"more{i}", "Second", "word3") for i in range(40)]
+    bases.add(built, more, features=True)
     bases.remove(built, "Q3")
     bases.add(built, [entity("Q0", "Other")], features=True, update=True)
     for kb in (opened, open_kb(built, at=reference)):
         assert kb.reference() == reference
         assert list(kb) == rows
-        assert kb.find(["Q0", "Q3", "more"]).tolist() == [0, 3, PADDING]
+        assert kb.find(["Q0", "Q3", "more1"]).tolist() == [0, 3, PADDING]
         assert_features(kb)
         kb.verify()
         for some in (index, text_index(kb)):
             assert some.names("Second", 5)[0].tolist() == [7]
-            assert some.words("word3", 5)[0].tolist() == [3]
+            found, scores = some.words("word3", 5)
+            assert (found.tolist(), scores[0] > 0) == ([3], True)
             assert not some.knows("other")
             assert 3 in some.nearest("entity_text_edge", np.ones((1, 3), np.float32), 9)[0]
     bases.compact(built)
