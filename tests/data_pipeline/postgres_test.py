@@ -753,7 +753,7 @@ def test_a_killed_copy_leaves_nothing_half(url: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     bases.build(source, [entity(f"Q{i}", f"Name {i}") for i in range(3000)], features=True)
     for target in (tmp_path / "copy", url):
-        for patience in (*rng.uniform(0.1, 0.7, 3), 100):
+        for patience in (*rng.uniform(0.02, 0.6, 3), 100):
             process = start("drin_jax.kb", "copy", str(source), str(target))
             deadline = time.monotonic() + patience
             while process.poll() is None and time.monotonic() < deadline:
