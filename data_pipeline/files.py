@@ -93,11 +93,16 @@ def hold(path: Path) -> TextIO:
         raise UserError(f"{path.parent}: in use by {holder}; wait for it, or stop it") from error
     except OSError:  # a file system without locks
         return file
-    command = sys.orig_argv[2] if sys.orig_argv[1:2] == ["-m"] else Path(sys.argv[0]).name
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()} ({command})\n")
+    file.write(f"{this_process()}\n")
     file.flush()
     return file
+
+
+def this_process() -> str:
+    """Who holds a lock, for others to read."""
+    command = sys.orig_argv[2] if sys.orig_argv[1:2] == ["-m"] else Path(sys.argv[0]).name
+    return f"process {os.getpid()} on {socket.gethostname()} ({command})"
 
 
 def sha256(path: Path) -> str:

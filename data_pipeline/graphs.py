@@ -95,7 +95,10 @@ class GraphTables:
         self._longest = longest(store, spec.needs)
         tables = shared_tables(store, spec.needs) | split_tables(store, split, spec.gold_slot)
         # Plain views: a memmap pays for its class at each look-up.
-        self._tables = {name: table.view(np.ndarray) for name, table in tables.items()}
+        self._tables = {
+            name: table.view(np.ndarray) if isinstance(table, np.ndarray) else table
+            for name, table in tables.items()
+        }
 
     def batch(self, rows: np.ndarray) -> HostArrays:
         """The batch of these rows of the split, C-contiguous, as `look_up` gives it."""
@@ -105,7 +108,10 @@ class GraphTables:
         table = self._tables[name]
         if not len(table):
             return np.zeros((*rows.shape, *table.shape[1:]), table.dtype)
-        found = np.take(table, rows, axis=0, mode="clip")
+        if isinstance(table, np.ndarray):
+            found = np.take(table, rows, axis=0, mode="clip")
+        else:  # of several segments, or in a database
+            found = table[np.clip(rows, 0, len(table) - 1)]
         found[~there] = 0
         return found
 

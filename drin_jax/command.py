@@ -34,7 +34,7 @@ def config_and_workdir() -> tuple[ConfigDict, Path]:
     places = {f"data.{place}": data.get(place) for place in ("root", "store", "kb")}
     places["--workdir"] = FLAGS.workdir
     for name, place in places.items():
-        if "://" in (place or ""):
+        if "://" in (place or "") and not _database(name, place):
             raise UserError(
                 f"{name} {place}: only folders of this machine's file systems are written and "
                 "read; mount the bucket (gcsfuse, mountpoint-s3) and give the folder"
@@ -47,19 +47,29 @@ def config_and_workdir() -> tuple[ConfigDict, Path]:
     return FLAGS.config, Path(FLAGS.workdir)
 
 
-def run(main: Callable[..., int | None], positional: tuple[str, ...] = ()) -> None:
+def _database(name: str, place: str) -> bool:
+    """Whether this is a knowledge base that a database keeps."""
+    from data_pipeline.kb.knowledge_base import DATABASES
+
+    return name == "data.kb" and place.partition("://")[0] in DATABASES
+
+
+def run(
+    main: Callable[..., int | None], positional: tuple[str, ...] = (), optional: int = 0
+) -> None:
     """Parse the flags, run `main`, and exit: 0, its result, or 1 (2 for flags) after one line.
 
     Args:
         positional: names of the arguments that `main` takes and the command line has without "--".
+        optional: so many of the last of them may be left out.
     """
-    exits.run(lambda: _run(main, positional))
+    exits.run(lambda: _run(main, positional, optional))
 
 
-def _run(main: Callable[..., int | None], positional: tuple[str, ...]) -> int | None:
+def _run(main: Callable[..., int | None], positional: tuple[str, ...], optional: int) -> int | None:
     logging.set_verbosity(logging.FATAL)  # an error that matters is an exception
     _hush()
-    values = _parsed(positional)
+    values = _parsed(positional, optional)
     keep_compiled()
     try:
         return main(*values)
@@ -112,7 +122,7 @@ def _set(name: str, value: Any) -> None:
             sys.modules["jax"].config.update(name, value)
 
 
-def _parsed(positional: tuple[str, ...]) -> list[str]:
+def _parsed(positional: tuple[str, ...], optional: int) -> list[str]:
     """The positional arguments, after all flags were read."""
     try:
         arguments = _with_paths(sys.argv)
@@ -126,7 +136,7 @@ def _parsed(positional: tuple[str, ...]) -> list[str]:
         if values[len(positional) :]:
             unexpected = values[len(positional)]
             raise flags.Error(f"unexpected argument {unexpected!r}; flags look like --name=value")
-        if len(values) < len(positional):
+        if len(values) < len(positional) - optional:
             raise flags.Error(f"{positional[len(values)]} is missing; see --help")
         if FLAGS.config is None and FLAGS["config"].present:
             raise flags.Error("--config could not be read")

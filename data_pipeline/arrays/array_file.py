@@ -1,10 +1,11 @@
 """A file of the store: opened only if it is what it should be."""
 
 import dataclasses
+import io
 import math
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,14 @@ class Header:
     def form(self) -> tuple[tuple[int, ...], str]:
         """Shape and dtype, as a `Spec` has them."""
         return self.shape, self.dtype.name if self.dtype.isnative else self.dtype.str
+
+
+def npy_header(shape: Sequence[int], dtype: str) -> bytes:
+    """What a `.npy` file of this shape and dtype begins with."""
+    file, descr = io.BytesIO(), np.lib.format.dtype_to_descr(np.dtype(dtype))
+    fields = {"descr": descr, "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(file, fields)
+    return file.getvalue()
 
 
 def read_header(path: Path, mend: str = "") -> Header:

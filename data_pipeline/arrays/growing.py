@@ -86,9 +86,7 @@ class ShardTable:
 
     def _write_blank(self, file: BinaryIO) -> None:
         """The header, and the file's whole length."""
-        descr = np.lib.format.dtype_to_descr(self._dtype)
-        fields = {"descr": descr, "fortran_order": False, "shape": self._shape}
-        np.lib.format.write_array_header_1_0(file, fields)
+        file.write(array_file.npy_header(self._shape, self._dtype.str))
         file.truncate(file.tell() + math.prod(self._shape) * self._dtype.itemsize)
 
     def _write_plan(self, done: set[int]) -> None:

@@ -13,12 +13,12 @@ from data_pipeline.schema import UserError
 PATIENCE = 5.0  # seconds to wait for another process that is writing an index
 
 
-def folder(path: Path) -> Path:
+def folder(path: Path | str) -> Path:
     """Where the knowledge base in folder `path` keeps them."""
-    return path / "index"
+    return Path(path) / "index"
 
 
-def in_turn(path: Path) -> TextIO:
+def in_turn(path: Path | str) -> TextIO:
     """The lock of `folder(path)`, which is made if it is missing; closing lets it go.
 
     Raises:

@@ -6,8 +6,8 @@ asked for again goes on where the killed one was; asked for once more, it change
 """
 
 import contextlib
-import hashlib
-import json
+import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +28,9 @@ from data_pipeline.kb.knowledge_base import (
     ROWS,
     KnowledgeBase,
     Segment,
+    driver,
+    is_url,
     open_kb,
-    read_meta,
-    segments_of,
 )
 from data_pipeline.kb.text_index import text_index
 from data_pipeline.schema import ENTITY_ARRAYS, PADDING, Entity, UserError
@@ -52,7 +52,7 @@ class SegmentWriter(GrowingFolder):
     def __init__(self, folder: Path, added: pa.Table, made_from: Mapping[str, Any]):
         self._rows, self.digest = added, rows.digest(added)
         # Where pictures lie counts here: a leftover may hold the features of others.
-        shown = hashlib.sha256(json.dumps(added["images"].to_pylist()).encode()).hexdigest()
+        shown = rows.digest_of_images(added)
         super().__init__(folder, {"rows": self.digest, "images": shown, **made_from})
 
     def _refuse_existing(self) -> None:
@@ -83,10 +83,8 @@ class SegmentWriter(GrowingFolder):
         write_array(dead_file, np.sort(dead.astype(np.int64)))
         found = {name: array_file.read_header(self._file(name)) for name in names}
         arrays = {name: array_file.Spec(**spec) for name, spec in self._summed(found).items()}
-        path = self.folder / ROWS
-        size, crc = path.stat().st_size, array_file.crc32(path, lambda n: None)
         count, number = self._rows.num_rows, int(self.path.name)
-        spec = array_file.Spec((count,), "arrow", size, crc)
+        spec = _rows_file(self.folder, count)
         self._appear([ROWS, *(f"{name}.npy" for name in names)])
         return Segment(number, count, len(dead), self.digest, spec, arrays)
 
@@ -105,11 +103,14 @@ class Change:
         UserError: another process changes it, or the folder cannot be written.
     """
 
+    path: Path | str
+
     def __init__(self, path: str | Path, fill: Fill | None = None):
-        self.path, self._fill = Path(path), fill
+        self.path = self._folder = Path(path)  # where segments grow
+        self._fill = fill
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = hold(self.path / LOCK)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = hold(self._folder / LOCK)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
 
@@ -122,7 +123,7 @@ class Change:
     @property
     def begun(self) -> bool:
         """Whether there is a knowledge base already."""
-        return (self.path / KB_JSON).exists()
+        return (self._folder / KB_JSON).exists()
 
     def build(
         self,
@@ -147,7 +148,7 @@ class Change:
             kb, meta, segments = self._opened()
             same = (meta["name"], meta["made_from"]) == (name, made_from)
             asked = rows.table(entities, meta["root"])
-            if same and len(segments) == 1 and kb.latest[0].equals(asked):
+            if same and len(segments) == 1 and kb.put_last(asked):
                 return self._indexed(kb)
             raise UserError(
                 f"{self.path}: holds a knowledge base already; add to it with drin-jax kb add, or "
@@ -155,7 +156,7 @@ class Change:
             )
         if not len(entities):
             raise UserError(f"{self.path}: a knowledge base needs at least one entity")
-        _check_ids([entity.id for entity in entities])
+        self._check(entities)
         meta = {"form": FORM, "name": name, "root": root, "made_from": made_from, "report": {}}
         return self._commit(meta, [], rows.table(entities, root), NONE, entities)
 
@@ -169,11 +170,11 @@ class Change:
             UserError: an id twice, an id that is there already, or features that do not fit.
         """
         kb, meta, segments = self._opened()
+        self._check(entities)
         ids = [entity.id for entity in entities]
-        _check_ids(ids)
         there = kb.find(ids)
         added = rows.table(entities, meta["root"])
-        if kb.latest[0].equals(added) and (there != PADDING).all():
+        if kb.put_last(added) and (there != PADDING).all():
             return self._indexed(kb)
         if (there != PADDING).any() and not update:
             known = [one for one, row in zip(ids, there, strict=True) if row != PADDING]
@@ -191,14 +192,13 @@ class Change:
         kb, meta, segments = self._opened()
         _check_ids(ids)
         there = kb.find(ids)
-        put, taken = kb.latest
-        if not put.num_rows and {*ids} == {one.id for one in kb.entities(taken)}:
+        if not segments[-1].rows and {*ids} == {*kb.taken("id", _taken_last(kb))}:
             return self._indexed(kb)
         if (there == PADDING).any():
             unknown = [one for one, row in zip(ids, there, strict=True) if row == PADDING]
             raise UserError(f"{self.path}: has no {_named(unknown)}; nothing was removed")
         if len(there) == kb.entity_count:
-            raise UserError(f"{self.path}: nothing would be left; delete the folder instead")
+            raise UserError(f"{self.path}: nothing would be left; delete it instead")
         return self._commit(meta, segments, rows.table([], ""), there)
 
     def compact(self) -> KnowledgeBase:
@@ -210,7 +210,7 @@ class Change:
             self._forget(segments)
             return self._indexed(kb)
 
-        def copy(segment: SegmentWriter, _: Sequence[Entity]) -> Mapping[str, Any]:
+        def carry(segment: SegmentWriter, _: Sequence[Entity]) -> Mapping[str, Any]:
             for name in kb.tables:
                 array, kept = kb.array(name), kb.kept_dtype(name)
                 table = segment.shards(name, (len(alive), *array.shape[1:]), kept, COPIED)
@@ -220,19 +220,58 @@ class Change:
                 table.finish()
             return meta["report"]
 
-        self._fill = copy
+        self._fill = carry
         compacted = self._commit(meta, segments, kb.living(), NONE, alone=True)
         self._forget(compacted.segments)
         return compacted
 
+    def copy(self, kb: KnowledgeBase) -> KnowledgeBase:
+        """The same as `kb`, wherever that is: its generation, its segments, rows that were taken
+        out too. What is copied is held against its checksums.
+
+        Raises:
+            UserError: there is another one already, or `kb` is damaged.
+        """
+        if self.begun:
+            own = open_kb(self.path)
+            if own.reference() == kb.reference():
+                return self._indexed(own)
+            raise UserError(
+                f"{self.path}: holds a knowledge base already; delete it or give another place"
+            )
+        self._receive(kb)
+        return self._indexed(open_kb(self.path))
+
+    def _receive(self, kb: KnowledgeBase) -> None:
+        segments = []
+        total = sum(spec.bytes for segment in kb.segments for spec in segment.arrays.values())
+        with array_file.watch(f"copying {kb.path}", total) as bar:
+            for number, segment in enumerate(kb.segments):
+                folder = self._folder / segment.folder
+                folder.mkdir(exist_ok=True)
+                put = functools.partial(rows.put, rows=kb.segment_rows(number))
+                write_whole(folder / ROWS, put)
+                for name in segment.arrays:
+                    put = functools.partial(_put_array, kb, number, name, bar.advance)
+                    write_whole(folder / f"{name}.npy", put)
+                sync_folder(folder)
+                spec = _rows_file(folder, segment.rows)
+                segments.append(dataclasses.replace(segment, rows_file=spec).plain())
+        write_json(self._folder / KB_JSON, {**kb.meta, "segments": segments})
+        sync_folder(self._folder)
+
+    def _check(self, entities: Sequence[Entity]) -> None:
+        """UserError where these cannot be rows."""
+        _check_ids([entity.id for entity in entities])
+
     def _forget(self, kept: Sequence[Segment]) -> None:
         """Deletes the segments that were folded into the one that is kept."""
         for number in range(1, kept[0].number):
-            shutil.rmtree(self.path / f"{number:06d}", ignore_errors=True)
+            shutil.rmtree(self._folder / f"{number:06d}", ignore_errors=True)
 
     def _opened(self) -> tuple[KnowledgeBase, dict[str, Any], list[Segment]]:
-        meta = read_meta(self.path)
-        return open_kb(self.path), meta, segments_of(self.path, meta)
+        kb = open_kb(self.path)
+        return kb, kb.meta, kb.segments
 
     def _commit(
         self,
@@ -245,25 +284,57 @@ class Change:
     ) -> KnowledgeBase:
         number = segments[-1].number + 1 if segments else 1
         settings = {"dead": dead.tolist(), "made_from": meta["made_from"]}
-        folder = self.path / f"{number:06d}"
+        folder = self._folder / f"{number:06d}"
         with contextlib.closing(SegmentWriter(folder, added, settings)) as writer:
             report = self._fill(writer, entities) if self._fill and added.num_rows else {}
             segment = writer.finish(dead)
             if segments and added.num_rows:
                 _check_tables(folder, segment, segments)
-            kept = [segment] if alone else [*segments, segment]
             if not segments:
                 meta = {**meta, "report": plain(dict(report))}
-            if alone:
-                caches.drop(self.path)
-            write_json(self.path / KB_JSON, {**meta, "segments": [s.plain() for s in kept]})
-            sync_folder(self.path)
-            tidy(folder)
+            self._publish(meta, [segment] if alone else [*segments, segment], folder)
         return self._indexed(open_kb(self.path))
+
+    def _publish(self, meta: Mapping[str, Any], kept: Sequence[Segment], folder: Path) -> None:
+        """Lets the last of the segments that are kept, which lies whole in `folder`, be seen."""
+        if len(kept) == 1:
+            caches.drop(self._folder)
+        write_json(self._folder / KB_JSON, {**meta, "segments": [s.plain() for s in kept]})
+        sync_folder(self._folder)
+        tidy(folder)
 
     def _indexed(self, kb: KnowledgeBase) -> KnowledgeBase:
         text_index(kb)  # so that what was added is found at once
         return kb
+
+
+def open_change(place: str | Path, fill: Fill | None = None) -> Change:
+    """One change of the knowledge base in a folder, or at a URL. Raises as `Change` does."""
+    if is_url(place):
+        changed: Change = driver(place, change=True).PostgresChange(str(place), fill)
+        return changed
+    return Change(place, fill)
+
+
+def _put_array(
+    kb: KnowledgeBase, number: int, name: str, advance: Callable[[int], None], file: Any
+) -> None:
+    """Writes an array of a segment as a `.npy` file. Damaged where its checksum is another."""
+    file.write(array_file.npy_header(*kb.segments[number].arrays[name].form))
+    for piece in kb.segment_array(number, name):
+        file.write(piece.tobytes())
+        advance(piece.nbytes)
+
+
+def _rows_file(folder: Path, count: int) -> array_file.Spec:
+    path = folder / ROWS
+    crc = array_file.crc32(path, lambda n: None)
+    return array_file.Spec((count,), "arrow", path.stat().st_size, crc)
+
+
+def _taken_last(kb: KnowledgeBase) -> np.ndarray:
+    """The rows that the last change took out."""
+    return np.concatenate([NONE, *kb.segment_array(len(kb.segments) - 1, DEAD)])
 
 
 def _check_tables(path: Path, segment: Segment, others: Sequence[Segment]) -> None:

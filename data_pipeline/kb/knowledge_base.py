@@ -9,13 +9,17 @@ Every change is a segment: the rows that it adds, and the numbers of the earlier
 out. A row's number is its place among the rows of all segments and stays until `compact`; so the
 knowledge base as it was at generation g is its segments up to number g, and a store or a model that
 was made then reads it so, while others add to it.
+
+A database may keep one as well (`kb.postgres`): the same calls, the same segments in its tables.
 """
 
 import dataclasses
 import functools
 import hashlib
+import importlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
@@ -28,12 +32,19 @@ from data_pipeline.arrays import array_file
 from data_pipeline.arrays.stacked import stacked
 from data_pipeline.files import load_json
 from data_pipeline.kb import rows
-from data_pipeline.schema import ENTITY_ARRAYS, PADDING, SAME_AS, Entity, UserError
+from data_pipeline.schema import ENTITY_ARRAYS, PADDING, SAME_AS, Entity, UserError, reason
 
 KB_JSON, ROWS, DEAD = "kb.json", "rows.arrow", "dead"
 FORM = 1
 LOOKS = 20  # at segments that a compaction replaces meanwhile
 MEND = "restore it from a copy, or build the knowledge base anew"
+PIECE = 1 << 14  # rows of a table of features that are read, or copied, at once
+# Scheme of a URL -> the module that reads knowledge bases there; NAME_change changes them.
+DATABASES = dict.fromkeys(("postgresql", "postgres"), "data_pipeline.kb.postgres")
+
+
+class Damaged(UserError):
+    """What is kept is not what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +101,7 @@ class KnowledgeBase(Sequence[Entity]):
     """An open knowledge base, a sequence of its rows; `open_kb` makes one.
 
     Attributes:
+        path: its folder, or its URL.
         name: what reports call it.
         generation: grows by one with every change.
         made_from: the settings that its features were made with; empty: it has none.
@@ -98,33 +110,38 @@ class KnowledgeBase(Sequence[Entity]):
     """
 
     def __init__(self, path: Path, meta: Mapping[str, Any], segments: Sequence[Segment]):
-        self.path, self.segments = path, list(segments)
-        self.name: str = meta["name"]
-        self.made_from: dict[str, Any] = meta["made_from"]
-        self.report: dict[str, Any] = meta["report"]
-        self.root: str = meta["root"]
-        self.generation = self.segments[-1].number
+        self._describe(path, meta, segments)
         # Everything is opened now: a compaction may delete the files.
         self._tables = [_open_rows(path / s.folder / ROWS, s) for s in self.segments]
         self._whole: dict[str, pa.Array] = {}
-        self._parts: dict[str, list[np.ndarray]] = {}
-        self._begins = np.concatenate([[0], np.cumsum([s.rows for s in self.segments])])
+        self._files: list[dict[str, np.ndarray]] = [{} for _ in self.segments]
         self.alive = np.ones(int(self._begins[-1]), bool)
-        for segment, begin in zip(self.segments, self._begins, strict=False):
+        for number, (segment, begin) in enumerate(zip(self.segments, self._begins, strict=False)):
             where = path / segment.folder
             for name, spec in segment.arrays.items():
                 array_file.check(where / f"{name}.npy", spec, MEND)
-                array = array_file.open_array(where / f"{name}.npy")
+                array = self._files[number][name] = array_file.open_array(where / f"{name}.npy")
                 if name != DEAD:
                     self._parts.setdefault(name, []).append(array)
                 elif len(array) and not 0 <= array.min() <= array.max() < begin:
                     raise UserError(f"{where / name}.npy: names rows that are not there; {MEND}")
                 else:
                     self.alive[array] = False
-                    self._taken = array
         short = [n for n, p in self._parts.items() if sum(map(len, p)) != len(self.alive)]
         if short:
             raise UserError(f"{path / KB_JSON}: not every segment has {short[0]}; {MEND}")
+
+    def _describe(
+        self, path: Path | str, meta: Mapping[str, Any], segments: Sequence[Segment]
+    ) -> None:
+        self.path, self.segments, self._meta = path, list(segments), dict(meta)
+        self.name: str = meta["name"]
+        self.made_from: dict[str, Any] = meta["made_from"]
+        self.report: dict[str, Any] = meta["report"]
+        self.root: str = meta["root"]
+        self.generation = self.segments[-1].number
+        self._parts: dict[str, list[Any]] = {}
+        self._begins = np.concatenate([[0], np.cumsum([s.rows for s in self.segments])])
 
     def __len__(self) -> int:
         return len(self.alive)
@@ -163,9 +180,46 @@ class KnowledgeBase(Sequence[Entity]):
         return int(self.alive.sum())
 
     @property
-    def latest(self) -> tuple[pa.Table, np.ndarray]:
-        """The rows that the last change put in, and the numbers of those that it took out."""
-        return self._tables[-1], np.asarray(self._taken)
+    def meta(self) -> dict[str, Any]:
+        """What kb.json says, but for the segments."""
+        return {name: value for name, value in self._meta.items() if name != "segments"}
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, with its index."""
+        return sum(file.stat().st_size for file in Path(self.path).rglob("*") if file.is_file())
+
+    def seen_from(self, folder: Path) -> str:
+        """How what lies in this folder names it."""
+        return os.path.relpath(Path(self.path).resolve(), folder.resolve())
+
+    def put_last(self, table: pa.Table) -> bool:
+        """Whether these are the rows that the last change put in."""
+        return bool(self._tables[-1].equals(table))
+
+    def segment_rows(self, number: int) -> pa.Table:
+        """The rows of segment `segments[number]`."""
+        return self._tables[number]
+
+    def segment_array(self, number: int, name: str) -> Iterator[np.ndarray]:
+        """An array of `segments[number]`, DEAD too, as it is kept, PIECE rows at once.
+
+        Raises:
+            Damaged: at its end, where its checksum is another.
+        """
+        spec = self.segments[number].arrays[name]
+        crc = zlib.crc32(array_file.npy_header(*spec.form))
+        for piece in self._pieces(number, name):
+            crc = zlib.crc32(np.ascontiguousarray(piece).data, crc) if piece.size else crc
+            yield piece
+        if crc != spec.crc32:
+            where = f"{self.segments[number].folder}/{name}"
+            raise Damaged(f"{self.path}: damaged since it was written: {where}; {MEND}")
+
+    def _pieces(self, number: int, name: str) -> Iterator[np.ndarray]:
+        array = self._files[number][name]
+        for begin in range(0, len(array), PIECE):
+            yield np.asarray(array[begin : begin + PIECE])
 
     def living(self) -> pa.Table:
         """The rows that are alive, as they are kept."""
@@ -229,7 +283,7 @@ class KnowledgeBase(Sequence[Entity]):
 
     def kept_dtype(self, name: str) -> str:
         """The dtype in which a table is kept: "float16" takes half the room."""
-        return str(self._parts[name][-1].dtype.name)
+        return next(s.arrays[name].dtype for s in reversed(self.segments) if name in s.arrays)
 
     def fingerprint(self) -> str:
         """SHA-256 over the checksums of what is in it."""
@@ -249,7 +303,7 @@ class KnowledgeBase(Sequence[Entity]):
         damaged = []
         with array_file.watch(f"verifying {self.path}", total) as bar:
             for segment in self.segments:
-                folder = self.path / segment.folder
+                folder = Path(self.path) / segment.folder
                 if array_file.crc32(folder / ROWS, bar.advance) != segment.rows_file.crc32:
                     damaged.append(f"{segment.folder}/{ROWS}")
                 for name, spec in segment.arrays.items():
@@ -294,8 +348,36 @@ def fingerprint(segments: Sequence[Segment]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def open_kb(path: str | Path, at: Mapping[str, Any] | None = None) -> KnowledgeBase:
-    """The knowledge base in folder `path`. Reads kb.json, every row, and each table's header.
+def is_url(place: str | Path) -> bool:
+    """Whether a knowledge base's place is a URL, not a folder."""
+    return "://" in str(place)
+
+
+def driver(place: str | Path, change: bool = False) -> Any:
+    """The module that keeps knowledge bases at URLs of this scheme.
+
+    Args:
+        change: that which changes them, instead of that which reads them.
+
+    Raises:
+        UserError: there is none, or what it needs is not installed.
+    """
+    scheme = str(place).partition("://")[0]
+    if scheme not in DATABASES:
+        raise UserError(
+            f"{place}: only folders of this machine's file systems and postgresql:// are read"
+        )
+    try:
+        return importlib.import_module(DATABASES[scheme] + "_change" * change)
+    except ImportError as error:
+        raise UserError(
+            f'{scheme}://: psycopg is missing ({reason(error)}); pip install "drin_jax[postgres]"'
+        ) from None
+
+
+def open_kb(place: str | Path, at: Mapping[str, Any] | None = None) -> KnowledgeBase:
+    """The knowledge base in a folder, or at a URL. Of a folder it reads kb.json, every row, and
+    each table's header.
 
     Args:
         at: `KnowledgeBase.reference` of what is counted on: it is opened as it was then, whatever
@@ -305,23 +387,34 @@ def open_kb(path: str | Path, at: Mapping[str, Any] | None = None) -> KnowledgeB
         UserError: there is none, a file is missing, cut or foreign, or it is not the one that is
             counted on. Damage inside a table of features is `verify`'s to find.
     """
-    path = Path(path)
+    if is_url(place):
+        found: KnowledgeBase = driver(place).open_base(str(place), at)
+        return found
+    path = Path(place)
     for left in reversed(range(LOOKS)):
         meta = read_meta(path)
-        segments = segments_of(path, meta)
-        if at is not None:
-            segments = [one for one in segments if one.number <= at["generation"]]
-            if not segments or fingerprint(segments) != at["fingerprint"]:
-                raise UserError(
-                    f"{path}: is not the knowledge base of generation {at['generation']} that "
-                    "this was made with: it was built anew or compacted since; make this anew too"
-                )
+        segments = as_of(path, segments_of(path / KB_JSON, meta), at)
         try:
             return KnowledgeBase(path, meta, segments)
         except (UserError, FileNotFoundError):
             if not left or read_meta(path) == meta:
                 raise
     raise AssertionError
+
+
+def as_of(
+    place: str | Path, segments: Sequence[Segment], at: Mapping[str, Any] | None
+) -> list[Segment]:
+    """Those that were there `at` a reference; UserError where they are others by now."""
+    if at is None:
+        return list(segments)
+    found = [one for one in segments if one.number <= at["generation"]]
+    if not found or fingerprint(found) != at["fingerprint"]:
+        raise UserError(
+            f"{place}: is not the knowledge base of generation {at['generation']} that this was "
+            "made with: it was built anew or compacted since; make this anew too"
+        )
+    return found
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -337,6 +430,12 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise UserError(f"{file}: is missing, so {path} is no whole knowledge base") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); {MEND}") from None
+    check_meta(file, meta)
+    return meta
+
+
+def check_meta(file: str | Path, meta: Mapping[str, Any]) -> None:
+    """UserError unless this is what kb.json holds."""
     if meta.get("form") != FORM:
         raise UserError(
             f"{file}: is of form {meta.get('form')!r:.20}, but this program reads {FORM}; build "
@@ -346,10 +445,9 @@ def read_meta(path: Path) -> dict[str, Any]:
     for key, kind in kinds.items():
         if not isinstance(meta.get(key), kind):
             raise UserError(f"{file}: {key!r} is missing or odd; {MEND}")
-    return meta
 
 
-def segments_of(path: Path, meta: Mapping[str, Any]) -> list[Segment]:
+def segments_of(file: str | Path, meta: Mapping[str, Any]) -> list[Segment]:
     """The segments that kb.json names, oldest first. UserError where it is odd."""
     try:
         found = [Segment.from_plain(entry) for entry in meta["segments"]]
@@ -361,5 +459,5 @@ def segments_of(path: Path, meta: Mapping[str, Any]) -> list[Segment]:
         if not all(DEAD in one.arrays for one in found):
             raise ValueError(DEAD)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        raise UserError(f"{path / KB_JSON}: its segments are odd; {MEND}") from None
+        raise UserError(f"{file}: its segments are odd; {MEND}") from None
     return found

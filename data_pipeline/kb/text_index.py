@@ -70,7 +70,7 @@ def forms(name: str, aliases: Iterable[str] = ()) -> list[str]:
     return [form for form in dict.fromkeys(found) if form]
 
 
-def _initials(form: str) -> list[str]:
+def initials(form: str) -> list[str]:
     """What a folded name of several words goes by: "jfk", without "of" and the like too, and
     "j kennedy"."""
     words = form.split(" ")
@@ -81,8 +81,8 @@ def _initials(form: str) -> list[str]:
     return list(dict.fromkeys([*letters, f"{words[0][0]} {words[-1]}"]))
 
 
-def _shortened(form: str) -> str:
-    """A folded name as `_initials` has it: "u s a" is "usa", "j f kennedy" is "j kennedy"."""
+def shortened(form: str) -> str:
+    """A folded name as `initials` has it: "u s a" is "usa", "j f kennedy" is "j kennedy"."""
     words = form.split(" ")
     if len(words) > 2 and all(len(word) == 1 for word in words[:-1]) and len(words[-1]) > 1:
         return f"{words[0]} {words[-1]}"
@@ -242,7 +242,7 @@ class TextIndex:
             return self._best((), n)
         grams = [("gram", gram) for gram in _trigrams(form)]
         words = [("token", word) for word in dict.fromkeys(form.split())]
-        return self._best([*grams, *words, ("initials", _shortened(form))], n)
+        return self._best([*grams, *words, ("initials", shortened(form))], n)
 
     def words(self, text: str, n: int) -> Found:
         """The n living rows whose descriptions share most with a text, as `names` gives them.
@@ -267,7 +267,7 @@ def _documents(name: str, aliases: Sequence[str], text: str) -> Iterator[Any]:
         document.add_text("exact", form)
         document.add_text("gram", f" {form} " if form else "")
         document.add_text("token", form)
-        document.add_text("initials", "\n".join(_initials(form)))
+        document.add_text("initials", "\n".join(initials(form)))
         if number == 0:
             document.add_text("word", f"{name[:LONGEST]} {text}")
         yield document

@@ -20,7 +20,7 @@ import numpy as np
 
 from data_pipeline import files, schema
 from data_pipeline.arrays import array_file
-from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
+from data_pipeline.kb.knowledge_base import KnowledgeBase, is_url, open_kb
 from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, UserError
 from data_pipeline.store import layout
 
@@ -59,11 +59,14 @@ class Store:
         self._strings: dict[str, list[str]] = {}
 
     @classmethod
-    def open(cls, path: str | Path, made_from: Mapping[str, Any] | None = None) -> "Store":
+    def open(
+        cls, path: str | Path, made_from: Mapping[str, Any] | None = None, kb: str = ""
+    ) -> "Store":
         """The store in folder `path`. Reads store.json and each file's length and header.
 
         Args:
             made_from: the settings that the caller counts on; None takes any.
+            kb: where its knowledge base lies, in place of where it did (`data.kb`).
 
         Raises:
             UserError: there is no store; it was made with other settings (which); a file is
@@ -83,7 +86,7 @@ class Store:
                 raise UserError(
                     f"{path / STORE_JSON}: its entry {name!r} is odd; delete {path} to make it anew"
                 ) from None
-        store = cls(path, meta, specs, _open_kb(path, meta["kb"]))
+        store = cls(path, meta, specs, _open_kb(path, meta["kb"], kb))
         for name, spec in store.specs.items():
             array_file.check(path / f"{name}.npy", spec)
         return store
@@ -188,13 +191,21 @@ def _read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def _open_kb(path: Path, reference: Mapping[str, Any]) -> KnowledgeBase:
+def _open_kb(path: Path, reference: Mapping[str, Any], kb: str) -> KnowledgeBase:
     place = reference.get("path")
     kinds = {"path": str, "generation": int, "fingerprint": str}
     if not all(isinstance(reference.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"{path / STORE_JSON}: 'kb' is odd; delete {path} to make it anew")
+    if kb:
+        try:
+            return open_kb(kb, at=reference)
+        except UserError as error:
+            raise UserError(
+                f"{path}: refers to another knowledge base than data.kb = {kb} ({error}); delete "
+                "it to make it anew, or give another data.store"
+            ) from None
     try:
-        return open_kb(path / str(place), at=reference)
+        return open_kb(str(place) if is_url(str(place)) else path / str(place), at=reference)
     except UserError as error:
         raise UserError(f"{path}: its knowledge base cannot be read: {error}") from None
 

@@ -1,6 +1,5 @@
 """The feature store, written: array by array, resumable after a kill at any moment."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +109,7 @@ class StoreWriter(GrowingFolder):
         layout.check_content(self.array, sizes, groups, where)
         entries = self._summed(found)
         own = self.kb.path == self.folder / KB
-        place = KB if own else os.path.relpath(self.kb.path.resolve(), self.path.resolve())
+        place = KB if own else self.kb.seen_from(self.path)
         meta = {
             "schema": SCHEMA_VERSION,
             "name": name,

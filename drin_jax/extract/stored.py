@@ -76,7 +76,9 @@ def open_store(config: ConfigDict, path: Path) -> Store:
     Raises:
         UserError: it was made with other settings or from other files, or is damaged.
     """
-    made_from = Store.open(path).made_from
+    kb = config.data.kb
+    there = open_kb(kb) if kb else None  # it may have gone on since, or lie elsewhere
+    made_from = Store.open(path, kb=kb).made_from
     root = Path(config.data.root)
     now: Mapping[str, str] = made_from.get(SOURCES, {})
     if config.data.reader != RELEASE:
@@ -91,21 +93,12 @@ def open_store(config: ConfigDict, path: Path) -> Store:
     method = str(made_from.get(METHOD))  # a release has none
     if method in RENAMED[METHOD] and expected.get(METHOD) == RENAMED[METHOD][method]:
         expected[METHOD] = method
-    store = Store.open(path, made_from=expected)
-    if config.data.kb:
-        now_there = open_kb(config.data.kb)  # may have gone on since
-        try:
-            open_kb(config.data.kb, at=store.kb.reference())
-        except UserError:
-            raise UserError(
-                f"{path}: refers to another knowledge base than data.kb = {config.data.kb}; "
-                "delete it to make it anew, or give another data.store"
-            ) from None
-        if now_there.generation > store.kb.generation:
-            say(
-                f"{config.data.kb} is at generation {now_there.generation}; {path} was made at "
-                f"{store.kb.generation} and sees it as it was then"
-            )
+    store = Store.open(path, made_from=expected, kb=kb)
+    if there is not None and there.generation > store.kb.generation:
+        say(
+            f"{kb} is at generation {there.generation}; {path} was made at "
+            f"{store.kb.generation} and sees it as it was then"
+        )
     if config.data.verify:
         store.verify()
     return store

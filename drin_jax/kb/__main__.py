@@ -8,7 +8,9 @@
     drin-jax kb info    KB [--json]
     drin-jax kb verify  KB
     drin-jax kb compact KB
+    drin-jax kb copy    KB OTHER     to where there is none yet
 
+A KB is a folder, or postgresql://[user@]host/database#schema (extra `postgres`).
 FILE holds a row an entity, as JSON lines, CSV or Parquet: "id" and "name", and, where there is one,
 "aliases", "description", "type", "popularity", "image" or "images". With --config the encoders of
 that config are run over every entity, so that mentions can be linked to it and models trained on it
@@ -31,17 +33,18 @@ from drin_jax import command
 
 FLAGS = flags.FLAGS
 SHOWN = 60  # characters of a description in a table
+Place = str | Path  # of a knowledge base: a URL or a folder
 
 
-def build(path: Path) -> None:
+def build(path: Place) -> None:
     """Make a knowledge base of --entities, or of the config's data set."""
-    from data_pipeline.kb.change import Change
+    from data_pipeline.kb.change import open_change
 
     config: ConfigDict | None = FLAGS.config
     if config is None:
         entities: Sequence[Entity] = _read()
-        with Change(path) as change:
-            change.build(entities, name=FLAGS.name or path.name, root=_root())
+        with open_change(path) as change:
+            change.build(entities, name=FLAGS.name or _last(path), root=_root())
         return info(path)
     from drin_jax.config import check
     from drin_jax.extract.corpus import fetch
@@ -61,16 +64,16 @@ def build(path: Path) -> None:
         named = {"name": data.name, "source": data.hint, "outside": data.outside}
         entities = load(data.reader, root, **named).entities
     encoders = Encoders(config)
-    with Change(path, _fill(config, encoders, entities, path)) as change:
+    with open_change(path, _fill(config, encoders, entities, path)) as change:
         made_from = kb_settings(config, encoders)
-        name = FLAGS.name or config.data.name or path.name
+        name = FLAGS.name or config.data.name or _last(path)
         change.build(entities, name=name, root=root, made_from=made_from)
     info(path)
 
 
-def add(path: Path) -> None:
+def add(path: Place) -> None:
     """Add --entities, encoded by the knowledge base's own encoders where it has features."""
-    from data_pipeline.kb.change import Change
+    from data_pipeline.kb.change import open_change
     from data_pipeline.kb.knowledge_base import open_kb
 
     kb, entities, fill = open_kb(path), _read(), None
@@ -86,18 +89,20 @@ def add(path: Path) -> None:
         encoders = Encoders(config)
         check_encoders(config, kb, encoders)
         fill = _fill(config, encoders, entities, path)
-    with Change(path, fill) as change:
+    with open_change(path, fill) as change:
         known = change.add(entities, update=FLAGS.update).generation == kb.generation
     told = "are there already" if known else "put" if FLAGS.update else "added"
     print(f"{path}: {len(entities)} entities {told}")
     info(path)
 
 
-def _fill(config: ConfigDict, encoders: Any, entities: Sequence[Entity], path: Path) -> Any:
+def _fill(config: ConfigDict, encoders: Any, entities: Sequence[Entity], path: Place) -> Any:
     from drin_jax.extract.preparation import filled_by
     from drin_jax.extract.stages import Stages
 
-    return filled_by(Stages(config, "entity", entities, {}, encoders), path)
+    # Where pictures that no encoder saw are listed.
+    workdir = path if isinstance(path, Path) else Path.cwd()
+    return filled_by(Stages(config, "entity", entities, {}, encoders), workdir)
 
 
 def _read() -> list[Entity]:
@@ -113,32 +118,32 @@ def _root() -> str:
     return str(Path(FLAGS.entities).parent)
 
 
-def remove(path: Path) -> None:
+def remove(path: Place) -> None:
     """Take the entities of --ids out."""
-    from data_pipeline.kb.change import Change
+    from data_pipeline.kb.change import open_change
     from data_pipeline.kb.knowledge_base import open_kb
 
     if not FLAGS.ids:
         raise UserError("--ids is missing; give the ids of entities, as in --ids=Q1,Q2")
     open_kb(path)  # where there is none, no folder of it is made
-    with Change(path) as change:
+    with open_change(path) as change:
         change.remove(FLAGS.ids)
     print(f"{path}: {len(FLAGS.ids)} entities removed")
     info(path)
 
 
-def compact(path: Path) -> None:
+def compact(path: Place) -> None:
     """Fold all segments into one, without what was removed."""
-    from data_pipeline.kb.change import Change
+    from data_pipeline.kb.change import open_change
     from data_pipeline.kb.knowledge_base import open_kb
 
     open_kb(path)
-    with Change(path) as change:
+    with open_change(path) as change:
         change.compact()
     info(path)
 
 
-def info(path: Path) -> None:
+def info(path: Place) -> None:
     """Print what the knowledge base holds."""
     from data_pipeline.kb.knowledge_base import open_kb
 
@@ -146,7 +151,6 @@ def info(path: Path) -> None:
     weights = kb.made_from.get("encoder files", {})
     encoders = {name: kb.made_from.get(f"encoders.{name}", name) for name in weights}
     features = {name: list(shape) for name, (shape, _) in kb.tables.items() if shape[-1]}
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     told = {
         "name": kb.name,
         "generation": kb.generation,
@@ -155,7 +159,7 @@ def info(path: Path) -> None:
         "segments": len(kb.segments),
         "features": features,
         "encoders": encoders,
-        "bytes": size,
+        "bytes": kb.size,
     }
     if FLAGS.json:
         print(json.dumps(told, ensure_ascii=False))
@@ -163,14 +167,14 @@ def info(path: Path) -> None:
     widths = ", ".join(f"{n} {s[1]} wide" for n, s in features.items() if len(s) > 1)
     print(
         f"{path}: {kb.name}, generation {kb.generation}: {kb.entity_count:,} entities in "
-        f"{len(kb.segments)} segments, {size / 1e6:.1f} MB"
+        f"{len(kb.segments)} segments, {kb.size / 1e6:.1f} MB"
     )
     print(f"features: {widths or 'none, names and words alone'}")
     for name, place in encoders.items():
         print(f"encoder of {name}: {place}")
 
 
-def search(path: Path) -> None:
+def search(path: Place) -> None:
     """Print the entities that --mention can mean, best first, by names and words."""
     from data_pipeline import output
     from data_pipeline.kb.knowledge_base import open_kb
@@ -202,7 +206,7 @@ def search(path: Path) -> None:
     output.console().print(table)
 
 
-def verify(path: Path) -> None:
+def verify(path: Place) -> None:
     """Read every byte, and see that the index is whole."""
     from data_pipeline.kb.knowledge_base import open_kb
     from data_pipeline.kb.text_index import text_index
@@ -213,20 +217,37 @@ def verify(path: Path) -> None:
     print(f"{path}: whole, {kb.entity_count} entities at generation {kb.generation}")
 
 
-ACTIONS: dict[str, Callable[[Path], None]] = {
-    action.__name__: action for action in (build, add, remove, search, info, verify, compact)
+def copy(path: Place, other: Place) -> None:
+    """Make the same knowledge base elsewhere, held against its checksums on the way."""
+    from data_pipeline.kb.change import open_change
+    from data_pipeline.kb.knowledge_base import open_kb
+
+    kb = open_kb(path)
+    with open_change(other) as change:
+        change.copy(kb)
+    info(other)
+
+
+ACTIONS: dict[str, Callable[..., None]] = {
+    action.__name__: action for action in (build, add, remove, search, info, verify, compact, copy)
 }
 
 
-def main(action: str, kb: str) -> None:
+def main(action: str, *places: str) -> None:
     """Do what the flags ask for."""
     if action not in ACTIONS:
         raise UserError(f"{action!r} is no action; there are {', '.join(ACTIONS)}")
-    if "://" in kb:
-        raise UserError(f"{kb}: only folders of this machine's file systems are read")
+    if len(places) != 1 + (action == "copy"):
+        wanted = "two places: from, to" if action == "copy" else "one knowledge base"
+        raise UserError(f"{action} takes {wanted}; see --help")
     if FLAGS["config"].present and action != "build":
         raise UserError(f"--config is not taken by {action}; the knowledge base brings its own")
-    ACTIONS[action](Path(kb))
+    ACTIONS[action](*(place if "://" in place else Path(place) for place in places))
+
+
+def _last(place: Place) -> str:
+    """What a knowledge base is called where nobody says."""
+    return place.name if isinstance(place, Path) else place.partition("#")[2] or "kb"
 
 
 if __name__ == "__main__":
@@ -238,4 +259,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("text", None, "Sentence that the name stands in.")
     flags.DEFINE_integer("k", 10, "How many entities to show.")
     flags.DEFINE_bool("json", False, "Print JSON.")
-    command.run(main, positional=("action", "kb"))
+    command.run(main, positional=("action", "kb", "other"), optional=1)

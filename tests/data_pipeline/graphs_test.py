@@ -102,3 +102,14 @@ def test_the_gold_slot_by_hand(by_hand: Store) -> None:
     whole = GraphTables(by_hand, "train", GraphSpec(gold_slot=True)).batch(np.array([0]))
     assert whole["gold"].tolist() == [2]  # the retrieved one, not slot 3
     assert whole["entity_text"][0, :, 0].tolist() == [0, 10, 11, 11]
+
+
+def test_a_knowledge_base_of_several_segments_gives_the_same(by_hand: Store) -> None:
+    store = Store.open(by_hand.path)
+    whole = GraphTables(store, "train").batch(np.array([1, 0]))
+    parts = {name: [part[:1], part[1:]] for name, (part,) in store.kb._parts.items()}
+    store.kb._parts = parts
+    found = GraphTables(store, "train").batch(np.array([1, 0]))
+    assert found.keys() == whole.keys()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(found[name], array)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.kb.change import Change, SegmentWriter
+from data_pipeline.kb.change import SegmentWriter, open_change
 from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.schema import Entity
 
@@ -18,29 +18,29 @@ def entity(id: str, name: str = "", description: str = "", *aliases: str) -> Ent
     return Entity(id, name or f"Name of {id}", description, aliases=aliases)
 
 
-def build(path: Path, entities: Sequence[Entity], features: bool = False) -> KnowledgeBase:
-    """Generation 1 of the knowledge base in this folder."""
-    with Change(path, filled if features else None) as change:
+def build(path: Path | str, entities: Sequence[Entity], features: bool = False) -> KnowledgeBase:
+    """Generation 1 of the knowledge base in this folder, or at this URL."""
+    with open_change(path, filled if features else None) as change:
         return change.build(entities, name="base", made_from={"by": "tests"} if features else {})
 
 
 def add(
-    path: Path, entities: Sequence[Entity], features: bool = False, update: bool = False
+    path: Path | str, entities: Sequence[Entity], features: bool = False, update: bool = False
 ) -> KnowledgeBase:
     """The same with more."""
-    with Change(path, filled if features else None) as change:
+    with open_change(path, filled if features else None) as change:
         return change.add(entities, update=update)
 
 
-def remove(path: Path, *ids: str) -> KnowledgeBase:
+def remove(path: Path | str, *ids: str) -> KnowledgeBase:
     """The same without these."""
-    with Change(path) as change:
+    with open_change(path) as change:
         return change.remove(ids)
 
 
-def compact(path: Path) -> KnowledgeBase:
+def compact(path: Path | str) -> KnowledgeBase:
     """The same in one segment."""
-    with Change(path) as change:
+    with open_change(path) as change:
         return change.compact()
 
 

@@ -122,7 +122,7 @@ def _killed_everywhere(name: str, folder: Path) -> dict[str, int]:
     return counts
 
 
-def many(path: Path) -> None:
+def many(path: str) -> None:
     """Adds for ever, three at a time, as many as the time allows."""
     base = open_kb(path)
     number = base.generation
@@ -137,4 +137,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "steps":
         print(json.dumps(steps(Path(sys.argv[2]))))
     else:
-        many(Path(sys.argv[2]))
+        many(sys.argv[2])
