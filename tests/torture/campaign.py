@@ -18,6 +18,7 @@ from tests.torture.scenes import World
 
 WORKERS = 2
 HARD = ("train", "extract", "experiments", "export", "validate")  # killed in turn
+BASES = ("kb build", "kb add", "kb remove", "kb compact", "kb train")  # and these after them
 DISKS = 8  # sizes of a full disk, from almost nothing to almost enough
 
 Counts = collections.Counter[str]
@@ -42,8 +43,9 @@ class Campaign:
         rng = random.Random(self.seed)
         boundaries = self._tried.boundaries(self.world.scenes["train"], ("kill", "term"))
         faults = [("train", fault) for fault in boundaries]
+        killed = (*HARD, *BASES)
         for i in range(count):
-            scene = self.world.scenes[HARD[i % len(HARD)]]
+            scene = self.world.scenes[killed[i % len(killed)]]
             _, operations, seconds = self._tried.twin(scene)
             faults.append((scene.name, drawn(rng, operations, seconds, "kill")))
         return self._all("kills", faults)
@@ -53,10 +55,11 @@ class Campaign:
         chosen; and at random ones the disk is full from there on."""
         rng = random.Random(self.seed)
         faults = []
-        for name in ("short", "extract", "export", "experiments"):
+        for name in ("short", "extract", "export", "experiments", *BASES):
             scene = self.world.scenes[name]
             operations = self._tried.twin(scene)[1]
-            most_here = most // 3 if name == "experiments" else most  # it takes long
+            long = ("experiments", "kb train")
+            most_here = most // 3 if name in long else most
             step = -(-operations // most_here)
             faults += [(name, Fault("once", at)) for at in range(1, operations + 1, step)]
             full = rng.sample(range(1, operations + 1), min(operations, most // 10))

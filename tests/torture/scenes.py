@@ -13,10 +13,21 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.kb.knowledge_base import open_kb
+from data_pipeline.kb.text_index import TextIndex
 from drin_jax import export
-from tests.support import given_world, picture_world
+from tests.support import bases, given_world, picture_world
 from tests.support.commands import run
 
+KB = "drin_jax.kb"
+# What is added to the knowledge base: before a scene begins, and by it.
+MORE = {
+    "first": [{"id": "R0", "name": "Name 0", "aliases": ["First 0", "F"]}],
+    "more": [
+        {"id": "Q1", "name": "Other 1", "description": "replaced"},
+        {"id": "R1", "name": "New 1", "aliases": ["New one", "Name 1"]},
+    ],
+}
 # In the names of files whose changes are a training's boundaries.
 BOUNDARIES = ("/metrics.jsonl", "/_CHECKPOINT_METADATA")
 
@@ -29,13 +40,13 @@ class Scene:
     module: str
     arguments: Callable[[Path], list[str]]
     result: Callable[[Path], Any]
-    base: Path | None = None  # a folder that it begins with
+    base: Callable[[], Path] | None = None  # makes, once, a folder that it begins with
 
     def prepare(self, folder: Path) -> None:
         """Make the folder anew."""
         shutil.rmtree(folder, ignore_errors=True)
         if self.base:
-            shutil.copytree(self.base, folder)
+            shutil.copytree(self.base(), folder)
         else:
             folder.mkdir(parents=True)
 
@@ -77,7 +88,7 @@ class World:
                     "drin_jax.export",
                     lambda work: [*exports(work, work / "out")],
                     exported,
-                    finished,
+                    lambda: finished,
                 ),
                 Scene(
                     "validate",
@@ -85,6 +96,14 @@ class World:
                     lambda work: ["--format=jsonl", str(folder / "given")],
                     lambda work: sorted(path.name for path in (folder / "given").iterdir()),
                 ),
+                Scene("kb build", KB, lambda work: self.changes(work)["build"], based),
+                *(
+                    Scene(
+                        f"kb {name}", KB, lambda work, n=name: self.changes(work)[n], based, self.base
+                    )
+                    for name in ("add", "remove", "compact")
+                ),
+                Scene("kb train", "drin_jax.main", self.shares, shared, self.base),
             )
         }  # fmt: skip
 
@@ -104,6 +123,36 @@ class World:
         if self._pictures is None:
             return self.flags(workdir)
         return [f"--workdir={workdir}", *self._pictures]
+
+    def shares(self, work: Path) -> list[str]:
+        """Of a training that finds its candidates in a knowledge base beside its workdir."""
+        own = (f"--config.data.kb={work / 'kb'}", "--config.retrieval.method=union")
+        return [*self.short(work / "run"), *own]
+
+    def changes(self, work: Path) -> dict[str, list[str]]:
+        """Arguments of every change of the knowledge base `work`/kb, by its name."""
+        kb, given = str(work / "kb"), self.folder / "given"
+        encoders = [flag for flag in self.flags(work) if not flag.startswith("--workdir")]
+        return {
+            "build": ["build", kb, f"--entities={given / 'entities.jsonl'}", *encoders],
+            "add": ["add", kb, f"--entities={given / 'more.jsonl'}", "--update"],
+            "remove": ["remove", kb, "--ids=Q2,Q5"],
+            "compact": ["compact", kb],
+        }
+
+    def base(self) -> Path:
+        """A folder with a knowledge base of features, kb, in three segments."""
+        folder = self.folder / "base"
+        if not folder.exists():
+            for name, rows in MORE.items():
+                lines = "".join(json.dumps(row) + "\n" for row in rows)
+                (self.folder / "given" / f"{name}.jsonl").write_text(lines)
+            changes = self.changes(folder)
+            first = ["add", str(folder / "kb"), f"--entities={self.folder / 'given/first.jsonl'}"]
+            for arguments in (changes["build"], first, ["remove", str(folder / "kb"), "--ids=Q9"]):
+                done = run(KB, *arguments)
+                assert done.returncode == 0, done.stderr
+        return folder
 
     def beside(self, workdir: Path, other: Path) -> Iterator[tuple[str, str, list[str]]]:
         """Every command that takes the folder: name, module, arguments. `other` is for output."""
@@ -135,6 +184,23 @@ def stored(workdir: Path) -> Any:
     files = _files(workdir / "store")
     by_chance = ("kb/index/", "kb/lock")
     return places, {name: file for name, file in files.items() if not name.startswith(by_chance)}
+
+
+def based(work: Path) -> Any:
+    """Every file of the knowledge base `work`/kb but for its lock and its index, and what the index
+    finds by every name."""
+    kb = open_kb(work / "kb")
+    kb.verify()
+    index = TextIndex(kb)
+    asked = [name for one in bases.content(kb).values() for name in (one.name, *one.aliases)]
+    found = {name: [part.tolist() for part in index.names(name, 9)] for name in asked}
+    files = _files(work / "kb")
+    return {n: file for n, file in files.items() if not n.startswith(("index/", "lock"))}, found
+
+
+def shared(work: Path) -> Any:
+    """What a training over the knowledge base beside it leaves in both."""
+    return trained(work / "run"), based(work)
 
 
 def recorded(workdir: Path) -> Any:
