@@ -5,6 +5,7 @@ number for number, what an undisturbed twin has.
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -96,11 +97,9 @@ class World:
                     lambda work: ["--format=jsonl", str(folder / "given")],
                     lambda work: sorted(path.name for path in (folder / "given").iterdir()),
                 ),
-                Scene("kb build", KB, lambda work: self.changes(work)["build"], based),
+                Scene("kb build", KB, functools.partial(self.change, "build"), based),
                 *(
-                    Scene(
-                        f"kb {name}", KB, lambda work, n=name: self.changes(work)[n], based, self.base
-                    )
+                    Scene(f"kb {name}", KB, functools.partial(self.change, name), based, self.base)
                     for name in ("add", "remove", "compact")
                 ),
                 Scene("kb train", "drin_jax.main", self.shares, shared, self.base),
@@ -129,16 +128,17 @@ class World:
         own = (f"--config.data.kb={work / 'kb'}", "--config.retrieval.method=union")
         return [*self.short(work / "run"), *own]
 
-    def changes(self, work: Path) -> dict[str, list[str]]:
-        """Arguments of every change of the knowledge base `work`/kb, by its name."""
-        kb, given = str(work / "kb"), self.folder / "given"
+    def change(self, name: str, work: Path) -> list[str]:
+        """Arguments of a change of the knowledge base `work`/kb."""
+        given = self.folder / "given"
         encoders = [flag for flag in self.flags(work) if not flag.startswith("--workdir")]
-        return {
-            "build": ["build", kb, f"--entities={given / 'entities.jsonl'}", *encoders],
-            "add": ["add", kb, f"--entities={given / 'more.jsonl'}", "--update"],
-            "remove": ["remove", kb, "--ids=Q2,Q5"],
-            "compact": ["compact", kb],
+        more = {
+            "build": [f"--entities={given / 'entities.jsonl'}", *encoders],
+            "add": [f"--entities={given / 'more.jsonl'}", "--update"],
+            "remove": ["--ids=Q2,Q5"],
+            "compact": [],
         }
+        return [name, str(work / "kb"), *more[name]]
 
     def base(self) -> Path:
         """A folder with a knowledge base of features, kb, in three segments."""
@@ -147,9 +147,12 @@ class World:
             for name, rows in MORE.items():
                 lines = "".join(json.dumps(row) + "\n" for row in rows)
                 (self.folder / "given" / f"{name}.jsonl").write_text(lines)
-            changes = self.changes(folder)
-            first = ["add", str(folder / "kb"), f"--entities={self.folder / 'given/first.jsonl'}"]
-            for arguments in (changes["build"], first, ["remove", str(folder / "kb"), "--ids=Q9"]):
+            kb, first = str(folder / "kb"), f"--entities={self.folder / 'given' / 'first.jsonl'}"
+            for arguments in (
+                self.change("build", folder),
+                ["add", kb, first],
+                ["remove", kb, "--ids=Q9"],
+            ):
                 done = run(KB, *arguments)
                 assert done.returncode == 0, done.stderr
         return folder
