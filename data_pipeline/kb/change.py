@@ -207,7 +207,6 @@ class Change:
         kb, meta, segments = self._opened()
         alive = np.flatnonzero(kb.alive)
         if len(segments) == 1 and len(alive) == len(kb):
-            self._forget(segments)
             return self._indexed(kb)
 
         def copy(segment: SegmentWriter, _: Sequence[Entity]) -> Mapping[str, Any]:
@@ -221,14 +220,7 @@ class Change:
             return meta["report"]
 
         self._fill = copy
-        compacted = self._commit(meta, segments, kb.living(), NONE, alone=True)
-        self._forget(compacted.segments)
-        return compacted
-
-    def _forget(self, kept: Sequence[Segment]) -> None:
-        """Deletes the segments that were folded into the one that is kept."""
-        for number in range(1, kept[0].number):
-            shutil.rmtree(self.path / f"{number:06d}", ignore_errors=True)
+        return self._commit(meta, segments, kb.living(), NONE, alone=True)
 
     def _opened(self) -> tuple[KnowledgeBase, dict[str, Any], list[Segment]]:
         meta = read_meta(self.path)
@@ -257,12 +249,17 @@ class Change:
             if alone:
                 drop(self.path)
             write_json(self.path / KB_JSON, {**meta, "segments": [s.plain() for s in kept]})
-            sync_folder(self.path)
-            tidy(folder)
         return self._indexed(open_kb(self.path))
 
     def _indexed(self, kb: KnowledgeBase) -> KnowledgeBase:
-        text_index(kb)  # so that what was added is found at once
+        """Found at once, and nothing beside it that this change or a killed one left."""
+        sync_folder(self.path)  # before anything that an older kb.json names is deleted
+        for segment in kb.segments:
+            tidy(self.path / segment.folder)
+        folded = {f"{number:06d}" for number in range(1, kb.segments[0].number)}
+        for name in folded.intersection(os.listdir(self.path)):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        text_index(kb)
         return kb
 
 

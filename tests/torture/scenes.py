@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.kb.knowledge_base import open_kb
+from data_pipeline.kb.knowledge_base import KB_JSON, ROWS, open_kb
 from data_pipeline.kb.text_index import TextIndex
 from drin_jax import export
 from tests.support import bases, given_world, picture_world
@@ -35,13 +35,15 @@ BOUNDARIES = ("/metrics.jsonl", "/_CHECKPOINT_METADATA")
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A command over a folder. `result` is what of the folder must be the twin's."""
+    """A command over a folder. `result` is what of the folder must be the twin's; `left`, what once
+    it was started again."""
 
     name: str
     module: str
     arguments: Callable[[Path], list[str]]
     result: Callable[[Path], Any]
     base: Callable[[], Path] | None = None  # makes, once, a folder that it begins with
+    left: Callable[[Path], Any] = lambda work: None
 
     def prepare(self, folder: Path) -> None:
         """Make the folder anew."""
@@ -71,6 +73,7 @@ class World:
         done = run("drin_jax.main", *self.flags(finished))
         assert done.returncode == 0, done.stderr
         (finished / "lock").unlink()
+        before = {"build": None, **dict.fromkeys(("add", "remove", "compact"), self.base)}
         suite = ("--seeds=1", "--rows=full,static")
         self.scenes = {
             scene.name: scene
@@ -97,12 +100,11 @@ class World:
                     lambda work: ["--format=jsonl", str(folder / "given")],
                     lambda work: sorted(path.name for path in (folder / "given").iterdir()),
                 ),
-                Scene("kb build", KB, functools.partial(self.change, "build"), based),
                 *(
-                    Scene(f"kb {name}", KB, functools.partial(self.change, name), based, self.base)
-                    for name in ("add", "remove", "compact")
+                    Scene(f"kb {do}", KB, functools.partial(self.change, do), based, base, names)
+                    for do, base in before.items()
                 ),
-                Scene("kb train", "drin_jax.main", self.shares, shared, self.base),
+                Scene("kb train", "drin_jax.main", self.shares, shared, self.base, names),
             )
         }  # fmt: skip
 
@@ -190,15 +192,22 @@ def stored(workdir: Path) -> Any:
 
 
 def based(work: Path) -> Any:
-    """Every file of the knowledge base `work`/kb but for its lock and its index, and what the index
-    finds by every name."""
+    """Every file of the knowledge base `work`/kb that counts, and what is found by every name."""
     kb = open_kb(work / "kb")
     kb.verify()
     index = TextIndex(kb)
     asked = [name for one in bases.content(kb).values() for name in (one.name, *one.aliases)]
     found = {name: [part.tolist() for part in index.names(name, 9)] for name in asked}
-    files = _files(work / "kb")
-    return {n: file for n, file in files.items() if not n.startswith(("index/", "lock"))}, found
+    files = {KB_JSON: (kb.path / KB_JSON).read_bytes()}
+    for segment in kb.segments:
+        for name in (ROWS, *(f"{name}.npy" for name in segment.arrays)):
+            files[f"{segment.folder}/{name}"] = (kb.path / segment.folder / name).read_bytes()
+    return files, found
+
+
+def names(work: Path) -> list[str]:
+    """Of all files of the knowledge base `work`/kb but its index's."""
+    return [name for name in _files(work / "kb") if not name.startswith("index/")]
 
 
 def shared(work: Path) -> Any:
