@@ -21,6 +21,7 @@ from tests.support import bases, given_world, picture_world
 from tests.support.commands import run
 
 KB = "drin_jax.kb"
+CHANGES = ("build", "add", "remove", "compact")
 # What is added to the knowledge base: before a scene begins, and by it.
 MORE = {
     "first": [{"id": "R0", "name": "Name 0", "aliases": ["First 0", "F"]}],
@@ -73,7 +74,7 @@ class World:
         done = run("drin_jax.main", *self.flags(finished))
         assert done.returncode == 0, done.stderr
         (finished / "lock").unlink()
-        before = {"build": None, **dict.fromkeys(("add", "remove", "compact"), self.base)}
+        before = dict.fromkeys(CHANGES, self.base) | {"build": None}
         suite = ("--seeds=1", "--rows=full,static")
         self.scenes = {
             scene.name: scene
@@ -168,6 +169,19 @@ class World:
         yield "explain", "drin_jax.explain", [f"--workdir={workdir}", "--list=3"]
         yield "export", "drin_jax.export", exports(workdir, other)
         yield "report", "drin_jax.report", [str(workdir)]
+
+    def beside_kb(self, work: Path) -> dict[str, tuple[str, list[str]]]:
+        """Every command that takes the knowledge base `work`/kb: name -> module, arguments."""
+        kb = str(work / "kb")
+        found = {name: (KB, self.change(name, work)) for name in CHANGES}
+        found |= {name: (KB, [name, kb]) for name in ("info", "verify")}
+        found["search"] = KB, ["search", kb, "--mention=Name 1", "--json"]
+        return found | {"train": ("drin_jax.main", self.shares(work))}
+
+    def beside_shards(self, work: Path) -> dict[str, tuple[str, list[str]]]:
+        """What takes the folder `work`/shards."""
+        flags = [*self.flags(work / "run"), f"--shards={work / 'shards'}"]
+        return {name: (f"drin_jax.{name}", flags) for name in ("extract.beam", "extract")}
 
 
 def exports(workdir: Path, out: Path) -> list[str]:
