@@ -117,9 +117,11 @@ def plain(tree: Any) -> Any:
 
 
 def sync_folder(folder: Path) -> None:
-    """Names that appeared in `folder` survive a power cut from here on."""
+    """Names that appeared in `folder` survive a power cut from here on. UserError: a full disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
         os.close(handle)

@@ -207,7 +207,6 @@ class Change:
         kb, meta, segments = self._opened()
         alive = np.flatnonzero(kb.alive)
         if len(segments) == 1 and len(alive) == len(kb):
-            self._forget(segments)
             return self._indexed(kb)
 
         def carry(segment: SegmentWriter, _: Sequence[Entity]) -> Mapping[str, Any]:
@@ -221,9 +220,7 @@ class Change:
             return meta["report"]
 
         self._fill = carry
-        compacted = self._commit(meta, segments, kb.living(), NONE, alone=True)
-        self._forget(compacted.segments)
-        return compacted
+        return self._commit(meta, segments, kb.living(), NONE, alone=True)
 
     def copy(self, kb: KnowledgeBase) -> KnowledgeBase:
         """The same as `kb`, wherever that is: its generation, its segments, rows that were taken
@@ -264,11 +261,6 @@ class Change:
         """UserError where these cannot be rows."""
         _check_ids([entity.id for entity in entities])
 
-    def _forget(self, kept: Sequence[Segment]) -> None:
-        """Deletes the segments that were folded into the one that is kept."""
-        for number in range(1, kept[0].number):
-            shutil.rmtree(self._folder / f"{number:06d}", ignore_errors=True)
-
     def _opened(self) -> tuple[KnowledgeBase, dict[str, Any], list[Segment]]:
         kb = open_kb(self.path)
         return kb, kb.meta, kb.segments
@@ -300,12 +292,20 @@ class Change:
         if len(kept) == 1:
             caches.drop(self._folder)
         write_json(self._folder / KB_JSON, {**meta, "segments": [s.plain() for s in kept]})
-        sync_folder(self._folder)
-        tidy(folder)
 
     def _indexed(self, kb: KnowledgeBase) -> KnowledgeBase:
-        text_index(kb)  # so that what was added is found at once
+        """Found at once, and nothing beside it that this change or a killed one left."""
+        self._clear(kb)
+        text_index(kb)
         return kb
+
+    def _clear(self, kb: KnowledgeBase) -> None:
+        sync_folder(self._folder)  # before anything that an older kb.json names is deleted
+        for segment in kb.segments:
+            tidy(self._folder / segment.folder)
+        folded = {f"{number:06d}" for number in range(1, kb.segments[0].number)}
+        for name in folded.intersection(os.listdir(self._folder)):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
 
 
 def open_change(place: str | Path, fill: Fill | None = None) -> Change:

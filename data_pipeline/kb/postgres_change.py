@@ -206,7 +206,7 @@ class PostgresChange(Change):
                     raise UserError(f"{self.path}: was changed meanwhile; run this again")
                 yield _Tables(connection, self._server, kept)
 
-    def _forget(self, kept: Sequence[Segment]) -> None:
+    def _clear(self, kb: KnowledgeBase) -> None:
         """What was folded went with the transaction."""
 
 

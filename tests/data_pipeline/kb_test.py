@@ -1,6 +1,7 @@
 """A knowledge base and its changes: nothing acknowledged is lost, nothing half is ever seen."""
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -294,6 +295,39 @@ def test_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_path: Pa
         for one in added:
             assert kb.find([one])[0] in index.names(f"name {one}", 1)[0]
     assert len(acknowledged) >= 12
+
+
+def test_what_a_change_could_not_delete_goes_with_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a segment's writer, and what was folded into one; a failed sync names the folder."""
+
+    def full(handle: int) -> None:
+        if os.path.samestat(os.fstat(handle), path.stat()):
+            raise OSError(28, "No space left on device")
+
+    old = {
+        name: shutil.copytree(path / name, path / f"kept {name}") for name in ("000001", "000003")
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert f"{path}: cannot be written (No space" in refusal(lambda: bases.compact(path))
+    assert (path / "000001").exists()
+    assert names(open_kb(path)) == NOW
+    kb = bases.compact(path)
+    for name, copy in old.items():
+        copy.rename(path / name)
+    for name in ("lock", "made_from.json"):
+        (path / "000004" / name).touch()
+    assert names(bases.remove(path, "Q0")) == {k: v for k, v in NOW.items() if k != "Q0"}
+    assert {file.name for file in path.iterdir()} == {
+        "kb.json",
+        "lock",
+        "index",
+        *("000004", "000005"),
+    }
+    assert not {file.name for file in (path / "000004").iterdir()} & {"lock", "made_from.json"}
+    assert kb.generation == 4
 
 
 @pytest.fixture

@@ -3,21 +3,28 @@
 import collections
 import concurrent.futures
 import contextlib
+import itertools
 import random
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from data_pipeline.kb.knowledge_base import open_kb
+from data_pipeline.kb.text_index import TextIndex
 from data_pipeline.output import Progress
 from tests.support.commands import start
+from tests.support.given_world import ENTITIES
 from tests.torture.faults import Fault, Tried, drawn, root
 from tests.torture.scenes import World
 
 WORKERS = 2
 HARD = ("train", "extract", "experiments", "export", "validate")  # killed in turn
+BASES = ("kb build", "kb add", "kb remove", "kb compact", "kb train")  # and these after them
 DISKS = 8  # sizes of a full disk, from almost nothing to almost enough
 
 Counts = collections.Counter[str]
@@ -42,8 +49,9 @@ class Campaign:
         rng = random.Random(self.seed)
         boundaries = self._tried.boundaries(self.world.scenes["train"], ("kill", "term"))
         faults = [("train", fault) for fault in boundaries]
+        killed = (*HARD, *BASES)
         for i in range(count):
-            scene = self.world.scenes[HARD[i % len(HARD)]]
+            scene = self.world.scenes[killed[i % len(killed)]]
             _, operations, seconds = self._tried.twin(scene)
             faults.append((scene.name, drawn(rng, operations, seconds, "kill")))
         return self._all("kills", faults)
@@ -53,10 +61,11 @@ class Campaign:
         chosen; and at random ones the disk is full from there on."""
         rng = random.Random(self.seed)
         faults = []
-        for name in ("short", "extract", "export", "experiments"):
+        for name in ("short", "extract", "export", "experiments", *BASES):
             scene = self.world.scenes[name]
             operations = self._tried.twin(scene)[1]
-            most_here = most // 3 if name == "experiments" else most  # it takes long
+            long = ("experiments", "kb train")
+            most_here = most // 3 if name in long else most
             step = -(-operations // most_here)
             faults += [(name, Fault("once", at)) for at in range(1, operations + 1, step)]
             full = rng.sample(range(1, operations + 1), min(operations, most // 10))
@@ -107,19 +116,7 @@ class Campaign:
                 shutil.rmtree(work / "checkpoints")
                 commands = {n: (m, a) for n, m, a in self.world.beside(work, out)}
                 with self._kept():
-                    running = []
-                    for name in pair:
-                        module, arguments = commands[name]
-                        running.append(start(module, *arguments))
-                        time.sleep(rng.uniform(0, 0.6))
-                    for name, process in zip(pair, running, strict=True):
-                        _, err = process.communicate(timeout=300)
-                        what = f"{' beside '.join(pair)}: {name} ends with {process.wait()}: {err}"
-                        assert process.wait() in (0, 1), what
-                        assert "Traceback" not in err, what
-                        if process.wait():
-                            assert err.strip().splitlines()[-1].startswith("error: "), what
-                        counts["told" if process.wait() else "done"] += 1
+                    self._at_once(pair, commands, 0.6, rng, counts)
                     if "experiments" not in pair:  # a suite has the workdir to itself
                         after = start(scene.module, *scene.arguments(work))
                         _, err = after.communicate(timeout=300)
@@ -128,6 +125,74 @@ class Campaign:
                 shutil.rmtree(work)
                 bar.advance()
         return counts
+
+    def bases(self) -> Counts:
+        """The same of every two that take one knowledge base, and one folder of shards: what reads
+        is not disturbed, and the knowledge base holds what was acknowledged and nothing else."""
+        rng, counts = random.Random(self.seed), Counts()
+        work, base = self.folder / "shared", self.world.base()
+        names = [*self.world.beside_kb(work)]
+        both = [(a, b) for i, a in enumerate(names) for b in names[i:]]
+        shards = [*itertools.product(self.world.beside_shards(work), repeat=2)]
+        with Progress("pairs over a knowledge base", len(both) + len(shards)) as bar:
+            for pair in (*both, *shards):
+                if "build" not in pair and pair in both:
+                    shutil.copytree(base, work)
+                commands = self.world.beside_kb(work) | self.world.beside_shards(work)
+                with self._kept():
+                    codes = self._at_once(pair, commands, rng.choice((0.1, 2)), rng, counts)
+                    if pair in both:
+                        self._acknowledged(pair, codes, work / "kb")
+                shutil.rmtree(work, ignore_errors=True)  # refused, none is made
+                bar.advance()
+        return counts
+
+    def _at_once(
+        self,
+        pair: tuple[str, str],
+        commands: Mapping[str, tuple[str, list[str]]],
+        apart: float,
+        rng: random.Random,
+        counts: Counts,
+    ) -> list[int]:
+        """Starts two commands up to so many seconds apart. How they end: 0, or 1 with a line."""
+        running, codes = [], []
+        for name in pair:
+            module, arguments = commands[name]
+            running.append(start(module, *arguments))
+            time.sleep(rng.uniform(0, apart))
+        for name, process in zip(pair, running, strict=True):
+            _, err = process.communicate(timeout=300)
+            codes.append(process.wait())
+            what = f"{' beside '.join(pair)}: {name} ends with {codes[-1]}: {err}"
+            assert codes[-1] in (0, 1), what
+            assert "Traceback" not in err, what
+            if codes[-1]:
+                assert err.strip().splitlines()[-1].startswith("error: "), what
+            counts["told" if codes[-1] else "done"] += 1
+        return codes
+
+    def _acknowledged(self, pair: tuple[str, str], codes: Sequence[int], path: Path) -> None:
+        """The knowledge base holds what those that ended with 0 made of it."""
+        what = f"{' beside '.join(pair)}, which end with {codes}"
+        done = {name for name, code in zip(pair, codes, strict=True) if not code}
+        new = "build" in pair
+        assert new or done >= {*pair} & {"info", "verify", "search"}, f"{what}: a reader is told"
+        assert not new or "build" in done, what
+        wanted = {f"Q{i}" for i in range(ENTITIES)}
+        if not new:  # as `World.base` leaves it
+            wanted = wanted - {"Q9"} | {"R0"}
+        wanted |= {"R1"} if "add" in done else set()
+        wanted -= {"Q2", "Q5"} if "remove" in done else set()
+        kb = open_kb(path)
+        kb.verify()
+        found = {one.id: one.name for one in kb.entities(np.flatnonzero(kb.alive))}
+        assert found.keys() == wanted, f"{what}: {found.keys() ^ wanted}"
+        assert (found["Q1"] == "Other 1") == ("add" in done), what
+        index = TextIndex(kb)
+        for id, name in found.items():
+            rows = index.names(name, ENTITIES)[0].tolist()
+            assert id in [kb.ids[row] for row in rows], f"{what}: {id} is not found"
 
     def cases(self, count: int) -> Counts:
         """Random files, flags and pictures."""
@@ -185,6 +250,7 @@ def run(seed: int, kills: int, failures: int, count: int) -> tuple[list[str], li
             ),
             "File systems that are too small": campaign.disks,
             "Two commands at once in one folder": campaign.pairs,
+            "Two commands at once over one knowledge base": campaign.bases,
             f"{count} random files, flags and pictures": lambda: campaign.cases(count),
         }
         lines = ["| part | seconds | wrong | what came of it |", "|---|---:|---:|---|"]

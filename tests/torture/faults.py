@@ -119,6 +119,8 @@ class Tried:
         code, err = _ended(scene, work, {})
         assert code == 0, f"{what}: the next start ends with {code}: {err[-3000:]}"
         assert scene.result(work) == twin, f"{what}: the next start has another result"
+        left = scene.left(self._folder / f"{scene.name}-twin")
+        assert scene.left(work) == left, f"{what}: the next start leaves other files"
         shutil.rmtree(work)
         return how
 

@@ -5,6 +5,7 @@ number for number, what an undisturbed twin has.
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,29 +14,43 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.kb.knowledge_base import KB_JSON, ROWS, open_kb
+from data_pipeline.kb.text_index import TextIndex
 from drin_jax import export
-from tests.support import given_world, picture_world
+from tests.support import bases, given_world, picture_world
 from tests.support.commands import run
 
+KB = "drin_jax.kb"
+CHANGES = ("build", "add", "remove", "compact")
+# What is added to the knowledge base: before a scene begins, and by it.
+MORE = {
+    "first": [{"id": "R0", "name": "Name 0", "aliases": ["First 0", "F"]}],
+    "more": [
+        {"id": "Q1", "name": "Other 1", "description": "replaced"},
+        {"id": "R1", "name": "New 1", "aliases": ["New one", "Name 1"]},
+    ],
+}
 # In the names of files whose changes are a training's boundaries.
 BOUNDARIES = ("/metrics.jsonl", "/_CHECKPOINT_METADATA")
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A command over a folder. `result` is what of the folder must be the twin's."""
+    """A command over a folder. `result` is what of the folder must be the twin's; `left`, what once
+    it was started again."""
 
     name: str
     module: str
     arguments: Callable[[Path], list[str]]
     result: Callable[[Path], Any]
-    base: Path | None = None  # a folder that it begins with
+    base: Callable[[], Path] | None = None  # makes, once, a folder that it begins with
+    left: Callable[[Path], Any] = lambda work: None
 
     def prepare(self, folder: Path) -> None:
         """Make the folder anew."""
         shutil.rmtree(folder, ignore_errors=True)
         if self.base:
-            shutil.copytree(self.base, folder)
+            shutil.copytree(self.base(), folder)
         else:
             folder.mkdir(parents=True)
 
@@ -59,6 +74,7 @@ class World:
         done = run("drin_jax.main", *self.flags(finished))
         assert done.returncode == 0, done.stderr
         (finished / "lock").unlink()
+        before = dict.fromkeys(CHANGES, self.base) | {"build": None}
         suite = ("--seeds=1", "--rows=full,static")
         self.scenes = {
             scene.name: scene
@@ -77,7 +93,7 @@ class World:
                     "drin_jax.export",
                     lambda work: [*exports(work, work / "out")],
                     exported,
-                    finished,
+                    lambda: finished,
                 ),
                 Scene(
                     "validate",
@@ -85,6 +101,11 @@ class World:
                     lambda work: ["--format=jsonl", str(folder / "given")],
                     lambda work: sorted(path.name for path in (folder / "given").iterdir()),
                 ),
+                *(
+                    Scene(f"kb {do}", KB, functools.partial(self.change, do), based, base, names)
+                    for do, base in before.items()
+                ),
+                Scene("kb train", "drin_jax.main", self.shares, shared, self.base, names),
             )
         }  # fmt: skip
 
@@ -105,6 +126,40 @@ class World:
             return self.flags(workdir)
         return [f"--workdir={workdir}", *self._pictures]
 
+    def shares(self, work: Path) -> list[str]:
+        """Of a training that finds its candidates in a knowledge base beside its workdir."""
+        own = (f"--config.data.kb={work / 'kb'}", "--config.retrieval.method=union")
+        return [*self.short(work / "run"), *own]
+
+    def change(self, name: str, work: Path) -> list[str]:
+        """Arguments of a change of the knowledge base `work`/kb."""
+        given = self.folder / "given"
+        encoders = [flag for flag in self.flags(work) if not flag.startswith("--workdir")]
+        more = {
+            "build": [f"--entities={given / 'entities.jsonl'}", *encoders],
+            "add": [f"--entities={given / 'more.jsonl'}", "--update"],
+            "remove": ["--ids=Q2,Q5"],
+            "compact": [],
+        }
+        return [name, str(work / "kb"), *more[name]]
+
+    def base(self) -> Path:
+        """A folder with a knowledge base of features, kb, in three segments."""
+        folder = self.folder / "base"
+        if not folder.exists():
+            for name, rows in MORE.items():
+                lines = "".join(json.dumps(row) + "\n" for row in rows)
+                (self.folder / "given" / f"{name}.jsonl").write_text(lines)
+            kb, first = str(folder / "kb"), f"--entities={self.folder / 'given' / 'first.jsonl'}"
+            for arguments in (
+                self.change("build", folder),
+                ["add", kb, first],
+                ["remove", kb, "--ids=Q9"],
+            ):
+                done = run(KB, *arguments)
+                assert done.returncode == 0, done.stderr
+        return folder
+
     def beside(self, workdir: Path, other: Path) -> Iterator[tuple[str, str, list[str]]]:
         """Every command that takes the folder: name, module, arguments. `other` is for output."""
         flags = self.short(workdir)
@@ -114,6 +169,19 @@ class World:
         yield "explain", "drin_jax.explain", [f"--workdir={workdir}", "--list=3"]
         yield "export", "drin_jax.export", exports(workdir, other)
         yield "report", "drin_jax.report", [str(workdir)]
+
+    def beside_kb(self, work: Path) -> dict[str, tuple[str, list[str]]]:
+        """Every command that takes the knowledge base `work`/kb: name -> module, arguments."""
+        kb = str(work / "kb")
+        found = {name: (KB, self.change(name, work)) for name in CHANGES}
+        found |= {name: (KB, [name, kb]) for name in ("info", "verify")}
+        found["search"] = KB, ["search", kb, "--mention=Name 1", "--json"]
+        return found | {"train": ("drin_jax.main", self.shares(work))}
+
+    def beside_shards(self, work: Path) -> dict[str, tuple[str, list[str]]]:
+        """What takes the folder `work`/shards."""
+        flags = [*self.flags(work / "run"), f"--shards={work / 'shards'}"]
+        return {name: (f"drin_jax.{name}", flags) for name in ("extract.beam", "extract")}
 
 
 def exports(workdir: Path, out: Path) -> list[str]:
@@ -135,6 +203,30 @@ def stored(workdir: Path) -> Any:
     files = _files(workdir / "store")
     by_chance = ("kb/index/", "kb/lock")
     return places, {name: file for name, file in files.items() if not name.startswith(by_chance)}
+
+
+def based(work: Path) -> Any:
+    """Every file of the knowledge base `work`/kb that counts, and what is found by every name."""
+    kb = open_kb(work / "kb")
+    kb.verify()
+    index = TextIndex(kb)
+    asked = [name for one in bases.content(kb).values() for name in (one.name, *one.aliases)]
+    found = {name: [part.tolist() for part in index.names(name, 9)] for name in asked}
+    files = {KB_JSON: (kb.path / KB_JSON).read_bytes()}
+    for segment in kb.segments:
+        for name in (ROWS, *(f"{name}.npy" for name in segment.arrays)):
+            files[f"{segment.folder}/{name}"] = (kb.path / segment.folder / name).read_bytes()
+    return files, found
+
+
+def names(work: Path) -> list[str]:
+    """Of all files of the knowledge base `work`/kb but its index's."""
+    return [name for name in _files(work / "kb") if not name.startswith("index/")]
+
+
+def shared(work: Path) -> Any:
+    """What a training over the knowledge base beside it leaves in both."""
+    return trained(work / "run"), based(work)
 
 
 def recorded(workdir: Path) -> Any:
