@@ -66,7 +66,9 @@ def run(
     exits.run(lambda: _run(main, positional, optional))
 
 
-def _run(main: Callable[..., int | None], positional: tuple[str, ...], optional: int) -> int | None:
+def _run(
+    main: Callable[..., int | None], positional: tuple[str, ...], optional: int = 0
+) -> int | None:
     logging.set_verbosity(logging.FATAL)  # an error that matters is an exception
     _hush()
     values = _parsed(positional, optional)
@@ -122,7 +124,7 @@ def _set(name: str, value: Any) -> None:
             sys.modules["jax"].config.update(name, value)
 
 
-def _parsed(positional: tuple[str, ...], optional: int) -> list[str]:
+def _parsed(positional: tuple[str, ...], optional: int = 0) -> list[str]:
     """The positional arguments, after all flags were read."""
     try:
         arguments = _with_paths(sys.argv)
