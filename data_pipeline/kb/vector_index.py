@@ -34,6 +34,7 @@ LEAST = 200
 TRAINED = 60  # vectors a cell that the cells are made of
 ROUNDS = 10  # of k-means
 TURNED, TURNS = 8000, 5  # vectors that the turn of all is made of, and its rounds
+BLUR = 1e-3  # length of what is added to them, so that no two are the same
 LATE = 4096  # rows that were added since, and are compared one by one
 GROWN = 2.0  # times as many rows as the cells were made for: made anew
 BLOCK = 64  # queries compared at once
@@ -178,10 +179,15 @@ class VectorIndex:
 
 
 def _trained(sample: np.ndarray, cells: int) -> Any:
-    """An empty index whose cells and codes fit these vectors [n,d] of length 1."""
+    """An empty index whose cells and codes fit these vectors [n,d] of length 1, or zeros."""
     import faiss
 
-    width = sample.shape[1]
+    rng, width = np.random.default_rng(0), sample.shape[1]
+    known = sample[sample.any(axis=1)]
+    known = known if len(known) else np.eye(1, width, dtype=np.float32)
+    # Of few, or of many that are the same, faiss makes codes that are NaN.
+    sample = np.resize(known, (max(len(known), cells, 8 * width, 1024), width))
+    sample += rng.normal(0, BLUR / np.sqrt(width), sample.shape).astype(np.float32)
     codes = f"PQ{width // PART}x4fs" if width % PART == 0 else "SQ8"
     index: Any = faiss.index_factory(width, f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
     index.by_residual = True
@@ -189,9 +195,10 @@ def _trained(sample: np.ndarray, cells: int) -> Any:
     index.cp.min_points_per_centroid, index.cp.spherical = 1, True
     if width % PART == 0:  # turned so that the numbers that share a code belong together
         turn: Any = faiss.OPQMatrix(width, width // PART)
-        turn.pq = faiss.ProductQuantizer(width, width // PART, 4)
+        quantizer = faiss.ProductQuantizer(width, width // PART, 4)
+        turn.pq = quantizer  # which it points to, and does not own
         turn.niter, turn.niter_pq_0, turn.niter_pq = TURNS, 2 * TURNS, 2
-        turn.train(sample[np.random.default_rng(0).permutation(len(sample))[:TURNED]])
+        turn.train(sample[rng.permutation(len(sample))[:TURNED]])
         turn.pq = None
         index = faiss.IndexPreTransform(turn, index)
     index.train(sample)

@@ -237,6 +237,20 @@ def test_it_is_forgotten_when_rows_get_other_numbers(
     assert rows[0, 0] == 100
 
 
+@pytest.mark.parametrize("count", [0, 1, 20, 290])
+@pytest.mark.parametrize("alike", [False, True])
+def test_hardly_any_vectors(vectors: np.ndarray, tmp_path: Path, count: int, alike: bool) -> None:
+    few = np.zeros((300, WIDTH), np.float32)
+    few[5 : 5 + count] = vectors[20] if alike else vectors[20 : 20 + count]
+    with Change(tmp_path / "kb", filled(few, 0)) as change:
+        kb = change.build(entities(0, 300), name="x")
+    rows, cosines = VectorIndex(kb, TABLE).nearest(vectors[20:21], 3)
+    wanted = [row if row < 5 + count else PADDING for row in (5, 6, 7)]
+    assert rows[0, 0] == wanted[0]
+    assert (rows[0] == PADDING).tolist() == [row == PADDING for row in wanted]
+    assert np.isfinite(cosines).all()
+
+
 def test_large_knowledge_bases_are_searched_by_it(
     path: Path,
     queries: np.ndarray,
