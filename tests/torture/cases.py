@@ -38,7 +38,7 @@ from configs import common
 from data_pipeline import readers
 from data_pipeline.files import sha256
 from data_pipeline.kb import entity_files, rows
-from data_pipeline.kb.knowledge_base import KB_JSON, open_kb
+from data_pipeline.kb.knowledge_base import KB_JSON, ROWS, open_kb
 from data_pipeline.kb.text_index import TextIndex
 from data_pipeline.pictures import images
 from data_pipeline.pictures.decoding import Plan, Wanted, decode
@@ -392,6 +392,7 @@ def knowledge_bases(folder: Path) -> Subject:
     files = [file for file in sorted(path.rglob("*")) if file.is_file()]
     whole = {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
     names = [name for name in whole if "lock" not in name and name != KB_JSON]
+    counted = [name for name in names if not name.startswith("index")]  # the index is a cache
     state = json.loads(whole[STATE])
     (folder / "more.jsonl").write_text('{"id": "new", "name": "New"}')
     given = {"json": False, "mention": "Name 3", "text": "a thing", "k": 3, "update": False}
@@ -427,12 +428,12 @@ def knowledge_bases(folder: Path) -> Subject:
             else:
                 content = spoilt_bytes(whole[name], edits) if kind == "bytes" else _headed(*edits)
                 (path / name).write_bytes(content)
-                if mended:
+                if mended and name in counted:
                     mend(name, content)
-            damaged = mended or kind == "json"
-            same = (path / name).read_bytes() == whole[name]
+            damaged = kind == "json" or (mended and name in counted)
+            same = kind in ("json", "state") or (path / name).read_bytes() == whole[name]
             used(damaged)
-            assert damaged or same or name.startswith("index/"), f"{name} changed, and was taken"
+            assert damaged or same or name not in counted, f"{name} changed, and was taken"
         finally:
             shutil.rmtree(path)
             for name, content in whole.items():
@@ -440,19 +441,13 @@ def knowledge_bases(folder: Path) -> Subject:
                 (path / name).write_bytes(content)
 
     def mend(name: str, content: bytes) -> None:
-        place, _, file = name.rpartition("/")
-        size, crc = len(content), zlib.crc32(content)
-        if place == "index/text":
-            files = state["files"] | {file: [size, crc]}
-            (path / STATE).write_text(json.dumps(state | {"files": files}))
-        elif place != "index":
-            changed = copy.deepcopy(meta)
-            segment = changed["segments"][int(place) - 1]
-            specs = {"rows.arrow": segment["rows_file"]} | {
-                f"{name}.npy": spec for name, spec in segment["arrays"].items()
-            }
-            specs[file] |= {"bytes": size, "crc32": crc}
-            (path / KB_JSON).write_text(json.dumps(changed))
+        place, _, file = name.partition("/")
+        changed = copy.deepcopy(meta)
+        segment = changed["segments"][int(place) - 1]
+        specs = {f"{name}.npy": spec for name, spec in segment["arrays"].items()}
+        specs[ROWS] = segment["rows_file"]
+        specs[file] |= {"bytes": len(content), "crc32": zlib.crc32(content)}
+        (path / KB_JSON).write_text(json.dumps(changed))
 
     kinds = _kinds(json=SPOILT_FILES, state=SPOILT_FILES, bytes=BYTE_EDITS, header=HEADER)
     return st.tuples(st.integers(0, len(names) - 1), kinds, st.booleans()), trial
