@@ -12,6 +12,7 @@ import pytest
 from data_pipeline.kb.change import Change
 from data_pipeline.kb.knowledge_base import open_kb
 from data_pipeline.schema import PADDING
+from tests.support import bases
 from tests.support.commands import assert_one_clear_line, run, start
 
 ROWS = [
@@ -207,3 +208,25 @@ def test_verify_names_a_damaged_file(base: Path, tmp_path: Path) -> None:
     assert_one_clear_line(kb("verify", base), "000001/dead.npy: is no .npy file")
     dead.write_bytes(whole)
     assert kb("verify", base).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("made_from", "told"),
+    [
+        ({"odd": 1}, "its settings are not of this program ('odd')"),
+        ({"data.root": "/"}, "its settings are not of this program ('data.root')"),
+        ({"encoders.max_length": "x"}, "its settings are not of this program"),
+        ({"encoders.max_length": -1}, "encoders.max_length is -1; it must be from"),
+        ({"encoder files": [1]}, "its 'encoder files' are odd"),
+        ({"encoder files": {"text": 1}}, "its 'encoder files' are odd"),
+    ],
+)
+def test_settings_that_were_tampered_with(
+    tmp_path: Path, made_from: dict[str, Any], told: str
+) -> None:
+    path, file = tmp_path / "kb", lines(tmp_path / "e.jsonl", ROWS[:1])
+    bases.build(path, [bases.entity("Q9")], features=True)
+    meta = json.loads((path / "kb.json").read_text())
+    (path / "kb.json").write_text(json.dumps(meta | {"made_from": made_from}))
+    action = "info" if "encoder files" in made_from else "add"
+    assert_one_clear_line(kb(action, path, *[f"--entities={file}"] * (action == "add")), told)

@@ -208,6 +208,7 @@ class Change:
         alive = np.flatnonzero(kb.alive)
         if len(segments) == 1 and len(alive) == len(kb):
             return self._indexed(kb)
+        kb.verify()  # what is damaged would be whole from here on
 
         def carry(segment: SegmentWriter, _: Sequence[Entity]) -> Mapping[str, Any]:
             for name in kb.tables:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_pipeline.schema import Entity, UserError, reason
 
@@ -66,10 +67,17 @@ def open_table(path: Path) -> pa.Table:
     """The rows of a file that `put` wrote, memory-mapped. UserError where it is another."""
     try:
         rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        if rows.schema == COLUMNS:
+            rows.validate(full=True)  # or reading a cell could end the process
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: is missing, cut or foreign ({reason(error)})") from None
     if rows.schema != COLUMNS:
         raise UserError(f"{path}: has other columns than a knowledge base's rows")
+    for name, column in zip(COLUMNS.names, rows.columns, strict=True):
+        lists = pa.types.is_large_list(column.type)
+        nulls = column.null_count + (pc.list_flatten(column).null_count if lists else 0)
+        if nulls and name != "popularity":
+            raise UserError(f"{path}: lacks {name} in a row")
     return rows
 
 

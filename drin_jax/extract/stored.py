@@ -7,12 +7,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_pipeline.files import sha256
-from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
+from data_pipeline.kb.knowledge_base import MEND, KnowledgeBase, open_kb
 from data_pipeline.output import say
 from data_pipeline.release import inventory
 from data_pipeline.schema import UserError, differing
 from data_pipeline.store.reader import Store
-from drin_jax.config import RENAMED, flat, store_settings
+from drin_jax.config import RENAMED, card, check, flat, store_settings
 
 # Keys of what a store was made from, beside its settings.
 SOURCES = "data files"
@@ -46,16 +46,43 @@ def kb_settings(config: ConfigDict, encoders: Any) -> dict[str, Any]:
     return found | {WEIGHTS: encoders.weights("text", "clip", "image", "detector")}
 
 
+def weights_of(kb: KnowledgeBase) -> dict[str, str]:
+    """Encoder -> digest of the weights that a knowledge base's features were made with."""
+    found = kb.made_from.get(WEIGHTS, {})
+    if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+        raise UserError(f"{kb.path}: its {WEIGHTS!r} are odd; {MEND}")
+    return found
+
+
+def config_of(kb: KnowledgeBase) -> ConfigDict:
+    """The config that encodes what is added to a knowledge base."""
+    config = card("common").get_config()
+    own = {name: value for name, value in kb.made_from.items() if name in _OF_ENTITIES}
+    try:
+        if odd := kb.made_from.keys() - {*own, WEIGHTS}:
+            raise KeyError(*odd)
+        config.update_from_flattened_dict(own)
+    except (KeyError, TypeError, ValueError) as error:
+        named = " ".join(f"{error}".split())[:99]
+        raise UserError(
+            f"{kb.path}: its settings are not of this program ({named}); {MEND}"
+        ) from None
+    config.data.root = kb.root
+    check(config)
+    return config
+
+
 def check_encoders(config: ConfigDict, kb: KnowledgeBase, encoders: Any) -> None:
     """UserError unless a knowledge base's features are those that this config's encoders make."""
     if not kb.tables:
         raise UserError(
             f"{kb.path}: has no features; build it with the encoders: drin-jax kb build --config=…"
         )
+    now = kb_settings(config, encoders)
     old, new = (
         {name: value for name, value in some.items() if name not in {*_NAMES, WEIGHTS}}
-        | {f"{WEIGHTS}: {name}": digest[:12] for name, digest in some.get(WEIGHTS, {}).items()}
-        for some in (kb.made_from, kb_settings(config, encoders))
+        | {f"{WEIGHTS}: {name}": digest[:12] for name, digest in weights.items()}
+        for some, weights in ((kb.made_from, weights_of(kb)), (now, now[WEIGHTS]))
     )
     if found := differing(old, new):
         raise UserError(

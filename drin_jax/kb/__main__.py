@@ -78,14 +78,10 @@ def add(path: Place) -> None:
 
     kb, entities, fill = open_kb(path), _read(), None
     if kb.tables:
-        from drin_jax.config import card
         from drin_jax.extract.encoding import Encoders
-        from drin_jax.extract.stored import WEIGHTS, check_encoders
+        from drin_jax.extract.stored import check_encoders, config_of
 
-        config = card("common").get_config()
-        own = {name: value for name, value in kb.made_from.items() if name != WEIGHTS}
-        config.update_from_flattened_dict(own)
-        config.data.root = kb.root
+        config = config_of(kb)
         encoders = Encoders(config)
         check_encoders(config, kb, encoders)
         fill = _fill(config, encoders, entities, path)
@@ -146,10 +142,10 @@ def compact(path: Place) -> None:
 def info(path: Place) -> None:
     """Print what the knowledge base holds."""
     from data_pipeline.kb.knowledge_base import open_kb
+    from drin_jax.extract.stored import weights_of
 
     kb = open_kb(path)
-    weights = kb.made_from.get("encoder files", {})
-    encoders = {name: kb.made_from.get(f"encoders.{name}", name) for name in weights}
+    encoders = {name: kb.made_from.get(f"encoders.{name}", name) for name in weights_of(kb)}
     features = {name: list(shape) for name, (shape, _) in kb.tables.items() if shape[-1]}
     told = {
         "name": kb.name,

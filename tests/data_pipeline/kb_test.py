@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from data_pipeline.arrays import array_file
+from data_pipeline.kb import rows
 from data_pipeline.kb.change import Change
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
 from data_pipeline.kb.text_index import TextIndex
@@ -132,6 +135,14 @@ def test_compaction_is_the_same_without_what_was_removed(path: Path) -> None:
     features(before)
     assert bases.compact(path).generation == 4  # nothing to do
     assert names(bases.add(path, [entity("Q1", "back")], features=True)) == NOW | {"Q1": "back"}
+
+
+def test_compaction_makes_no_damage_whole(path: Path) -> None:
+    _flip("000001/entity_text.npy", -1)(path)
+    assert "damaged since it was written: 000001/entity_text.npy" in refusal(
+        lambda: bases.compact(path)
+    )
+    assert open_kb(path).generation == 3
 
 
 def test_who_has_it_open_keeps_the_generation(path: Path) -> None:
@@ -455,6 +466,39 @@ def test_damage_is_refused_by_name(path: Path, damage: Callable[[Path], object],
     line = refusal(lambda: open_kb(path))
     assert told in line
     assert str(path) in line
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "told"),
+    [
+        ("name", pa.array(["x"] * 5 + [None], pa.large_string()), "lacks name in a row"),
+        ("images", pa.array([[None]] * 6, pa.large_list(pa.large_string())), "lacks images"),
+        (
+            "id",
+            pa.LargeStringArray.from_buffers(
+                6, pa.py_buffer(np.array([0, 1, 6, 2, 3, 4, 6])), pa.py_buffer(b"abcdef")
+            ),
+            "is missing, cut or foreign",
+        ),
+        (
+            "description",
+            pa.LargeStringArray.from_buffers(
+                6, pa.py_buffer(np.arange(7)), pa.py_buffer(b"\xff" * 6)
+            ),
+            "is missing, cut or foreign",
+        ),
+    ],
+)
+def test_rows_that_somebody_else_wrote(path: Path, name: str, column: pa.Array, told: str) -> None:
+    """With the checksums that kb.json has of them: no cell may end the process."""
+    file = path / "000001" / "rows.arrow"
+    table = rows.table(FIRST, "")
+    table = table.set_column(table.schema.names.index(name), rows.COLUMNS.field(name), column)
+    with file.open("wb") as target, pa.ipc.new_file(target, rows.COLUMNS) as writer:
+        writer.write_table(table)
+    size, crc = file.stat().st_size, array_file.crc32(file, lambda n: None)
+    _json(lambda m: m["segments"][0]["rows_file"].update(bytes=size, crc32=crc))(path)
+    assert f"000001/rows.arrow: {told}" in refusal(lambda: open_kb(path))
 
 
 def test_verify_names_what_is_damaged_inside(path: Path) -> None:

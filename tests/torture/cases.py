@@ -5,6 +5,8 @@ soon and within little memory."""
 import contextlib
 import copy
 import dataclasses
+import datetime
+import decimal
 import functools
 import io
 import json
@@ -14,6 +16,7 @@ import shutil
 import signal
 import sys
 import traceback
+import types
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,17 +26,23 @@ from unittest import mock
 import hypothesis
 import jax
 import numpy as np
+import pyarrow as pa
 from absl import flags
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from jax import export as jax_export
 from PIL import Image
+from pyarrow import parquet
 
 from configs import common
 from data_pipeline import readers
 from data_pipeline.files import sha256
+from data_pipeline.kb import entity_files, rows
+from data_pipeline.kb.knowledge_base import KB_JSON, ROWS, open_kb
+from data_pipeline.kb.text_index import TextIndex
 from data_pipeline.pictures import images
 from data_pipeline.pictures.decoding import Plan, Wanted, decode
+from data_pipeline.readers import raw_rows
 from data_pipeline.schema import STORE_JSON, STRING_TABLES, UserError
 from data_pipeline.store.reader import Store
 from data_pipeline.validate.examination import examine
@@ -41,14 +50,17 @@ from drin_jax import command, export
 from drin_jax.config import check, flat
 from drin_jax.experiments import results
 from drin_jax.export import artefact, scorer
+from drin_jax.extract import stored
+from drin_jax.kb import __main__ as kb_command
 from drin_jax.training import metric_log
 from drin_jax.workdir import CONFIG, REPORT, open_run, read_config
 from tests.data_pipeline import kgmel_reader_test as kgmel
 from tests.data_pipeline import more_readers_test as more
 from tests.data_pipeline import wikidiverse_reader_test as wikidiverse
-from tests.support import given_world, odd_pictures
+from tests.support import bases, given_world, odd_pictures
 from tests.support.fixtures import tiny_store
 
+STATE = "index/text.json"
 SECONDS, BYTES = 10, 1_000_000_000  # of one case, at most
 Trial = Callable[[Any], None]
 Subject = tuple[st.SearchStrategy, Trial]
@@ -363,6 +375,144 @@ def _export(out: Path) -> Path:
     return out
 
 
+def knowledge_bases(folder: Path) -> Subject:
+    """Knowledge bases: kb.json, the index's text.json, or a file's bytes or header; `mended`: with
+    its checksum. Opened, read, searched, and changed."""
+    path = folder / "kb"
+    bases.build(path, [bases.entity(f"Q{i}", f"Name {i}", "a thing", "N") for i in range(9)], True)
+    bases.remove(path, "Q1", "Q4")
+    bases.add(path, [bases.entity("Q2", "Replaced"), bases.entity("R")], True, update=True)
+    meta = json.loads((path / KB_JSON).read_text())
+    fields = {n: v for n, v in flat(common.get_config()).items() if n in stored._OF_ENTITIES}
+    meta["made_from"] = fields | {
+        "encoders.text": str(folder / "none"),
+        stored.WEIGHTS: {"text": "0"},
+    }
+    (path / KB_JSON).write_text(json.dumps(meta))
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    whole = {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
+    names = [name for name in whole if "lock" not in name and name != KB_JSON]
+    counted = [name for name in names if not name.startswith("index")]  # the index is a cache
+    state = json.loads(whole[STATE])
+    (folder / "more.jsonl").write_text('{"id": "new", "name": "New"}')
+    given = {"json": False, "mention": "Name 3", "text": "a thing", "k": 3, "update": False}
+    asked = types.SimpleNamespace(**given, entities=str(folder / "more.jsonl"))
+
+    def used(damaged: bool) -> None:
+        kb = open_kb(path)
+        entities, index = list(kb), TextIndex(kb)
+        assert len(entities) == len(kb.ids)
+        kb.find(["Q1", "none"])
+        for name in kb.tables:
+            np.asarray(kb.array(name)[::-1])
+        found, index_of = index.names("Name 3", 3)[0].tolist(), kb.ids.index
+        index.words("a thing", 3)
+        index.knows("n")
+        assert damaged or index_of("Q3") in found, f"found {found}"
+        with mock.patch.object(kb_command, "FLAGS", asked), mock.patch("sys.stdout", io.StringIO()):
+            for call in (kb_command.info, kb_command.search, kb_command.add):
+                try:
+                    call(path)
+                except UserError as error:
+                    _one_line(error)
+        compacted = bases.compact(path)
+        compacted.verify()
+
+    def trial(drawn: Drawn) -> None:
+        number, (kind, edits), mended = drawn
+        name = {"json": KB_JSON, "state": STATE}.get(kind, names[number % len(names)])
+        try:
+            if kind in ("json", "state"):
+                tree = meta if kind == "json" else state
+                _write((path / name).parent, {Path(name).name: tree}, *edits)
+            else:
+                content = spoilt_bytes(whole[name], edits) if kind == "bytes" else _headed(*edits)
+                (path / name).write_bytes(content)
+                if mended and name in counted:
+                    mend(name, content)
+            damaged = kind == "json" or (mended and name in counted)
+            same = kind in ("json", "state") or (path / name).read_bytes() == whole[name]
+            used(damaged)
+            assert damaged or same or name not in counted, f"{name} changed, and was taken"
+        finally:
+            shutil.rmtree(path)
+            for name, content in whole.items():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_bytes(content)
+
+    def mend(name: str, content: bytes) -> None:
+        place, _, file = name.partition("/")
+        changed = copy.deepcopy(meta)
+        segment = changed["segments"][int(place) - 1]
+        specs = {f"{name}.npy": spec for name, spec in segment["arrays"].items()}
+        specs[ROWS] = segment["rows_file"]
+        specs[file] |= {"bytes": len(content), "crc32": zlib.crc32(content)}
+        (path / KB_JSON).write_text(json.dumps(changed))
+
+    kinds = _kinds(json=SPOILT_FILES, state=SPOILT_FILES, bytes=BYTE_EDITS, header=HEADER)
+    return st.tuples(st.integers(0, len(names) - 1), kinds, st.booleans()), trial
+
+
+COLUMN_NAMES = (*rows.COLUMNS.names, "image", "nobody's", "ID", "")
+CELLS = (
+    *("", "x", "007", "a|b|", "|", '"', '""', "a\nb", "a\r", "\0", "\ud800", "é", "😀", ",", "nan"),
+    *("1e999", "-1", "inf", "NULL", "0x1", "1" * 400, "x" * 600, "x" * 100_000, "../../x", "1,2"),
+)
+PARQUET = (
+    *([1, 2], [1.5, float("nan")], [True, None], [None, None], ["x", "y"], ["x", None], ["x", "x"]),
+    *([b"x", b"\xff"], [["a"], None], [[None], []], [[1], [2]], [{"a": 1}, {}], [[["a"]], []]),
+    *([decimal.Decimal("1.5"), None], [datetime.datetime(1, 1, 1), None], ["", "a\nb"]),
+    *([10**18, -1], [1e300, -1e300], [["x" * 10_000], ["é"]], [datetime.timedelta(1), None]),
+)
+
+
+def entity_tables(folder: Path) -> Subject:
+    """Files of entities: JSON lines, CSV and Parquet, spoilt as rows, as columns and as bytes."""
+    whole = [{"id": "Q1", "name": "One", "aliases": ["N"], "images": ["a.png", "b.png"]}]
+    whole += [{"id": "Q2", "name": "Two", "description": "d", "type": "t", "popularity": 1.5}]
+    whole += [{"id": "Q3", "name": "Three", "image": "c.png"}]
+    text = 'id,name,aliases,popularity,images\nQ1,One,N|M,1.5,a.png\nQ2,"T""o\nx",,,\n'
+    held = io.BytesIO()
+    table = pa.Table.from_pylist([{**row, "aliases": row.get("aliases", [])} for row in whole])
+    parquet.write_table(table, held)
+
+    def read(file: Path) -> None:
+        table = rows.table(raw_rows.unique(entity_files.read(file, {})), str(folder))
+        assert rows.digest(table)
+        rows.put(io.BytesIO(), table)
+
+    def trial(drawn: tuple[str, Any]) -> None:
+        kind, edits = drawn
+        if kind == "json":
+            _write(folder, {"e.jsonl": whole}, *edits)
+            return read(folder / "e.jsonl")
+        if kind in ("cells", "csv"):
+            said = "\n".join(map(",".join, edits)) if kind == "cells" else text
+            content = said.encode(errors="surrogatepass")
+            (folder / "e.csv").write_bytes(spoilt_bytes(content, edits if kind == "csv" else []))
+            return read(folder / "e.csv")
+        if kind == "bytes":
+            (folder / "e.parquet").write_bytes(spoilt_bytes(held.getvalue(), edits))
+        else:
+            named, columns = zip(*edits, strict=True)
+            odd = pa.table([pa.array(column) for column in columns], names=list(named))
+            parquet.write_table(odd, folder / "e.parquet")
+        read(folder / "e.parquet")
+
+    needed = (
+        st.tuples(st.just("id"), st.sampled_from(PARQUET)),
+        st.tuples(st.just("name"), st.sampled_from(PARQUET)),
+    )
+    more = st.lists(st.tuples(st.sampled_from(COLUMN_NAMES), st.sampled_from(PARQUET)), max_size=3)
+    columns = st.builds(lambda *parts: [*parts[:2], *parts[2]], *needed, more)
+    cells = st.lists(st.lists(st.sampled_from(CELLS), min_size=1, max_size=5), max_size=4)
+    tables = cells.map(lambda lines: [["id", "name", "aliases", "popularity", "images"], *lines])
+    kinds = _kinds(
+        json=SPOILT_FILES, cells=tables, csv=BYTE_EDITS, bytes=BYTE_EDITS, columns=columns
+    )
+    return kinds, trial
+
+
 TEXTS = (
     *("", "None", "True", "0", "-1", "nan", "inf", "-inf", "1e999", "9" * 5000, "1" * 400, "0x10"),
     *("(", "(" * 5000, "()", "(1,)", "(1,2", "[1,2]", "('tt',)", "('tt','xx')", "((1,),)", "{}"),
@@ -500,6 +650,8 @@ SUBJECTS: dict[Callable[[Path], Subject], int] = {
     overrides: 3,
     pictures: 4,
     workdirs: 2,
+    knowledge_bases: 2,
+    entity_tables: 2,
 }
 
 
