@@ -61,7 +61,7 @@ def arrows(weights: np.ndarray) -> Text:
 
 def _ranking(shown: Sequence[Candidate], sources: Sources, against: Case | None) -> Table:
     columns = ["rank>", "score>", "", "candidate", "id", "picture", "description"]
-    table = _table(*columns, *(["rank against>", "score against>"] if against else []))
+    table = _table(*columns, *(["against>"] if against else []))
     for c in shown:
         entity = sources.entities.get(c.id)
         picture = entity.image.rsplit("/", 1)[-1] if entity and entity.image else ""
@@ -70,7 +70,7 @@ def _ranking(shown: Sequence[Candidate], sources: Sources, against: Case | None)
         cells += [picture or there, sources.description(c.id, DESCRIPTION)]
         if against:
             other = against.find(c.id)
-            cells += [str(other.rank), f"{other.score:.4f}"] if other else [NO_EDGE, NO_EDGE]
+            cells.append(f"{other.rank}: {other.score:.4f}" if other else NO_EDGE)
         table.add_row(*map(Text, cells), style="bold green" if c.gold else "")
     return table
 

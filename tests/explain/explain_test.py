@@ -1,6 +1,7 @@
 """The command: errors sorted, mentions shown and drawn, and what cannot be meant or opened."""
 
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from data_pipeline import schema
 from data_pipeline.schema import Entity, UserError
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.explain import __main__ as command
-from drin_jax.explain import cases, outcomes
+from drin_jax.explain import cases, outcomes, terminal
 from drin_jax.explain.sources import Sources
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support import commands, fixtures
@@ -133,6 +135,26 @@ def test_a_mention_is_shown_and_drawn(
     assert out.read_text().startswith("<?xml")
     command.show_mention(drin, "test", one, 2, None, None)
     assert (drin.workdir / "explain" / f"{one}.png").is_file()
+
+
+def test_no_number_and_no_name_is_cut_at_80_columns(drin: FinishedRun) -> None:
+    """Another run beside it, and scores of three digits."""
+    case = case_of(drin, 0)
+    large = [dataclasses.replace(one, score=one.score - 123) for one in case.candidates]
+    case = dataclasses.replace(case, candidates=large)
+    path = "/picture of a long name.png"
+    entities = {one.id: Entity(one.id, one.name, "a thing " * 20, path) for one in large}
+    out = Console(width=80, file=io.StringIO())
+    terminal.show_case(out, case, Sources({}, entities), 5, case)
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    ranking = text[text.index("\n rank ") : text.index("edges of")]
+    assert max(map(len, ranking.splitlines())) <= 80
+    for one in case.shown(5):
+        for told in (f" {one.score:.4f} ", f"{one.rank}: {one.score:.4f}", f" {one.id} "):
+            assert told in ranking, told
+        assert one.edges is not None
+        for weight in one.edges[~np.isnan(one.edges)]:
+            assert f"{weight:.2f}" in text[text.index("edges of") :]
 
 
 def test_the_command_lists_and_refuses_in_one_line(drin: FinishedRun) -> None:
