@@ -650,7 +650,7 @@ SUBJECTS: dict[Callable[[Path], Subject], int] = {
     overrides: 3,
     pictures: 4,
     workdirs: 2,
-    knowledge_bases: 2,
+    knowledge_bases: 1,
     entity_tables: 2,
 }
 

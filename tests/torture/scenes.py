@@ -65,6 +65,9 @@ class World:
     def __init__(self, folder: Path, pictures: bool = False):
         self.folder = folder
         given_world.write(folder / "given", *given_world.rows())
+        for name, rows in MORE.items():
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / "given" / f"{name}.jsonl").write_text(lines)
         self._pictures = None
         if pictures:
             picture_world.write(folder / "pictures", 9, 8)
@@ -147,9 +150,6 @@ class World:
         """A folder with a knowledge base of features, kb, in three segments."""
         folder = self.folder / "base"
         if not folder.exists():
-            for name, rows in MORE.items():
-                lines = "".join(json.dumps(row) + "\n" for row in rows)
-                (self.folder / "given" / f"{name}.jsonl").write_text(lines)
             kb, first = str(folder / "kb"), f"--entities={self.folder / 'given' / 'first.jsonl'}"
             for arguments in (
                 self.change("build", folder),
@@ -169,6 +169,9 @@ class World:
         yield "explain", "drin_jax.explain", [f"--workdir={workdir}", "--list=3"]
         yield "export", "drin_jax.export", exports(workdir, other)
         yield "report", "drin_jax.report", [str(workdir)]
+        kb = str(workdir / "store" / "kb")
+        yield "kb search", KB, ["search", kb, "--mention=Name 1"]
+        yield "kb add", KB, ["add", kb, f"--entities={self.folder / 'given' / 'more.jsonl'}"]
 
     def beside_kb(self, work: Path) -> dict[str, tuple[str, list[str]]]:
         """Every command that takes the knowledge base `work`/kb: name -> module, arguments."""

@@ -39,6 +39,7 @@ def test_a_training_loses_no_line_at_any_boundary(world: World, tried: Tried) ->
         ("short", ("once",)),
         ("extract", ("full", "kill")),
         ("export", ("once", "kill")),
+        ("kb compact", ("once", "full", "kill")),
     ],
 )
 def test_a_write_that_fails_is_told_and_gone_on_from(
