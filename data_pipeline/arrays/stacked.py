@@ -1,32 +1,29 @@
-"""One array of several files: their rows one after another."""
+"""Arrays [n, …] that are asked for rows, read-only, as a memory map is: by a slice, by numbers, or
+as a whole. Floats are float32, however they are kept."""
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 
-class Stacked:
-    """The rows of `parts`, arrays that differ in their numbers of rows alone, read-only.
+class RowArray(abc.ABC):
+    """One of this shape and kept dtype, of which nothing is read before it is asked for."""
 
-    Nothing is copied before it is asked for: by a slice or by rows, as a memory map is asked.
-    Floats are float32, however they are kept.
-    """
+    def __init__(self, shape: Sequence[int], kept: Any):
+        self.shape, self.ndim, self._kept = tuple(shape), len(shape), np.dtype(kept)
+        self.dtype = np.dtype(np.float32) if self._kept == np.float16 else self._kept
 
-    def __init__(self, parts: Sequence[np.ndarray]):
-        self._parts = list(parts)
-        self._ends = np.cumsum([len(part) for part in parts])
-        kept = parts[0].dtype
-        self.dtype = np.dtype(np.float32) if kept == np.float16 else kept
-        self.shape = (int(self._ends[-1]), *parts[0].shape[1:])
-        self.ndim = len(self.shape)
+    @abc.abstractmethod
+    def _rows(self, flat: np.ndarray) -> np.ndarray:
+        """The rows [k, …] of these numbers [k], which are there."""
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        whole = np.concatenate([np.asarray(part, self.dtype) for part in self._parts])
-        return whole if dtype is None else whole.astype(dtype, copy=False)
+        return np.asarray(self[:], dtype)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         if isinstance(rows, slice):
@@ -37,13 +34,28 @@ class Stacked:
         flat = np.where(asked < 0, asked + len(self), asked).ravel()
         if len(flat) and not (flat.min() >= 0 and flat.max() < len(self)):
             raise IndexError(f"row {int(flat.max())} of {len(self)}")
+        return self._rows(flat).reshape(*asked.shape, *self.shape[1:])
+
+
+class Stacked(RowArray):
+    """The rows of `parts`, arrays that differ in their numbers of rows alone."""
+
+    def __init__(self, parts: Sequence[np.ndarray]):
+        self._parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in parts])
+        super().__init__((int(self._ends[-1]), *parts[0].shape[1:]), parts[0].dtype)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.concatenate([np.asarray(part, dtype or self.dtype) for part in self._parts])
+
+    def _rows(self, flat: np.ndarray) -> np.ndarray:
         out = np.empty((len(flat), *self.shape[1:]), self.dtype)
         owner = np.searchsorted(self._ends, flat, side="right")
         for number in np.unique(owner).tolist():
             own = owner == number
             begin = self._ends[number] - len(self._parts[number])
             out[own] = self._parts[number][flat[own] - begin]
-        return out.reshape(*asked.shape, *self.shape[1:])
+        return out
 
 
 def stacked(parts: Sequence[np.ndarray]) -> Any:

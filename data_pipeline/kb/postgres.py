@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.arrays import array_file
+from data_pipeline.arrays.stacked import RowArray
 from data_pipeline.kb import rows
 from data_pipeline.kb.knowledge_base import (
     DEAD,
@@ -246,37 +247,19 @@ class PostgresBase(KnowledgeBase):
                 raise Damaged(f"{self.path}: its index is damaged; {MEND}")
 
 
-class FetchedArray:
-    """A table of features in a database, read-only, like `Stacked`: what is asked for is fetched,
-    by a slice or by rows. Floats are float32, however they are kept."""
+class FetchedArray(RowArray):
+    """A table of features in a database."""
 
     def __init__(self, server: Server, table: str, shape: tuple[int, ...], kept: str):
-        self._server, self._table, self.shape, self._kept = server, table, shape, np.dtype(kept)
-        self.dtype = np.dtype(np.float32) if self._kept == np.float16 else self._kept
-        self.ndim = len(shape)
+        super().__init__(shape, kept)
+        self._server, self._table = server, table
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
-
-    def __getitem__(self, chosen: Any) -> np.ndarray:
-        if isinstance(chosen, slice):
-            chosen = np.arange(len(self))[chosen]
-        asked = np.asarray(chosen)
-        if asked.dtype == bool:
-            asked = np.flatnonzero(asked)
-        flat = np.where(asked < 0, asked + len(self), asked).ravel()
-        if len(flat) and not (flat.min() >= 0 and flat.max() < len(self)):
-            raise IndexError(f"row {int(flat.max())} of {len(self)}")
+    def _rows(self, flat: np.ndarray) -> np.ndarray:
         unique, place = np.unique(flat, return_inverse=True)
         found = np.empty((len(unique), *self.shape[1:]), self.dtype)
         for at in range(0, len(unique), PIECE):
-            some = unique[at : at + PIECE]
-            found[at : at + PIECE] = self._fetched(some)
-        ordered = found if np.array_equal(unique, flat) else found[place]
-        return ordered.reshape(*asked.shape, *self.shape[1:])
+            found[at : at + PIECE] = self._fetched(unique[at : at + PIECE])
+        return found if np.array_equal(unique, flat) else found[place]
 
     def _fetched(self, some: np.ndarray) -> np.ndarray:
         """Rows that rise."""

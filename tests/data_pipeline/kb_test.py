@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from data_pipeline.schema import PADDING, Entity, UserError
 from tests.support import bases
 from tests.support.bases import entity
 from tests.support.fixtures import refusal
+from tests.support.kb_kills import assert_kept
 from tests.support.paths import ROOT
 
 FIRST = [entity(f"Q{i}", f"First {i}", f"word{i}", "alias", f"alias {i}") for i in range(6)]
@@ -283,29 +283,8 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    path, rng = tmp_path / "kb", np.random.default_rng(0)
-    bases.build(path, FIRST, features=True)
-    acknowledged: list[str] = []
-    for _ in range(4):
-        command = [sys.executable, "-m", "tests.support.kb_kills", "many", str(path)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        told = process.stdout.readline()  # it has begun
-        time.sleep(rng.uniform(0, 0.4))
-        process.send_signal(signal.SIGKILL)
-        told += process.communicate(timeout=100)[0]
-        acknowledged += told[: told.rfind("\n") + 1].split()
-        kb = open_kb(path)
-        kb.verify()
-        features(kb)
-        assert (kb.find(acknowledged) != PADDING).all()
-        added = [one for one in kb.ids if one.startswith("G")]
-        assert len(added) % 3 == 0, "half a change"
-        assert len(acknowledged) <= len(added) <= len(acknowledged) + 3 * (_ + 1)
-        index = TextIndex(kb)
-        for one in added:
-            assert kb.find([one])[0] in index.names(f"name {one}", 1)[0]
-    assert len(acknowledged) >= 12
+    bases.build(tmp_path / "kb", FIRST, features=True)
+    assert_kept(str(tmp_path / "kb"), 0.4)
 
 
 def test_what_a_change_could_not_delete_goes_with_the_next(

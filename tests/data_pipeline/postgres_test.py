@@ -32,6 +32,7 @@ from tests.support import bases, picture_world, postgres
 from tests.support.bases import entity
 from tests.support.commands import assert_one_clear_line, run, start
 from tests.support.fixtures import refusal
+from tests.support.kb_kills import assert_kept
 from tests.support.paths import ROOT
 from tests.support.postgres import PostgresServer
 
@@ -475,26 +476,7 @@ def test_kills_at_random_moments_lose_nothing_that_was_acknowledged(
     url: str, server: PostgresServer, cache: Path
 ) -> None:
     bases.build(url, FIRST, features=True)
-    rng, acknowledged = np.random.default_rng(0), []
-    for turn in range(4):
-        command = [sys.executable, "-m", "tests.support.kb_kills", "many", url]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        told = process.stdout.readline()  # it has begun
-        time.sleep(rng.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        told += process.communicate(timeout=100)[0]
-        acknowledged += told[: told.rfind("\n") + 1].split()
-        kb = open_kb(url)
-        kb.verify()
-        assert_features(kb)
-        assert (kb.find(acknowledged) != PADDING).all()
-        added = [one for one in kb.ids if one.startswith("G")]
-        assert len(added) % 3 == 0, "half a change"
-        assert len(acknowledged) <= len(added) <= len(acknowledged) + 3 * (turn + 1)
-        for one in added[-6:]:
-            assert kb.find([one])[0] in text_index(kb).names(f"name {one}", 1)[0]
-    assert len(acknowledged) >= 12
+    assert_kept(url, 0.3)
     bases.remove(url, "Q0")  # the lock went with the process
     assert not [*cache.glob("*/*")]
 

@@ -8,16 +8,19 @@ python -m tests.support.kb_kills many KB         adds row after row, and prints 
 import json
 import os
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
-from data_pipeline.kb.text_index import TextIndex
-from data_pipeline.schema import Entity, UserError
+from data_pipeline.kb.text_index import TextIndex, text_index
+from data_pipeline.schema import PADDING, Entity, UserError
 from tests.support import bases
+from tests.support.paths import ROOT
 from tests.support.store_kills import die_at, fork
 
 FIRST = [bases.entity(f"Q{i}", f"First {i}", f"word{i}", f"alias {i}") for i in range(5)]
@@ -131,6 +134,34 @@ def many(path: str) -> None:
         bases.add(path, [bases.entity(one, f"name {one}", f"word{number}") for one in ids], True)
         print(*ids, flush=True)
         number += 1
+
+
+def assert_kept(place: str, pause: float) -> KnowledgeBase:
+    """Kills `many` four times, up to so many seconds after it began: what it had acknowledged is
+    there and found, and nothing half. What is there then."""
+    rng, acknowledged = np.random.default_rng(0), []
+    for turn in range(4):
+        command = [sys.executable, "-m", "tests.support.kb_kills", "many", place]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        told = process.stdout.readline()  # it has begun
+        time.sleep(rng.uniform(0, pause))
+        process.kill()
+        told += process.communicate(timeout=100)[0]
+        acknowledged += told[: told.rfind("\n") + 1].split()
+        kb = open_kb(place)
+        kb.verify()
+        assert (kb.find(acknowledged) != PADDING).all()
+        added = [one for one in kb.ids if one.startswith("G")]
+        assert len(added) % 3 == 0, "half a change"
+        assert len(acknowledged) <= len(added) <= len(acknowledged) + 3 * (turn + 1)
+        index, rows = text_index(kb), kb.find(added)
+        vectors = np.stack([bases.vector(one) for one in kb.entities(rows)])
+        np.testing.assert_array_equal(kb.array("entity_text")[rows], vectors)
+        for one, row in zip(added, rows.tolist(), strict=True):
+            assert row in index.names(f"name {one}", 1)[0]
+    assert len(acknowledged) >= 12
+    return kb
 
 
 if __name__ == "__main__":
