@@ -98,7 +98,8 @@ def by_hand(
                 likeness = max(fuzz.WRatio(query, default_process(name)) for name in called)
                 value = (value + likeness / 100) / 2
             evidence.append(value)
-        score = 3 * evidence[3] + evidence[0] + evidence[1] + evidence[2] / 2
+        early = max(2 / (1 + rank / 20) for rank in ranks if rank != PADDING)
+        score = 3 * evidence[3] + evidence[0] + evidence[1] + evidence[2] / 2 + early
         found.append((score, row, evidence, ranks))
     return sorted(found, key=lambda one: (-round(one[0], 5), one[1]))
 
@@ -138,7 +139,7 @@ def test_without_vectors_names_and_words_find(kb: KnowledgeBase, index: TextInde
     first = [kb.ids[row] if row >= 0 else "" for row in found.rows[:, 0]]
     assert first[:4] == ["Q0", "Q1", "Q0", "Q5"]
     assert first[5:] == ["", ""]
-    assert found.scores[3, 0] == pytest.approx(2)  # both names are its own, and no words
+    assert found.scores[3, 0] == pytest.approx(4)  # found first, by both of its names, and no words
     # Two of one name, nothing else said of them: the earlier row first.
     nothing_else = Mention("m", "", "Jordan", None, None, "test", "", None)
     rows = by_union(kb, index, [nothing_else], 2).rows[0]
