@@ -1,10 +1,11 @@
 """Small knowledge bases for tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from data_pipeline.kb.change import SegmentWriter, open_change
 from data_pipeline.kb.knowledge_base import KnowledgeBase
@@ -63,3 +64,28 @@ def filled(segment: SegmentWriter, entities: Sequence[Entity]) -> Mapping[str, A
 def content(kb: KnowledgeBase) -> dict[str, Entity]:
     """Id -> entity of the living rows."""
     return {one.id: one for one, alive in zip(kb, kb.alive, strict=True) if alive}
+
+
+def assert_features(kb: KnowledgeBase) -> None:
+    """However they are asked for."""
+    table, wanted = kb.array("entity_text"), np.stack([vector(one) for one in kb])
+    mask = np.arange(len(kb)) % 2 == 0
+    for some in (slice(None), slice(None, None, -1), slice(1, 3), -1, mask, [3, 0, 3], [[1], [2]]):
+        chosen = some if isinstance(some, slice | int) else np.array(some)
+        np.testing.assert_array_equal(table[chosen], wanted[chosen])
+    np.testing.assert_array_equal(np.asarray(table), wanted)
+    with pytest.raises(IndexError):
+        table[len(kb)]
+
+
+# What a life of one is made of.
+FIRST = [entity(f"Q{i}", f"First {i}", f"word{i}", "alias", f"alias {i}") for i in range(6)]
+MORE = [entity("Q2", "Replaced"), entity("R/0", "Second"), entity("R 1", "")]
+Steps = list[Callable[[Path | str], KnowledgeBase]]
+LIFE: Steps = [
+    lambda place: build(place, FIRST, features=True),
+    lambda place: remove(place, "Q1", "Q4"),
+    lambda place: add(place, MORE, features=True, update=True),
+    lambda place: compact(place),
+    lambda place: add(place, [entity("Q1", "back", "word9")], features=True),
+]

@@ -134,3 +134,8 @@ def running() -> Iterator[PostgresServer]:
             server.stop()
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def schema(url: str) -> str:
+    """The name of the schema that a URL names."""
+    return url.partition("#")[2]
