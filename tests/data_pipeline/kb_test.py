@@ -12,47 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from data_pipeline.arrays import array_file
-from data_pipeline.kb import rows
 from data_pipeline.kb.change import Change
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
 from data_pipeline.kb.text_index import TextIndex
 from data_pipeline.schema import PADDING, Entity, UserError
 from tests.support import bases
-from tests.support.bases import entity
+from tests.support.bases import FIRST, LIFE, MORE, assert_features, entity
 from tests.support.fixtures import refusal
 from tests.support.kb_kills import assert_kept
 from tests.support.paths import ROOT
 
-FIRST = [entity(f"Q{i}", f"First {i}", f"word{i}", "alias", f"alias {i}") for i in range(6)]
-SECOND = [entity("R/0", "Second"), entity("R 1", "")]
+SECOND = MORE[1:]
 
 
 def names(kb: KnowledgeBase) -> dict[str, str]:
     return {id: one.name for id, one in bases.content(kb).items()}
 
 
-def features(kb: KnowledgeBase) -> None:
-    """Every row's features are its own, dead rows' too."""
-    wanted = np.stack([bases.vector(one) for one in kb])
-    np.testing.assert_array_equal(np.asarray(kb.array("entity_text")), wanted)
-    np.testing.assert_array_equal(kb.array("entity_text")[::-1], wanted[::-1])
-    np.testing.assert_array_equal(kb.array("entity_text")[-1], wanted[-1])
-    mask = np.arange(len(kb)) % 2 == 0
-    np.testing.assert_array_equal(kb.array("entity_text")[mask], wanted[mask])
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Of a knowledge base with features, in three segments: four of six, one replaced, two new."""
-    path = tmp_path / "kb"
-    bases.build(path, FIRST, features=True)
-    bases.remove(path, "Q1", "Q4")
-    bases.add(path, [entity("Q2", "Replaced"), *SECOND], features=True, update=True)
-    return path
+    for step in LIFE[:3]:
+        step(tmp_path / "kb")
+    return tmp_path / "kb"
 
 
 NOW = {"Q0": "First 0", "Q3": "First 3", "Q5": "First 5", "Q2": "Replaced"}
@@ -80,7 +64,7 @@ def test_it_is_a_sequence_of_its_rows(path: Path) -> None:
         kb[9]
     with pytest.raises(IndexError):
         kb.array("entity_text")[9]
-    features(kb)
+    assert_features(kb)
     kb.verify()
     assert "has no entity_clip_text; it was built without this encoder" in refusal(
         lambda: kb.array("entity_clip_text")
@@ -121,28 +105,20 @@ def test_a_change_writes_nothing_old_again(path: Path) -> None:
     assert old() == before
     assert names(kb) == NOW | {"Q0": "again"}
     assert kb.generation == 6
-    features(kb)
+    assert_features(kb)
 
 
 def test_compaction_is_the_same_without_what_was_removed(path: Path) -> None:
     before, kb = open_kb(path), bases.compact(path)
     assert names(kb) == NOW
     assert (len(kb), kb.generation, len(kb.segments)) == (6, 4, 1)
-    features(kb)
+    assert_features(kb)
     kb.verify()
     assert {file.name for file in path.iterdir()} == {"kb.json", "lock", "index", "000004"}
     assert names(before) == NOW  # who has it open keeps what was deleted
-    features(before)
+    assert_features(before)
     assert bases.compact(path).generation == 4  # nothing to do
     assert names(bases.add(path, [entity("Q1", "back")], features=True)) == NOW | {"Q1": "back"}
-
-
-def test_compaction_makes_no_damage_whole(path: Path) -> None:
-    _flip("000001/entity_text.npy", -1)(path)
-    assert "damaged since it was written: 000001/entity_text.npy" in refusal(
-        lambda: bases.compact(path)
-    )
-    assert open_kb(path).generation == 3
 
 
 def test_who_has_it_open_keeps_the_generation(path: Path) -> None:
@@ -161,14 +137,14 @@ def test_who_has_it_open_keeps_the_generation(path: Path) -> None:
         for kb in (opened, again):
             assert list(kb) == rows
             assert kb.alive.tolist() == wanted
-            features(kb)
+            assert_features(kb)
         for some in (index, TextIndex(again)):
             assert some.names("Second", 5)[0].tolist() == [7]
             assert 3 in some.names("First 3", 5)[0]
             assert not some.knows("other")
     bases.compact(path)
     assert list(opened) == rows
-    features(opened)
+    assert_features(opened)
     assert index.names("Second", 5)[0].tolist() == [7]
     line = refusal(lambda: open_kb(path, at=reference))
     assert "is not the knowledge base of generation 3" in line
@@ -264,7 +240,7 @@ def test_leftovers_of_other_pictures_are_not_taken(tmp_path: Path) -> None:
         change.add([wrong])
     assert (path / "000002.partial").exists()
     kb = bases.add(path, [right], features=True)
-    features(kb)
+    assert_features(kb)
     assert kb[-1] == right
 
 
@@ -357,143 +333,8 @@ def test_a_full_disk_loses_nothing(
         kb = bases.add(path, more, features=True)
         assert names(kb) == wanted | {one.id: one.name for one in more}
         assert [kb.ids[row] for row in TextIndex(kb).names(more[3].name, 1)[0]] == ["N3"]
-        features(kb)
+        assert_features(kb)
         kb.verify()
     assert 4 < len(refused) < 11
     assert all("cannot be written (File too large)" in line for line in refused), refused
     assert "the index is made in memory" in capsys.readouterr().err
-
-
-# ---- damage
-
-
-def _json(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    def edit(path: Path) -> None:
-        meta = json.loads((path / "kb.json").read_text())
-        change(meta)
-        (path / "kb.json").write_text(json.dumps(meta))
-
-    return edit
-
-
-def _segment(**fields: Any) -> Callable[[Path], object]:
-    return _json(lambda meta: meta["segments"][0].update(fields))
-
-
-def _flip(file: str, at: int = -20) -> Callable[[Path], object]:
-    def flip(path: Path) -> None:
-        data = bytearray((path / file).read_bytes())
-        data[at] ^= 16
-        (path / file).write_bytes(data)
-
-    return flip
-
-
-def _cut(file: str, by: int = 1) -> Callable[[Path], object]:
-    return lambda path: (path / file).write_bytes((path / file).read_bytes()[:-by])
-
-
-def _swap(one: str, other: str) -> Callable[[Path], object]:
-    return lambda path: shutil.copy(path / one, path / other)
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (shutil.rmtree, "there is no knowledge base; make one with drin-jax kb build"),
-        (lambda p: (p / "kb.json").unlink(), "kb.json: is missing"),
-        (_cut("kb.json"), "kb.json: cannot be read"),
-        (lambda p: (p / "kb.json").write_bytes(b""), "kb.json: cannot be read"),
-        (lambda p: (p / "kb.json").write_bytes(b"\xff\xfe"), "kb.json: cannot be read"),
-        (lambda p: (p / "kb.json").write_text("[1]"), "kb.json: cannot be read"),
-        (lambda p: (p / "kb.json").write_text("[" * 100_000), "nested too deeply"),
-        (_json(lambda m: m.update(form=99)), "is of form 99"),
-        (_json(lambda m: m.pop("name")), "'name' is missing or odd"),
-        (_json(lambda m: m.update(segments=[])), "its segments are odd"),
-        (_json(lambda m: m.update(segments=[3])), "its segments are odd"),
-        (_json(lambda m: m["segments"].reverse()), "its segments are odd"),
-        (_json(lambda m: m["segments"].append(m["segments"][0])), "its segments are odd"),
-        (_json(lambda m: m["segments"].pop(0)), "000002/dead.npy: names rows that are not there"),
-        (_json(lambda m: m["segments"][0]["arrays"].pop("entity_text")), "not every segment has"),
-        (_json(lambda m: m["segments"][0]["arrays"].pop("dead")), "its segments are odd"),
-        (
-            _json(lambda m: m["segments"][0]["arrays"].update(mention_text={})),
-            "its segments are odd",
-        ),
-        (_segment(number=7e400), "its segments are odd"),
-        (_segment(rows=10**15), "000001/rows.arrow"),
-        (_segment(rows=-1), "000001/rows.arrow"),
-        (_segment(number=0), "000000/rows.arrow"),
-        (_segment(arrays=[]), "its segments are odd"),
-        (lambda p: shutil.rmtree(p / "000002"), "000002/rows.arrow"),
-        (lambda p: (p / "000001/rows.arrow").unlink(), "000001/rows.arrow: cannot be read"),
-        (lambda p: (p / "000001/rows.arrow").write_bytes(b""), "000001/rows.arrow: is cut"),
-        (_cut("000003/rows.arrow"), "000003/rows.arrow: is cut, foreign or damaged"),
-        (_flip("000001/rows.arrow", 1120), "000001/rows.arrow: is cut, foreign or damaged"),
-        (_flip("000001/rows.arrow", 1400), "000001/rows.arrow: is cut, foreign or damaged"),
-        (_swap("000001/rows.arrow", "000003/rows.arrow"), "000003/rows.arrow: is cut, foreign"),
-        (_cut("000001/entity_text.npy"), "000001/entity_text.npy: is cut"),
-        (lambda p: (p / "000003/dead.npy").unlink(), "000003/dead.npy: is missing"),
-        (_swap("000001/entity_text.npy", "000003/entity_text.npy"), "holds float32 [6, 3]"),
-        (_swap("kb.json", "000003/entity_text.npy"), "000003/entity_text.npy: is no .npy file"),
-        (_flip("000001/entity_text.npy", 30), "000001/entity_text.npy: "),
-    ],
-)
-def test_damage_is_refused_by_name(path: Path, damage: Callable[[Path], object], told: str) -> None:
-    open_kb(path)
-    damage(path)
-    line = refusal(lambda: open_kb(path))
-    assert told in line
-    assert str(path) in line
-
-
-@pytest.mark.parametrize(
-    ("name", "column", "told"),
-    [
-        ("name", pa.array(["x"] * 5 + [None], pa.large_string()), "lacks name in a row"),
-        ("images", pa.array([[None]] * 6, pa.large_list(pa.large_string())), "lacks images"),
-        (
-            "id",
-            pa.LargeStringArray.from_buffers(
-                6, pa.py_buffer(np.array([0, 1, 6, 2, 3, 4, 6])), pa.py_buffer(b"abcdef")
-            ),
-            "is missing, cut or foreign",
-        ),
-        (
-            "description",
-            pa.LargeStringArray.from_buffers(
-                6, pa.py_buffer(np.arange(7)), pa.py_buffer(b"\xff" * 6)
-            ),
-            "is missing, cut or foreign",
-        ),
-    ],
-)
-def test_rows_that_somebody_else_wrote(path: Path, name: str, column: pa.Array, told: str) -> None:
-    """With the checksums that kb.json has of them: no cell may end the process."""
-    file = path / "000001" / "rows.arrow"
-    table = rows.table(FIRST, "")
-    table = table.set_column(table.schema.names.index(name), rows.COLUMNS.field(name), column)
-    with file.open("wb") as target, pa.ipc.new_file(target, rows.COLUMNS) as writer:
-        writer.write_table(table)
-    size, crc = file.stat().st_size, array_file.crc32(file, lambda n: None)
-    _json(lambda m: m["segments"][0]["rows_file"].update(bytes=size, crc32=crc))(path)
-    assert f"000001/rows.arrow: {told}" in refusal(lambda: open_kb(path))
-
-
-def test_verify_names_what_is_damaged_inside(path: Path) -> None:
-    for file in ("000001/entity_text.npy", "000003/entity_has_text.npy"):
-        _flip(file, -1)(path)
-    line = refusal(open_kb(path).verify)
-    assert "000001/entity_text.npy, 000003/entity_has_text.npy" in line
-    assert "dead" not in line
-    assert "restore it from a copy" in line
-
-
-def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    assert "file: cannot be written" in refusal(lambda: Change(tmp_path / "file"))
-    assert "cannot be written" in refusal(lambda: Change(tmp_path / "file" / "kb"))
-    assert "there is no knowledge base" in refusal(lambda: open_kb(tmp_path / "file"))
-    assert "there is no knowledge base" in refusal(lambda: open_kb(tmp_path / ("x" * 5000)))
-    with Change(tmp_path / "kb") as change:
-        assert "needs at least one entity" in refusal(lambda: change.build([], name="none"))
