@@ -94,7 +94,9 @@ def get_config() -> ConfigDict:
 
     config.graph = graph = ConfigDict()
     graph.r = 0  # candidates in the graph, the first of those retrieved; 0: all
-    graph.relations = ("tt", "tv", "vt", "vv")  # enabled edge types
+    # the paper's relations; "relational" also takes names, words, years, vectors, pictures,
+    # retrieval, votes, exemplars, neighbours, association and context (docs/relations.md)
+    graph.relations = ("tt", "tv", "vt", "vv")
     graph.edges = "dynamic"  # "dynamic" (updated in every layer) or "static"
     graph.adjacency = "block"  # "block" [b,2,2r] or "dense" [b,n,n]: the same numbers
     # "never", or "upstream": the gold in every graph, only to reproduce published numbers
@@ -118,10 +120,17 @@ def get_config() -> ConfigDict:
     # first, and that of its picture with some candidate's above the second
     model.image_text_threshold = 0.0
     model.image_entity_threshold = 0.3
+    # relational: width of an edge's state, dropout of it, shares of mentions that train without a
+    # relation (of each) and without pictures, and whether texts and pictures are vertices too
+    model.state = 128
+    model.dropout = 0.3
+    model.drop_relations = 0.0
+    model.drop_pictures = 0.0
+    model.vertices = True
     model.dtype = "float32"  # of the arithmetic; parameters and cosines are always float32
 
     config.loss = loss = ConfigDict()
-    loss.form = "upstream"  # "upstream", "hinge", "paper_own" or "paper_batch"
+    loss.form = "upstream"  # or "hinge", "paper_own", "paper_batch", "hardest", "softmax"
     loss.margin = 0.25
 
     config.train = train = ConfigDict()
@@ -131,6 +140,7 @@ def get_config() -> ConfigDict:
     # forward pass more, the same loss
     train.accumulate = 1
     train.learning_rate = 1e-3  # Adam
+    train.schedule = "constant"  # of the learning rate; "cosine": to 0 over all epochs
     train.patience = 0  # stop after this many epochs without a better valid score; 0: never
     train.save_every = 500  # steps between checkpoints, beside those at the ends of epochs
     train.log_every = 20  # most steps in a dispatch, after which losses are looked at and written

@@ -25,7 +25,11 @@ VERTEX = ("text", "image", "has_text", "has_image")
 SPLIT = ("mention", "candidates", "edges", "gold")
 GOLD_SLOT = ("gold_entity", "gold_edges")
 NAMES = {"entity": "entity_name", "mention": "mention_surface"}  # that systems read characters of
-FLAGS = {"tokens": "--config.encoders.tokens=True", "regions": "--config.encoders.regions=True"}
+FLAGS = {
+    "tokens": "--config.encoders.tokens=True",
+    "regions": "--config.encoders.regions=True",
+    "evidence": "--config.model.name=relational",
+}
 
 
 def look_up(xp: ModuleType, fetch: Fetch, rows: Any, spec: GraphSpec, longest: int) -> dict:
@@ -74,6 +78,11 @@ def look_up(xp: ModuleType, fetch: Fetch, rows: Any, spec: GraphSpec, longest: i
         picture = fetch("mention_region_row", mention, mask)
         seen = mask & (picture != schema.PADDING)
         batch["mention_regions"] = fetch("mention_regions", picture, seen)
+    if "evidence" in spec.needs:
+        evidence = fetch("evidence", rows, mask)[:, : spec.r].astype(xp.float32)
+        if spec.gold_slot:  # of the gold nothing is known but what its graph says
+            evidence = xp.pad(evidence, ((0, 0), (0, 1), (0, 0)))
+        batch["evidence"] = xp.where(candidate_mask[..., None], evidence, 0)
     return batch
 
 
@@ -93,7 +102,7 @@ class GraphTables:
         self.mentions = store.check_split(split)
         self.spec = fitted(spec, store)
         self._longest = longest(store, spec.needs)
-        tables = shared_tables(store, spec.needs) | split_tables(store, split, spec.gold_slot)
+        tables = shared_tables(store, spec.needs) | split_tables(store, split, spec)
         # Plain views: a memmap pays for its class at each look-up.
         self._tables = {
             name: table.view(np.ndarray) if isinstance(table, np.ndarray) else table
@@ -143,16 +152,18 @@ def fitted(spec: GraphSpec, store: Store) -> GraphSpec:
 def shared_tables(store: Store, needs: Collection[str]) -> HostArrays:
     """Tables of entities and mentions, for all splits; all but the characters still on disk."""
     names = [f"{side}_{name}" for side in NAMES for name in VERTEX]
-    names += [name for need in needs for name in schema.NEEDED_ARRAYS[need]]
+    names += [name for need in needs if need != "evidence" for name in schema.NEEDED_ARRAYS[need]]
     tables: HostArrays = {name: store.array(name) for name in names}
     if "characters" in needs:
         tables |= {f"{side}_characters": characters(store, name) for side, name in NAMES.items()}
     return tables
 
 
-def split_tables(store: Store, split: str, gold_slot: bool) -> HostArrays:
+def split_tables(store: Store, split: str, spec: GraphSpec) -> HostArrays:
     """The split's own tables, still on disk."""
-    return {name: store.array(f"{split}_{name}") for name in SPLIT + GOLD_SLOT * gold_slot}
+    names = SPLIT + GOLD_SLOT * spec.gold_slot
+    names += tuple(need for need in spec.needs if need == "evidence")
+    return {name: store.array(f"{split}_{name}") for name in names}
 
 
 def longest(store: Store, needs: Collection[str]) -> int:

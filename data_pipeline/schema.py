@@ -13,6 +13,55 @@ SPLITS = ("train", "valid", "test")
 # The graph's relations in the order of every `edges` axis: mention side, then entity side.
 RELATIONS = ("tt", "tv", "vt", "vv")
 
+_LIKENESS = ("trigrams", "ratio", "token_set_ratio", "is the name", "is first", "is last")
+_STAGES = ("names", "forms", "words", "vectors")
+
+# Relations beyond those -> their values (`data_pipeline.relations`), in the order of the last axis
+# of a batch's `evidence`.
+EVIDENCE: dict[str, tuple[str, ...]] = {
+    "names": tuple(
+        f"{kind} {value}" for kind in ("surface", "form") for value in (*_LIKENESS, "words fewer")
+    ),
+    "words": (
+        *("words shared", "words shared, best", "name in the text", "name around"),
+        "title in the text",
+    ),
+    "years": (
+        *("age", "age, squared", "before its time", "after its time", "older than a life"),
+        *("year named", "first year", "year known", "last year known"),
+    ),
+    "vectors": ("cosine", "cosine, best"),
+    "pictures": tuple(f"{edge}{best}" for edge in ("tv", "vt", "vv") for best in ("", ", best")),
+    "retrieval": (
+        *(f"{value} by {stage}" for stage in _STAGES for value in ("rank", "score")),
+        *("score", "score, best", "place"),
+    ),
+    "votes": (
+        *(
+            f"{value} of the {kind}"
+            for kind in ("surface", "form")
+            for value in ("votes", "share", "others")
+        ),
+        "named in training",
+    ),
+    "exemplars": ("nearest exemplar, words", "nearest exemplar, vectors"),
+    "neighbours": tuple(
+        f"neighbours by {kernel}: {value}"
+        for kernel in ("vectors", "words")
+        for value in ("words", "vectors", "years")
+    ),
+    "association": ("association", "association, summed"),
+    "context": tuple(
+        f"beside it: {value}" for value in ("words", "vectors", "years", "is named", "name told")
+    ),
+}
+# Those that read golds of training mentions, never of the mention's own component.
+READ_GOLDS = ("votes", "exemplars", "neighbours", "association")
+# The values that are not known of a mention without a picture.
+OF_OWN_PICTURE = ("vt", "vt, best", "vv", "vv, best")
+# The relation of each value.
+EVIDENCE_COLUMNS = tuple(name for name, values in EVIDENCE.items() for _ in values)
+
 # Values of `gold_entity` (otherwise a row of the entity table).
 NIL = -1
 OUTSIDE_KB = -2
@@ -198,9 +247,18 @@ REGION_ARRAYS = {
     "mention_regions": ("P q v", "float32"),  # the image encoder's last map
     "mention_region_row": ("M", "int32"),  # row of `mention_regions`, or PADDING
 }
+# What `data_pipeline.relations` knows of each candidate, k values standardised by `evidence_scale`,
+# their mean and their spread.
+EVIDENCE_ARRAYS = {
+    **{f"{split}_evidence": (f"N_{split} r k", "float16") for split in SPLITS},
+    "evidence_scale": ("2 k", "float32"),
+}
 # What a system may need beside the vertex features; names are read from the tables of strings.
-NEEDS = ("tokens", "regions", "characters")
-NEEDED_ARRAYS = {"tokens": TOKEN_ARRAYS, "regions": REGION_ARRAYS, "characters": {}}
+NEEDS = ("tokens", "regions", "characters", "evidence")
+NEEDED_ARRAYS = {
+    **{"tokens": TOKEN_ARRAYS, "regions": REGION_ARRAYS, "characters": {}},
+    "evidence": EVIDENCE_ARRAYS,
+}
 MOST_KINDS = 29  # labels that results are reported by, beside three groups; a bit each
 MAX_PIXELS = 178_956_970  # of a picture: where Pillow, too, takes it for a decompression bomb
 MAX_BYTES = 1_000_000_000  # of memory to decode a picture
@@ -216,12 +274,13 @@ STRING_TABLES = ("mention_id", "mention_surface")
 # An array that is not there is the same as the other.
 SAME_AS = {"entity_text_edge": "entity_text", "mention_text_edge": "mention_text"}
 # Those that a store may do without.
-OPTIONAL_ARRAYS = {*SAME_AS, *TOKEN_ARRAYS, *REGION_ARRAYS}
+OPTIONAL_ARRAYS = {*SAME_AS, *TOKEN_ARRAYS, *REGION_ARRAYS, *EVIDENCE_ARRAYS}
 OPTIONAL_ARRAYS |= {f"{split}_{name}" for split in SPLITS for name in UNION_ARRAYS}
 
 
 def _templates() -> dict[str, tuple[tuple[str, ...], str]]:
     tables = {**ENTITY_ARRAYS, **MENTION_ARRAYS, **TOKEN_ARRAYS, **REGION_ARRAYS}
+    tables |= EVIDENCE_ARRAYS
     for split in SPLITS:
         for name, (shape, dtype) in {**SPLIT_ARRAYS, **UNION_ARRAYS}.items():
             tables[f"{split}_{name}"] = (shape.replace("N", f"N_{split}"), dtype)
@@ -249,10 +308,11 @@ def batch_shapes(
     s: int = 0,
     q: int = 49,
     c: int = CHARACTERS,
+    k: int = len(EVIDENCE_COLUMNS),
 ) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shapes and dtypes of one host batch: what the loader yields and `types.GraphBatch` holds.
 
-    With `needs`, of NEEDS, also tokens [s], regions [q] and characters [c].
+    With `needs`, of NEEDS, also tokens [s], regions [q], characters [c] and evidence [k].
     """
     extra: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {
         "tokens": {
@@ -265,6 +325,7 @@ def batch_shapes(
             "mention_characters": ((b, c), "int32"),
             "entity_characters": ((b, r, c), "int32"),
         },
+        "evidence": {"evidence": ((b, r, k), "float32")},
     }
     wanted = {name: shape for need in needs for name, shape in extra[need].items()}
     return wanted | {

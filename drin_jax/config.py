@@ -14,7 +14,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_pipeline import schema
-from data_pipeline.schema import MAX_BYTES, MAX_PIXELS, MAX_TOKENS, POOLINGS, RELATIONS, UserError
+from data_pipeline.schema import (
+    EVIDENCE,
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_TOKENS,
+    POOLINGS,
+    RELATIONS,
+    UserError,
+)
 
 # The cards: in the wheel inside this package, in a checkout beside it.
 _HERE = Path(__file__).parent
@@ -52,9 +60,10 @@ FIELDS = {
             "encoders": "max_tokens",  # a store with others is refused by what reads them
             "graph": "r relations edges adjacency gold_slot",
             "model": "name form width layers mention_rows edge_scale edge_activation "
-            "vertex_activation recurrent_width image_text_threshold image_entity_threshold dtype",
+            "vertex_activation recurrent_width image_text_threshold image_entity_threshold dtype "
+            "state dropout drop_relations drop_pictures vertices",
             "loss": "form margin",
-            "train": "batch learning_rate max_mentions",
+            "train": "batch learning_rate schedule max_mentions",
         },
         COURSE: {
             "data": "tables",  # equal up to rounding
@@ -88,6 +97,12 @@ BEFORE: Mapping[str, Any] = {
     "model.image_text_threshold": 0.0,
     "model.image_entity_threshold": 0.3,
     "train.accumulate": 1,
+    "train.schedule": "constant",
+    "model.state": 128,
+    "model.dropout": 0.3,
+    "model.drop_relations": 0.0,
+    "model.drop_pictures": 0.0,
+    "model.vertices": True,
 }
 
 DTYPES = ("float32", "bfloat16")
@@ -106,6 +121,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "parallel.impl": ("shard_map", "pmap"),
     "retrieval.method": ("union", "names", "statistics", "given", "vectors"),
     "retrieval.vectors": ("text", "clip"),
+    "train.schedule": ("constant", "cosine"),
 }
 # Values by the name they have now, for older configs, workdirs and stores.
 RENAMED: Mapping[str, Mapping[str, str]] = {"retrieval.method": {"dense": "vectors"}}
@@ -130,6 +146,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "model.width": (1, 65_536),
     "model.layers": (1, 100),
     "model.recurrent_width": (0, 65_536),
+    "model.state": (1, 65_536),
+    **{f"model.{name}": (0, 0.99) for name in ("dropout", "drop_relations", "drop_pictures")},
     **{f"model.image_{side}_threshold": (-1, 1) for side in ("text", "entity")},  # of cosines
     "loss.margin": (0, 1e6),
     **{f"train.{name}": (1, MOST) for name in ("epochs", "save_every", "log_every")},
@@ -258,7 +276,12 @@ def check(config: ConfigDict) -> None:
 def _check_lists(config: ConfigDict) -> None:
     relations, ks, select_by = config.graph.relations, config.eval.ks, config.eval.select_by
     for name in relations or [""]:
-        schema.check_known("graph.relations", name, RELATIONS)
+        schema.check_known("graph.relations", name, (*RELATIONS, *EVIDENCE))
+    if config.model.name == "drin" and not {*relations} & {*RELATIONS}:
+        raise UserError(
+            f"graph.relations is {tuple(relations)}, of which drin knows none; use some of "
+            f"{', '.join(RELATIONS)}, or model.name='relational'"
+        )
     if not ks or not all(type(k) is int and 1 <= k <= MOST for k in ks):
         raise UserError(f"eval.ks is {ks}; it must hold numbers from 1, as in (1,3,5)")
     k = select_by.removeprefix("hits@")

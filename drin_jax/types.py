@@ -5,7 +5,7 @@
     l  graph layers                   v  width of a frozen image feature
     n  vertices of one graph, 2 + 2r  (mention text, mention image, entity texts, entity images)
     s  tokens of a mention's text     q  regions of a picture
-    c  characters of a name
+    c  characters of a name         k  values of evidence, those of `data_pipeline.relations`
 
 Edges have the axis order of `data_pipeline.schema.RELATIONS`: tt, tv, vt, vv (mention side first).
 """
@@ -71,6 +71,7 @@ class GraphBatch:
     mention_regions: Float[Array, "b q v"] | None = None
     mention_characters: Int[Array, "b c"] | None = None  # UTF-8 bytes plus 1, 0 is padding
     entity_characters: Int[Array, "b r c"] | None = None
+    evidence: Float[Array, "b r k"] | None = None  # standardised; 0 where nothing is known
 
     @classmethod
     def from_host(cls, arrays: Mapping[str, Any], gold_slot: bool = False) -> "GraphBatch":

@@ -16,7 +16,7 @@ LAYERS = (
     *("data_pipeline.schema", "data_pipeline.files", "data_pipeline.output"),
     *("data_pipeline.exits", "data_pipeline.hub", "data_pipeline.splits", "data_pipeline.arrays"),
     *("data_pipeline.readers", "data_pipeline.kb", "data_pipeline.store"),
-    *("data_pipeline.pictures", "data_pipeline.retrieval"),
+    *("data_pipeline.pictures", "data_pipeline.retrieval", "data_pipeline.relations"),
     *("data_pipeline.sample", "data_pipeline.release", "data_pipeline.tfds_builders"),
     *("data_pipeline.validate", "data_pipeline.graphs", "data_pipeline.loader"),
     *("drin_jax.types", "drin_jax.models", "drin_jax.training.losses", "drin_jax.config"),

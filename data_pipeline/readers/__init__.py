@@ -156,6 +156,8 @@ def load(
         raise UserError(f"{error}. {source}".rstrip() if source else str(error)) from None
     if kb is not None:
         corpus = dataclasses.replace(corpus, entities=kb)
+    if not corpus.name:
+        corpus = dataclasses.replace(corpus, name=Path(os.path.abspath(root)).name)
     if not any(entity.name.strip() for entity in corpus.entities):
         raise UserError(
             f"{root}: not one entity has a name; the table of names is not the right one"

@@ -111,6 +111,13 @@ def check_needed(need: str, array: Callable[[str], np.ndarray], where: str) -> N
                 f"{where}: mention_span row {wrong[0]} is {span[wrong[0]].tolist()} in a text of "
                 f"{counts[wrong[0]]} tokens"
             )
+    if need == "evidence":
+        held, known = array("evidence_scale").shape[1], len(schema.EVIDENCE_COLUMNS)
+        if held != known:
+            raise UserError(
+                f"{where}: holds {held} values of each pair's relations, but this program knows "
+                f"{known}; delete it to make it anew"
+            )
     if need == "regions":
         pictures = len(array("mention_regions"))
         rows = array("mention_region_row")

@@ -19,6 +19,7 @@ from jaxtyping import Array
 from scipy import stats
 
 from data_pipeline.output import Progress
+from data_pipeline.schema import EVIDENCE_COLUMNS
 from drin_jax import models
 from drin_jax.evaluation.ranks import slot_counts, summarize
 from drin_jax.training.losses import margin_loss
@@ -80,12 +81,13 @@ def noise_batch(graphs: Structure, key: Array, gold_slot: bool) -> GraphBatch:
     def noise(key: Array, *shape: int) -> Array:
         return jax.random.normal(key, shape, jnp.float32)
 
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 6)
     return GraphBatch(
         mention_text=noise(keys[2], b, NOISE_WIDTH),
         mention_image=noise(keys[3], b, NOISE_WIDTH),
         entity_text=with_gold(noise(keys[0], b, r, NOISE_WIDTH)),
         entity_image=with_gold(noise(keys[1], b, r, NOISE_WIDTH)),
+        evidence=with_gold(noise(keys[5], b, r, len(EVIDENCE_COLUMNS))),
         edges=with_gold(EDGE_MEAN + EDGE_SPREAD * noise(keys[4], b, 4, r), 2),
         mention_has_text=jnp.ones(b, bool),
         mention_has_image=graphs.mention_has_image,

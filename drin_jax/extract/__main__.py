@@ -25,12 +25,13 @@ def main() -> None:
     """Prepare the store that the flags describe, and say what is in it."""
     config, workdir = command.config_and_workdir()
     from data_pipeline.schema import UserError
+    from drin_jax import models
     from drin_jax.extract import preparation  # jax and the encoders load only when there is work
 
     shards = Path(SHARDS.value) if SHARDS.value else None
     if shards is not None and not shards.is_dir():
         raise UserError(f"--shards {shards}: is not a folder")
-    store = preparation.prepare(config, workdir, shards)
+    store = preparation.prepare(config, workdir, shards, models.needs(config.model.name, 1))
     print(preparation.describe(store))
     counts = store.report.get("counts", {}).items()
     Table("", ["counted", "number"], [[name, f"{count:,}"] for name, count in counts]).show()

@@ -13,6 +13,7 @@ from data_pipeline.arrays.growing import tidy
 from data_pipeline.graphs import FLAGS
 from data_pipeline.kb.change import Fill, SegmentWriter
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
+from data_pipeline.relations import evidence
 from data_pipeline.schema import Corpus, Entity, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.extension import StoreExtension
@@ -205,7 +206,7 @@ def _check_pictures(config: ConfigDict, writer: StoreWriter, report: dict[str, A
 
 
 def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
-    """The store with the arrays of `needs` ("tokens", "regions") added; resumable.
+    """The store with the arrays of `needs` ("tokens", "regions", "evidence") added; resumable.
 
     Raises:
         UserError: one line where raw files or encoders are gone or changed.
@@ -215,10 +216,13 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         if release:
             from data_pipeline.release import convert, inventory
 
+            if "evidence" in needs:
+                raise UserError("a release has no texts, which relations beyond the paper's read")
             made_from: dict[str, Any] = {RELEASE: inventory.fingerprint(Path(config.data.root))}
         else:
             stages = plan(config).mentions
-            weights = {_ENCODER[need]: _fingerprint(stages, store, need) for need in needs}
+            encoded = [need for need in needs if need in _ENCODER]
+            weights = {_ENCODER[need]: _fingerprint(stages, store, need) for need in encoded}
             limit = config.encoders.max_tokens
             made_from = {"needs": list(needs), "weights": weights, "tokens": limit}
     except UserError as error:
@@ -250,6 +254,9 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
         extension.write("mention_region_row", rows)
         features.fill(stage)
         report["regions"] = {"pictures": stage.count}
+    if "evidence" in needs:
+        evidence.write(store, stages.items, extension)
+        report["evidence"] = {name: list(values) for name, values in schema.EVIDENCE.items()}
     return extension.add(report)
 
 

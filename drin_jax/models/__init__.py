@@ -13,6 +13,7 @@ from drin_jax.models.dzmned import DZMNED
 from drin_jax.models.ghmfc import GHMFC
 from drin_jax.models.jmel import JMEL
 from drin_jax.models.mel_hi import MELHI
+from drin_jax.models.relational import Relational
 from drin_jax.types import CHOICES
 
 # Each is built as cls(text_width, image_width, *, dtype, rngs, **fields), with those of the
@@ -20,6 +21,7 @@ from drin_jax.types import CHOICES
 # tells what a batch holds for it beside the vertex features.
 MODELS: dict[str, Any] = {
     "drin": DRIN,
+    "relational": Relational,
     "bert": BertMatcher,
     "jmel": JMEL,
     "dzmned": DZMNED,
@@ -29,12 +31,17 @@ MODELS: dict[str, Any] = {
 
 
 def needs(name: str, image_width: int) -> tuple[str, ...]:
-    """What the named system's batches must hold, of "tokens", "regions", "characters".
+    """What the named system's batches must hold, of `schema.NEEDS`.
 
     Over a store without pictures (`image_width` 0) never "regions". UserError for an unknown name.
     """
     wanted: tuple[str, ...] = getattr(_class(name), "needs", ())
     return tuple(need for need in wanted if need != "regions" or image_width)
+
+
+def is_random(name: str) -> bool:
+    """Whether the named system takes random keys while it is trained."""
+    return bool(getattr(_class(name), "random", False))
 
 
 def build(

@@ -1,5 +1,6 @@
 """DRIN, the dynamic relation interactive network (Xing et al., ACM MM 2023)."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from data_pipeline.schema import RELATIONS
 from drin_jax.models import gcn_block
 from drin_jax.models.gcn import PaperLayer, UpstreamLayer
 from drin_jax.models.graph import (
+    Edges,
     InputProjections,
     edge_mask,
     from_block,
@@ -85,8 +87,13 @@ class DRIN(nnx.Module):
 
         self.layers = nnx.List([layer() for _ in range(layers)])
 
-    def __call__(self, batch: GraphBatch) -> tuple[Float[Array, "b scored"], Aux]:
+    def __call__(
+        self, batch: GraphBatch, added: Sequence[Edges] | None = None
+    ) -> tuple[Float[Array, "b scored"], Aux]:
         """Scores [b, scored slots] and what they came from.
+
+        Args:
+            added: to the weights of the edges before each layer; None, as in the paper: nothing.
 
         `aux` holds `edges` [l+1, b, 4, r], the initial edge weights and those after every layer;
         `vertices`, a list of l+1 `Vertices`; `mention` [b, d] and `entity` [b, r, d], the matched
@@ -100,7 +107,9 @@ class DRIN(nnx.Module):
         slots = jnp.maximum(jnp.sum(batch.candidate_mask, 1), 1).astype(jnp.float32)
         entities = gcn_block.first_entities(self.layers[0], self.inputs, batch, x)
         vertices, weights = [x], [edges]
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
+            if added is not None:
+                edges = edges + jnp.where(mask, added[i], 0)
             if self.adjacency == "dense":
                 h, a, m, d = to_dense(x, edges, mask, layer.mention_row(slots))
                 x, edges = from_dense(*layer(h, a, m, d), k)

@@ -228,11 +228,9 @@ def _of_all(table: Array, rows: Int[Array, "*b"]) -> Array:
 
 def _own(store: Store, split: str, spec: GraphSpec) -> HostArrays:
     """The split's arrays, still on disk, with the first r candidates."""
-    own = graphs.split_tables(store, split, spec.gold_slot)
-    return own | {
-        "candidates": own["candidates"][:, : spec.r],
-        "edges": own["edges"][:, :, : spec.r],
-    }
+    own = graphs.split_tables(store, split, spec)
+    own |= {name: own[name][:, : spec.r] for name in ("candidates", "evidence") if name in own}
+    return own | {"edges": own["edges"][:, :, : spec.r]}
 
 
 def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> Placement:

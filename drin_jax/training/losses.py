@@ -1,4 +1,5 @@
-"""Margin ranking losses over a batch of candidate scores (MATH: matching and loss; paper [17]).
+"""Losses over a batch of candidate scores: margin ranking (MATH: matching and loss; paper [17])
+and the cross-entropy over candidates.
 
 S is `scores` [b, r], S_i+ the gold's. Every form is written over the whole batch: under data
 parallelism scores, positives and masks are gathered over the axis first and divided by global
@@ -17,7 +18,10 @@ from data_pipeline.schema import check_known
 from drin_jax.models.graph import unit
 from drin_jax.types import Aux, GraphBatch, Targets
 
-FORMS = ("upstream", "hinge", "paper_own", "paper_batch")
+FORMS = ("upstream", "hinge", "paper_own", "paper_batch", "hardest", "softmax")
+
+
+BELOW = -1e9  # the score of what does not take part
 
 
 def margin_loss(
@@ -37,6 +41,8 @@ def margin_loss(
         hinge        every own negative against the positive, then the mean
         paper_own    [17], the mean own negative against the positive
         paper_batch  [17], the mean over the batch's candidates but the mention's gold slot
+        hardest      the largest own negative against the positive, then the mean
+        softmax      logsumexp_j S_j - S+ over own candidates, then the mean; without a margin
     """
     check_known("loss.form", form, FORMS)
     valid = batch.candidate_mask[:, : scores.shape[1]] & batch.mask[:, None]
@@ -55,6 +61,11 @@ def margin_loss(
         return mean_where(hinge, mask[:, None] & valid.reshape(1, -1))
     negatives = valid & ~is_gold
     takes_part = has_gold & jnp.any(negatives, 1)
+    if form in ("softmax", "hardest"):
+        kept, over = (valid, jax.nn.logsumexp) if form == "softmax" else (negatives, jnp.max)
+        rival = over(jnp.where(kept & takes_part[:, None], scores, BELOW), axis=1)
+        above = rival - positive
+        return mean_where(above if form == "softmax" else jax.nn.relu(above + margin), takes_part)
     if form == "hinge":
         hinge = jnp.maximum(scores - positive[:, None] + margin, 0)
         return mean_where(mean_where(hinge, negatives, axis=1), takes_part)

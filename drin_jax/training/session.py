@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from data_pipeline.loader import TrainLoader, TrainOrder
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
+from drin_jax import models
 from drin_jax.evaluation.evaluate import Setup, SplitScorer, SplitView, valid_score
 from drin_jax.training import device_tables
 from drin_jax.training.batches import HostSteps, ResidentSteps, Steps
@@ -56,6 +57,15 @@ def make_steps(
     return HostSteps(step, loader, config.seed, setup.parallel)
 
 
+def _optimizer(train: ConfigDict, mentions: int) -> optax.GradientTransformation:
+    """Adam, at a learning rate that stays or falls to 0 over all steps of the run."""
+    if train.schedule == "constant":
+        return optax.adam(train.learning_rate)
+    order = TrainOrder(mentions, batch=train.batch, seed=0, max_mentions=train.max_mentions)
+    steps = train.epochs * order.steps_per_epoch
+    return optax.adam(optax.cosine_decay_schedule(train.learning_rate, steps))
+
+
 class Session:
     """What all runs of a config over a store share, whatever their seed: model, devices, the
     tables there, and the compiled programs.
@@ -83,7 +93,8 @@ class Session:
         self._scorer = SplitScorer(
             setup, batch=config.eval.batch, tables=tables, placement=self.placement
         )
-        self._optimizer = optax.adam(config.train.learning_rate)
+        self._optimizer = _optimizer(config.train, store.check_split("train"))
+        self._random = models.is_random(config.model.name)
         self._steps = make_steps(config, store, setup, self._optimizer, tables)
 
     def trainer(self, seed: int, workdir: Path, **options: Any) -> Trainer:
@@ -95,7 +106,7 @@ class Session:
             config.seed = seed
             params, steps = set_up(config, self.store).params, steps.of_seed(seed)
         return Trainer(
-            state=create_state(params, self._optimizer),
+            state=create_state(params, self._optimizer, seed if self._random else None),
             steps=steps,
             parallel=self.setup.parallel,
             workdir=workdir,

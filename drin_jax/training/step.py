@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Int
@@ -31,15 +32,19 @@ class TrainState:
     failed: Int[Array, ""]
     params: Any
     opt_state: Any
+    seed: Int[Array, ""] | None = None  # of the random keys, where the model takes any
 
 
-def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def create_state(
+    params: Any, optimizer: optax.GradientTransformation, seed: int | None = None
+) -> TrainState:
     """The state before the first step."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         failed=jnp.full((), NEVER, jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
+        seed=None if seed is None else jnp.asarray(np.uint32(seed)),
     )
 
 
@@ -64,17 +69,22 @@ def make_train_step(
     def train_step(
         state: TrainState, keys: Any, look_up: Callable[[Any], Any] = lambda keys: keys
     ) -> tuple[TrainState, Metrics]:
-        def forward(params: Any, keys: Any) -> tuple[Array, Aux, Targets]:
+        def forward(params: Any, own: Any) -> tuple[Array, Aux, Targets]:
+            keys, *random = own
             batch = GraphBatch.from_host(look_up(keys), gold_slot)
-            scores, aux = nnx.merge(graphdef, params)(batch)
+            scores, aux = nnx.merge(graphdef, params)(batch, *random)
             targets = Targets(batch.candidate_mask, batch.gold, batch.mask)
             return scores, losses.matched(aux, loss_form), targets
 
+        own: tuple[Any, ...] = (keys,)
+        if state.seed is not None:
+            own += (random_keys(jax.random.key(state.seed), state.step, keys),)
+
         def loss_of(params: Any) -> jax.Array:
             if accumulate == 1:
-                scores, aux, targets = forward(params, keys)
+                scores, aux, targets = forward(params, own)
             else:
-                scores, aux, targets = _in_parts(partial(forward, params), keys, accumulate)
+                scores, aux, targets = _in_parts(partial(forward, params), own, accumulate)
             return losses.margin_loss(
                 scores, aux, targets, form=loss_form, margin=margin, axis_name=AXIS
             )
@@ -99,9 +109,18 @@ def make_train_step(
         )
         failed = jnp.where((state.failed == NEVER) & ~finite, state.step, state.failed)
         metrics = {"loss": loss, "grad_norm": norm, "failed": failed}
-        return TrainState(state.step + 1, failed, params, opt_state), metrics
+        return TrainState(state.step + 1, failed, params, opt_state, state.seed), metrics
 
     return train_step
+
+
+def random_keys(key: Array, step: Int[Array, ""], batch: Any) -> Array:
+    """A random key [b] for each mention of this device's share: by seed, step and place in the
+    whole batch, so that neither devices nor parts change it."""
+    b = jax.tree.leaves(batch)[0].shape[0]
+    key = jax.random.fold_in(key, step)
+    places = jax.lax.axis_index(AXIS) * b + jnp.arange(b)
+    return jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
 
 
 def mean_over_devices(tree: Any) -> Any:

@@ -22,6 +22,7 @@ from tests.support.fixtures import refusal, tiny_store
 from tests.support.tolerance import assert_close
 
 BOTH = ("tokens", "regions")
+OF_PAPERS = (*BOTH, "characters")  # what the paper's systems need
 
 
 class Stopped(Exception):
@@ -39,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 
 
 def test_batches_hold_what_is_asked_for(tmp_path: Path) -> None:
-    store = tiny_store(tmp_path / "store", tokens=True, regions=True)
+    store = tiny_store(tmp_path / "store", tokens=True, regions=True, evidence=True)
     rows = np.array([0, 4, -1, 2])
     tables = GraphTables(store, "train", GraphSpec(gold_slot=True, needs=schema.NEEDS))
     batch = tables.batch(rows)
@@ -88,7 +89,7 @@ def test_long_names_are_cut_and_empty_ones_are_zero(tmp_path: Path) -> None:
 
 
 def test_a_store_without_them_says_what_adds_them(tmp_path: Path) -> None:
-    store = tiny_store(tmp_path / "store", tokens=True)
+    store = tiny_store(tmp_path / "store", tokens=True, evidence=True)
     GraphTables(store, "train", GraphSpec(needs=("tokens", "characters")))
     line = refusal(lambda: GraphTables(store, "train", GraphSpec(needs=schema.NEEDS)))
     assert "drin_jax.extract" in line
@@ -153,7 +154,7 @@ def test_added_to_a_store_after_a_kill(
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(Encoders, "encode", never)
-    assert preparation.prepare(config, workdir, needs=schema.NEEDS).specs == store.specs
+    assert preparation.prepare(config, workdir, needs=OF_PAPERS).specs == store.specs
 
 
 def test_a_kill_at_any_step_of_adding_leaves_a_whole_store(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_a_release_has_tokens_and_regions_too(dataset: str, tmp_path: Path) -> N
     arrays = release_fixtures.make_release(dataset)
     root = release_fixtures.save_release(tmp_path / dataset, arrays)
     config = release_config(root)
-    store = preparation.prepare(config, tmp_path / "work", needs=schema.NEEDS)
+    store = preparation.prepare(config, tmp_path / "work", needs=OF_PAPERS)
     store.verify()
     tokens, offsets = store.array("mention_tokens"), store.array("mention_token_offsets")
     at = 0

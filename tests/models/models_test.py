@@ -269,6 +269,6 @@ def test_unknown_choices_are_named(field, value):
     with pytest.raises(UserError, match=f"{field} is {value!r}; known are "):
         models.build("drin", T, V, rngs=nnx.Rngs(0), **fields)
     with pytest.raises(
-        UserError, match=r"'drim'; known are bert, drin, dzmned, ghmfc, jmel, mel_hi$"
+        UserError, match=r"'drim'; known are bert, drin, dzmned, ghmfc, jmel, mel_hi, relational$"
     ):
         models.build("drim", T, V, dtype="float32", rngs=nnx.Rngs(0))

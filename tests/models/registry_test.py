@@ -28,6 +28,11 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "model.recurrent_width": (5, "recurrent_width"),
     "model.image_text_threshold": (0.1, "image_text_threshold"),
     "model.image_entity_threshold": (0.2, "image_entity_threshold"),
+    "model.state": (6, "state"),
+    "model.dropout": (0.1, "dropout"),
+    "model.drop_relations": (0.1, "drop_relations"),
+    "model.drop_pictures": (0.1, "drop_pictures"),
+    "model.vertices": (False, "vertices"),
     "graph.relations": (("tt",), "relations"),
     "graph.edges": ("static", "dynamic"),
     "graph.adjacency": ("dense", "adjacency"),
@@ -50,6 +55,8 @@ def test_a_system_names_every_field_that_its_constructor_takes(name):
     system = models.MODELS[name]
     parameters = inspect.signature(system.__init__).parameters.values()
     takes = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if name == "relational":  # what else it takes it hands on
+        takes |= set(DRIN.fields)
     assert takes - {"dtype", "rngs"} - PARITY_ONLY.get(name, set()) == set(system.fields)
 
 

@@ -59,6 +59,7 @@ def tiny_arrays(
     separate_edges: bool = False,
     tokens: bool = False,
     regions: bool = False,
+    evidence: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     """Arrays and tables of strings of a random but valid store.
 
@@ -72,6 +73,7 @@ def tiny_arrays(
         padding: share of the candidate slots beyond the first that are padding.
         separate_edges: `*_text_edge` arrays of their own.
         tokens, regions: of the mentions, 3 to 9 tokens and 4 regions.
+        evidence: of every candidate.
     """
     rng = np.random.default_rng(seed)
     sizes = {"train": 13, "valid": 6, "test": 7} if mentions is None else dict(mentions)
@@ -108,6 +110,11 @@ def tiny_arrays(
         mention, rows = rows[:n], rows[n:]
         own = _split(mention, relations, rng, r, without_gold, padding)
         arrays |= {f"{split}_{name}": array for name, array in own.items()}
+        if evidence:
+            values = rng.standard_normal((n, r, len(schema.EVIDENCE_COLUMNS)))
+            arrays[f"{split}_evidence"] = values.astype(np.float16)
+    if evidence:
+        arrays["evidence_scale"] = np.ones((2, len(schema.EVIDENCE_COLUMNS)), np.float32)
     return arrays, strings
 
 

@@ -177,12 +177,12 @@ def times(folder: Path) -> dict[str, int]:
 
 
 def adding(folder: Path) -> dict[str, int]:
-    """A kill before each single step of adding tokens and regions, then a run to the end."""
+    """A kill before each single step of adding what systems need, then a run to the end."""
     os.fsync = lambda handle: None  # type: ignore[assignment]
     plain = tiny_store(folder / "plain")
-    made, _ = tiny_arrays(tokens=True, regions=True)
+    made, _ = tiny_arrays(tokens=True, regions=True, evidence=True)
     path, growing = folder / "store", folder / "store.adding"
-    needs = ("tokens", "regions")
+    needs = ("tokens", "regions", "evidence")
     arrays = {name: made[name] for need in needs for name in schema.NEEDED_ARRAYS[need]}
 
     def add() -> None:

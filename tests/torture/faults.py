@@ -91,7 +91,7 @@ class Tried:
         Raises:
             AssertionError: it ended otherwise, or what it left is not what the twin has.
         """
-        twin, _, _ = self.twin(scene)
+        self.twin(scene)
         with self._lock:
             work = self._folder / f"{scene.name}-{next(self._numbers)}"
         scene.prepare(work)
@@ -104,7 +104,7 @@ class Tried:
         assert "Traceback" not in err, f"{what}: {err[-3000:]}"
         if code == 0:
             how = "done"
-            assert scene.result(work) == twin, f"{what}: exit 0 with another result"
+            self._compare(scene, work, f"{what}: exit 0 with another result")
         elif fault.kind == "kill":
             how = "killed"
             assert code == -9, f"{what}: exit {code}: {err[-3000:]}"
@@ -118,11 +118,29 @@ class Tried:
             assert last.startswith("error: "), f"{what}: {err[-3000:]}"
         code, err = _ended(scene, work, {})
         assert code == 0, f"{what}: the next start ends with {code}: {err[-3000:]}"
-        assert scene.result(work) == twin, f"{what}: the next start has another result"
+        self._compare(scene, work, f"{what}: the next start has another result")
         left = scene.left(self._folder / f"{scene.name}-twin")
         assert scene.left(work) == left, f"{what}: the next start leaves other files"
         shutil.rmtree(work)
         return how
+
+    def _compare(self, scene: Scene, work: Path, what: str) -> None:
+        twin, found = self._twins[scene.name][0], scene.result(work)
+        assert found == twin, f"{what}: {', '.join(_other(found, twin))}; {work} is kept"
+
+
+def _other(found: Any, twin: Any, name: str = "it") -> list[str]:
+    """Names of the parts in which two results differ, with the bytes that do."""
+    if isinstance(found, dict) and isinstance(twin, dict):
+        keys = [key for key in found | twin if found.get(key) != twin.get(key)]
+        return [one for key in keys for one in _other(found.get(key), twin.get(key), key)]
+    if isinstance(found, tuple) and isinstance(twin, tuple):
+        return [one for pair in zip(found, twin, strict=True) for one in _other(*pair, name)]
+    if found == twin:
+        return []
+    if isinstance(found, bytes) and isinstance(twin, bytes) and len(found) == len(twin):
+        return [f"{name} in {sum(a != b for a, b in zip(found, twin, strict=True))} bytes"]
+    return [name]
 
 
 def _ended(

@@ -23,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Padding, golds that are lost, and vertices without text or picture."""
     path = tmp_path_factory.mktemp("resident") / "store"
     lacking = {"without_text": 0.3, "without_image": 0.4, "padding": 0.4, "without_gold": 0.5}
-    return tiny_store(path, **lacking, tokens=True, regions=True)
+    return tiny_store(path, **lacking, tokens=True, regions=True, evidence=True)
 
 
 def batch_of(tables: DeviceTables, rows: np.ndarray) -> dict[str, jax.Array]:

@@ -58,11 +58,23 @@ def test_paper_own_holds_the_mean_negative_against_the_positive():
     assert loss("paper_own", SCORES, BATCH) == pytest.approx((first + second) / 2)
 
 
-@pytest.mark.parametrize("form", ["hinge", "paper_own"])
+def test_hardest_holds_the_best_negative_against_the_positive():
+    first, second = 0.4 - 0.5 + 0.25, 0.2 - 0.3 + 0.25
+    assert loss("hardest", SCORES, BATCH) == pytest.approx((first + second) / 2)
+
+
+def test_softmax_is_the_cross_entropy_of_the_gold():
+    first = np.log(np.exp([0.5, 0.4]).sum()) - 0.5
+    second = np.log(np.exp([0.2, 0.3, -0.6]).sum()) - 0.3
+    assert loss("softmax", SCORES, BATCH) == pytest.approx((first + second) / 2)
+
+
+@pytest.mark.parametrize("form", ["hinge", "paper_own", "hardest", "softmax"])
 def test_mentions_without_gold_or_negatives_are_left_out(form):
     scores = [[0.5, 0.4], [0.9, 0.1], [0.3, 0.8]]
     batch = batch_of([[1, 1], [1, 1], [0, 1]], gold=[0, -1, 1], mask=[1, 1, 1])
-    assert loss(form, scores, batch) == pytest.approx(0.15)  # the first alone
+    alone = np.log(1 + np.exp(-0.1)) if form == "softmax" else 0.15
+    assert loss(form, scores, batch) == pytest.approx(alone)  # of the first
     nothing = batch_of([[1, 0]], gold=[0], mask=[1])
     assert loss(form, [[0.5, 0.0]], nothing) == 0.0
 
@@ -109,7 +121,7 @@ def test_a_satisfied_margin_costs_nothing_and_an_empty_batch_is_zero(form):
         of = lambda s: margin_loss(s, aux, batch, form=form, margin=MARGIN)  # noqa: E731
         return jax.value_and_grad(of)(scores)
 
-    scores = jnp.array([[-0.9, 0.9, -0.9]])
+    scores = jnp.array([[-0.9, 0.9, -0.9]]) * (1e3 if form == "softmax" else 1)
     batch = batch_of([[1, 1, 1]], gold=[1], mask=[1])
     value, gradient = value_and_gradient(scores, batch)
     own = MARGIN / 3 if form == "upstream" else 0.0  # there the positive meets itself

@@ -1,0 +1,129 @@
+"""Association: which words of a text go with which words of what is meant.
+
+    a(w, v) = log (G(w, v) + 1/2) / (O(w, v) + 1/2)
+
+G counts how often a training text with the word w has a gold with the word v; O how often its
+other candidates have v, on average over them. A pair of a text and an entity gets the sum and the
+mean of a over their words. Words are hashed, and the
+years of a description count as their quarter of a century. It reads training golds: those of other
+folds alone, where a fold holds whole components.
+"""
+
+import re
+
+import numpy as np
+from scipy import sparse
+
+from data_pipeline.relations import hashed
+from data_pipeline.relations.sides import Columns, EntitySide, Pairs, years
+
+FOLDS = 5
+CONTEXT, DESCRIPTION = 6000, 2500  # words of either side that count, the most frequent
+LEAST = 3  # training mentions that a word must be in
+HALF = 0.5  # added to every count
+_NUMBER = re.compile(r"\d{3,}")
+
+
+class Association:
+    """Tables of association, one for each fold of the training mentions and one of them all.
+
+    Args:
+        texts: [t,COLUMNS] words of the training texts around their mentions.
+        described: [u,COLUMNS] words of entities.
+        pairs: of training mentions [t] and their candidates, rows of `described`. Their words,
+            whichever of them are gold, are those that count.
+        gold: [t] rows of `described`.
+        fold: [t] of each training mention.
+    """
+
+    def __init__(
+        self,
+        texts: sparse.csr_array,
+        described: sparse.csr_array,
+        pairs: Pairs,
+        gold: np.ndarray,
+        fold: np.ndarray,
+    ):
+        self.context = _frequent(texts, np.ones(len(fold)), CONTEXT)
+        times = np.bincount(pairs.entity, minlength=described.shape[0])
+        self.description = _frequent(described, times, DESCRIPTION)
+        left = _kept(texts, self.context)
+        right = _kept(described, self.description)
+        others = pairs.entity != gold[pairs.mention]
+        mention, entity = pairs.mention[others], pairs.entity[others]
+        count = np.bincount(mention, minlength=len(fold))
+        per = (1 / np.maximum(count, 1)).astype(np.float32)[mention]
+        shape = (len(fold), described.shape[0])
+        mean = sparse.csr_array(sparse.coo_array((per, (mention, entity)), shape=shape))
+        sides = right[gold], mean @ right
+        parts = []
+        for k in range(FOLDS):
+            own = np.flatnonzero(fold == k)
+            mine = sparse.csr_array(left[own].T)
+            parts.append([(mine @ side[own]).toarray() for side in sides])
+        total = [sum(part[i] for part in parts) for i in (0, 1)]
+        kept = [[total[i] - part[i] for i in (0, 1)] for part in parts]
+        self.tables = [_log_odds(*counts) for counts in (*kept, total)]
+
+    def __call__(
+        self,
+        texts: sparse.csr_array,
+        described: sparse.csr_array,
+        p: Pairs,
+        fold: np.ndarray,
+    ) -> Columns:
+        """Sum and mean of a over the words of each pair.
+
+        Args:
+            fold: [m] whose table each mention is read from; FOLDS: that of all.
+        """
+        left, right = _kept(texts, self.context), _kept(described, self.description)
+        total = np.zeros(len(p), np.float32)
+        for k in np.unique(fold).tolist():
+            own = np.flatnonzero(fold[p.mention] == k)
+            sums = left @ self.tables[k]
+            some = right[p.entity[own]]
+            row = np.repeat(p.mention[own], np.diff(some.indptr))
+            held = (sums[row, some.indices] * some.data, some.indices, some.indptr)
+            total[own] = np.asarray(sparse.csr_array(held, shape=some.shape).sum(axis=1)).ravel()
+        words = np.diff(left.indptr)[p.mention] * np.diff(right.indptr)[p.entity]
+        own = np.diff(right.indptr)[p.entity]
+        return {
+            "association": total / np.maximum(words, 1) * 10,
+            "association, summed": total / np.sqrt(np.maximum(own, 1)),
+        }
+
+
+def described_words(e: EntitySide) -> sparse.csr_array:
+    """[u,COLUMNS] words of entities as association reads them."""
+    return hashed.incidence(_terms(text) for text in e.described)
+
+
+def folds(component: np.ndarray) -> np.ndarray:
+    """A fold for each component, by its number alone."""
+    return (component.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(
+        np.int64
+    ) % FOLDS
+
+
+def _terms(text: str) -> list[str]:
+    return [
+        *(word for word in hashed.words(text) if not _NUMBER.search(word)),
+        *(f"quarter {year // 25}" for year in years(text)),
+    ]
+
+
+def _frequent(table: sparse.csr_array, times: np.ndarray, most: int) -> np.ndarray:
+    """The columns most often set, each row counted so many times."""
+    weights = np.repeat(times, np.diff(table.indptr))
+    counts = np.bincount(table.indices, weights, minlength=hashed.COLUMNS)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return np.sort(order[counts[order] >= LEAST])
+
+
+def _kept(table: sparse.csr_array, columns: np.ndarray) -> sparse.csr_array:
+    return sparse.csr_array(sparse.csr_array(table[:, columns]))
+
+
+def _log_odds(gold: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.log((gold + HALF) / (other + HALF)).astype(np.float32)

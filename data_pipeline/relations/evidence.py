@@ -1,0 +1,245 @@
+"""All relations of all mentions with their candidates: what a store keeps of them.
+
+Values are standardised over the pairs of the train split, cut at CUT, and 0 where they are not
+known, so that what is missing is the mean.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from data_pipeline.kb.knowledge_base import Finder, KnowledgeBase
+from data_pipeline.kb.text_index import text_index
+from data_pipeline.output import Progress
+from data_pipeline.relations import direct, memory
+from data_pipeline.relations.association import FOLDS, Association, described_words, folds
+from data_pipeline.relations.context import Named, context
+from data_pipeline.relations.memory import Memory
+from data_pipeline.relations.sides import Columns, EntitySide, MentionSide, Pairs, Rarities
+from data_pipeline.schema import EVIDENCE, EVIDENCE_COLUMNS, PADDING, SPLITS, Mention
+from data_pipeline.store.extension import StoreExtension
+from data_pipeline.store.reader import Store
+from data_pipeline.store.split_arrays import distinct
+
+BLOCK = 256  # mentions at once
+CUT = 4.0
+QUIET_MENTIONS = 5_000
+VECTORS = ("mention_text_edge", "entity_text_edge")
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieved:
+    """Candidates of n mentions, as a store has them.
+
+    Attributes:
+        rows: [n,r] of the knowledge base, PADDING for none.
+        score: [n,r] by which they are ordered.
+        edges: [n,4,r] the paper's relations.
+        ranks, scores: [n,r,s] by each stage of the union; None where it was another first stage.
+    """
+
+    rows: np.ndarray
+    score: np.ndarray
+    edges: np.ndarray
+    ranks: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, store: Store, split: str) -> "Retrieved":
+        """Those of a split."""
+        stages = [
+            np.asarray(store.array(f"{split}_{name}")) if f"{split}_{name}" in store.specs else None
+            for name in ("retrieval_rank", "retrieval_evidence")
+        ]
+        names = ("candidates", "retrieval_score", "edges")
+        return cls(*(np.asarray(store.array(f"{split}_{name}")) for name in names), *stages)
+
+    def __getitem__(self, some: slice) -> "Retrieved":
+        held = {name: value for name, value in vars(self).items() if value is not None}
+        return dataclasses.replace(self, **{name: value[some] for name, value in held.items()})
+
+
+class Relations:
+    """Computes the evidence of mentions over a knowledge base, given the training mentions.
+
+    Args:
+        vectors: frozen vectors [E,t] of the entities.
+        training: mentions of the train split whose gold is in the knowledge base.
+        gold: [t] their golds' rows.
+        component: [t] of `components`.
+        retrieved: their candidates.
+        own_vectors: their frozen vectors [t,d].
+    """
+
+    def __init__(
+        self,
+        kb: KnowledgeBase,
+        vectors: Any,
+        training: Sequence[Mention],
+        gold: np.ndarray,
+        component: np.ndarray,
+        retrieved: np.ndarray,
+        own_vectors: Any,
+    ):
+        self.kb, self.vectors = kb, vectors
+        self.finder: Finder = text_index(kb)
+        self.named = Named(self.finder)
+        self.weights = Rarities.of(kb)
+        mentions = self.mentions(training, own_vectors, component)
+        self.memory = Memory(mentions, gold, self.entities(gold))
+        self._remembered = np.unique(component)
+        if not len(gold):
+            return  # what reads golds is not known
+        entities = self.entities(np.append(gold, retrieved[retrieved != PADDING]))
+        self.association = Association(
+            mentions.around_form,
+            described_words(entities),
+            pairs_of(retrieved, entities),
+            entities.at(gold),
+            folds(component),
+        )
+
+    def entities(self, rows: np.ndarray) -> EntitySide:
+        """These rows of the knowledge base."""
+        return EntitySide(self.kb, rows, self.weights, self.vectors)
+
+    def mentions(
+        self, items: Sequence[Mention], vectors: Any, component: np.ndarray | None = None
+    ) -> MentionSide:
+        """These mentions; `component` None: they share nothing with any training mention."""
+        return MentionSide(items, self.finder, self.weights, vectors, component)
+
+    def __call__(self, m: MentionSide, retrieved: Retrieved, pictures: np.ndarray) -> np.ndarray:
+        """The evidence [m,r,k] float32 of mentions with their candidates, NaN where it is not
+        known and where there is no candidate; k in the order of `EVIDENCE`.
+
+        Args:
+            pictures: [m,r,2] whether the mention, and the candidate, has a picture.
+        """
+        rows = retrieved.rows
+        e = self.entities(rows[rows != PADDING])
+        p = pairs_of(rows, e)
+        at = p.mention, p.slot
+        seen = pictures[at]
+        there = np.stack([seen[:, 1], seen[:, 0], seen.all(1)], 1)
+        stages = [
+            some if some is None else some[at] for some in (retrieved.ranks, retrieved.scores)
+        ]
+        known = np.isin(m.component, self._remembered)
+        fold = np.where(known, folds(m.component), FOLDS)
+        found: dict[str, Columns] = {
+            "names": direct.names(m, e, p),
+            "words": direct.words(m, e, p),
+            "years": direct.years(m, e, p),
+            "vectors": direct.vectors(m, e, p),
+            "pictures": direct.pictures(p, np.moveaxis(retrieved.edges, 1, 2)[at][:, 1:], there),
+            "retrieval": direct.retrieval(p, retrieved.score[at], *stages),
+            "context": context(m, e, p, self.kb, self.named, self.weights, self.vectors),
+        }
+        if len(self.memory):
+            found |= {
+                "votes": memory.votes(m, e, p, self.memory),
+                "exemplars": memory.exemplars(m, e, p, self.memory),
+                "neighbours": memory.neighbours(m, e, p, self.memory),
+                "association": self.association(m.around_form, described_words(e), p, fold),
+            }
+        out = np.full((*rows.shape, len(EVIDENCE_COLUMNS)), np.nan, np.float32)
+        column = 0
+        for relation, values in EVIDENCE.items():
+            for value in values:
+                if relation in found:
+                    out[(*at, column)] = found[relation][value]
+                column += 1
+        return out
+
+
+def write(store: Store, mentions: Sequence[Mention], extension: StoreExtension) -> None:
+    """Adds the evidence of every split to a store.
+
+    Args:
+        mentions: the store's, in its order.
+    """
+    own, theirs = (store.array(name) for name in VECTORS)
+    component = components(mentions)
+    found = {split: Retrieved.of(store, split) for split in SPLITS}
+    rows = {split: np.asarray(store.array(f"{split}_mention")) for split in SPLITS}
+    golds = np.asarray(store.array("train_gold_entity"))
+    there = np.flatnonzero(golds >= 0)
+    remembered = rows["train"][there]
+    relations = Relations(
+        store.kb,
+        theirs,
+        [mentions[i] for i in remembered],
+        golds[there].astype(np.int64),
+        component[remembered],
+        found["train"].rows[there],
+        own[remembered],
+    )
+    has = [np.asarray(store.array(f"{side}_has_image")) for side in ("mention", "entity")]
+
+    def of_split(split: str) -> Iterator[np.ndarray]:
+        for begin in range(0, len(rows[split]), BLOCK):
+            some = rows[split][begin : begin + BLOCK]
+            retrieved = found[split][begin : begin + BLOCK]
+            pictures = np.stack(
+                np.broadcast_arrays(has[0][some][:, None], has[1][retrieved.rows]), 2
+            )
+            m = relations.mentions([mentions[i] for i in some], own[some], component[some])
+            yield relations(m, retrieved, pictures)
+            bar.advance(len(some))
+
+    total = len(mentions)
+    with Progress("relations", total, unit="mentions", loud=total > QUIET_MENTIONS) as bar:
+        scale: np.ndarray | None = None
+        for split in SPLITS:
+            shape = (*found[split].rows.shape, len(EVIDENCE_COLUMNS))
+            values = np.concatenate([np.zeros((0, *shape[1:]), np.float32), *of_split(split)])
+            if scale is None:
+                scale = scale_of(values)
+                extension.write("evidence_scale", scale)
+            extension.write(f"{split}_evidence", standardised(values, scale))
+
+
+def scale_of(values: np.ndarray) -> np.ndarray:
+    """Mean and spread [2,k] of what is known of each value; 0 and 1 where nothing is."""
+    flat = values.reshape(-1, values.shape[-1])
+    known = ~np.isnan(flat)
+    count = np.maximum(known.sum(0), 1)
+    mean = np.where(known, flat, 0).sum(0, dtype=np.float64) / count
+    square = np.where(known, flat - mean, 0)
+    spread = np.sqrt(np.square(square).sum(0, dtype=np.float64) / count)
+    return np.stack([mean, np.where(spread < 1e-6, 1, spread)]).astype(np.float32)
+
+
+def standardised(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Values less their mean in units of their spread, cut at CUT, float16; 0 where unknown."""
+    found = np.clip((values - scale[0]) / scale[1], -CUT, CUT)
+    return np.nan_to_num(found, copy=False, nan=0.0).astype(np.float16)
+
+
+def pairs_of(rows: np.ndarray, e: EntitySide) -> Pairs:
+    """The pairs of n mentions and their candidates [n,r]."""
+    mention, slot = np.nonzero(rows != PADDING)
+    return Pairs(mention, e.at(rows[mention, slot]), slot)
+
+
+def components(mentions: Sequence[Mention]) -> np.ndarray:
+    """[M] the number of the component of each mention: those that share a sample, a text or a
+    picture, directly or through others."""
+    m, edges, first = len(mentions), [], len(mentions)
+    for keys in (
+        (mention.sample for mention in mentions),
+        (mention.text for mention in mentions),
+        (mention.image for mention in mentions),
+    ):
+        found, number = distinct(keys)
+        there = np.flatnonzero(number != PADDING)
+        edges.append((there, first + number[there]))
+        first += len(found)
+    rows, columns = (np.concatenate(ends) for ends in zip(*edges, strict=True))
+    graph = sparse.coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(first, first))
+    return csgraph.connected_components(graph, directed=False)[1][:m].astype(np.int64)

@@ -1,0 +1,165 @@
+"""DRIN with relations of many values: what is ours in this house, beside the paper's `drin`."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from data_pipeline.schema import EVIDENCE, EVIDENCE_COLUMNS, OF_OWN_PICTURE, RELATIONS
+from drin_jax.models.drin import DRIN
+from drin_jax.models.gcn import gelu
+from drin_jax.models.graph import value
+from drin_jax.types import Aux, GraphBatch
+
+# Of each value of evidence, the number of its relation, and whether the mention's picture made it.
+_RELATION = np.array([[*EVIDENCE].index(name) for name in EVIDENCE_COLUMNS])
+_OF_OWN_PICTURE = np.array(
+    [value in OF_OWN_PICTURE for values in EVIDENCE.values() for value in values]
+)
+
+
+class Relational(nnx.Module):
+    """Scores candidates by what their edges carry: a state made of evidence, and DRIN's weights.
+
+        x_j     = the standardised values of the enabled relations between mention and candidate j
+        a_j^0   = gelu(W_0 x_j + b_0)
+        a_j^l+1 = a_j^l + gelu(W_l a_j^l + b_l)
+        A^l    += V_l a_j^l                       before layer l of DRIN, on the edges there are
+        s_j     = w.a_j^L + u.x_j + tau cos(mt^L, et_j^L)
+
+    The paper's relations among `relations` are those of DRIN's graph, which is there where
+    `vertices` is set. With V, w and u zero and tau 1, as it begins, it is DRIN to the last bit.
+
+    Args:
+        state: width of an edge's state.
+        dropout: of the state, while training.
+        drop_relations: share of the mentions that train without a relation, of each relation.
+        drop_pictures: share of the mentions that train as if they had no picture.
+        vertices: whether texts and pictures are vertices of a graph too.
+        others: DRIN's.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = (
+        *DRIN.fields,
+        *("state", "dropout", "drop_relations", "drop_pictures", "vertices"),
+    )
+    needs: ClassVar[tuple[str, ...]] = ("evidence",)
+    random: ClassVar[bool] = True  # while training it takes a key for each mention
+
+    def __init__(
+        self,
+        text_width: int,
+        image_width: int,
+        *,
+        layers: int = 2,
+        relations: tuple[str, ...] = (*RELATIONS, *EVIDENCE),
+        state: int = 128,
+        dropout: float = 0.3,
+        drop_relations: float = 0.0,
+        drop_pictures: float = 0.0,
+        vertices: bool = True,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+        **of_drin: Any,
+    ):
+        self.evidence = tuple(name for name in EVIDENCE if name in relations)
+        self.dropout, self.drop_relations = dropout, drop_relations
+        self.drop_pictures = drop_pictures
+        self.graph = (
+            DRIN(
+                text_width,
+                image_width,
+                layers=layers,
+                relations=tuple(name for name in RELATIONS if name in relations),
+                dtype=dtype,
+                rngs=rngs,
+                **of_drin,
+            )
+            if vertices
+            else None
+        )
+        if self.graph is not None:
+            kinds = 4 if self.graph.inputs.pictures else 1
+            self.to_edges = nnx.List([_zero(state, kinds, dtype, rngs) for _ in range(layers)])
+            self.tau = nnx.Param(jnp.ones(()))
+        k = len(EVIDENCE_COLUMNS)
+        self.first = nnx.Linear(k, state, dtype=dtype, rngs=rngs)
+        self.updates = nnx.List(
+            [nnx.Linear(state, state, dtype=dtype, rngs=rngs) for _ in range(layers)]
+        )
+        self.of_state = _zero(state, 1, dtype, rngs)
+        self.of_evidence = _zero(k, 1, dtype, rngs)
+
+    def __call__(
+        self, batch: GraphBatch, keys: Array | None = None
+    ) -> tuple[Float[Array, "b scored"], Aux]:
+        """Scores [b, scored slots], 0 for a slot without a candidate, and what they came from.
+
+        Args:
+            keys: [b] random keys, one a mention: dropout is on.
+
+        `aux` holds `state` [b, r, state], the edges' last one, `evidence` [b, r, k], what it was
+        made of, and, with vertices, all that DRIN's has.
+        """
+        x, batch = self._seen(batch, keys)
+        a = gelu(self.first(x))
+        states = []
+        for i, update in enumerate(self.updates):
+            states.append(a)
+            a = a + gelu(update(_dropped(a, self.dropout, keys, i)))
+        scored = _dropped(a, self.dropout, keys, len(states))
+        scores = (self.of_state(scored) + self.of_evidence(x))[..., 0].astype(jnp.float32)
+        scores, aux = scores[:, : batch.scored], {"state": a, "evidence": x}
+        if self.graph is not None:
+            pairs = zip(self.to_edges, states, strict=True)
+            cosines, more = self.graph(batch, [_as_edges(to(state)) for to, state in pairs])
+            scores, aux = scores + value(self.tau) * cosines, aux | more
+        return jnp.where(batch.candidate_mask[:, : batch.scored], scores, 0), aux
+
+    def _seen(
+        self, batch: GraphBatch, keys: Array | None
+    ) -> tuple[Float[Array, "b r k"], GraphBatch]:
+        """The evidence of the enabled relations and the batch, less what is dropped."""
+        on = np.array([name in self.evidence for name in EVIDENCE])
+        kept = jnp.broadcast_to(jnp.asarray(on), (batch.mask.shape[0], len(on)))
+        if keys is not None and self.drop_relations:
+            kept = kept & _drawn(keys, 100, 1 - self.drop_relations, len(on))
+        kept = kept[:, _RELATION]
+        if keys is not None and self.drop_pictures:
+            seen = batch.mention_has_image & _drawn(keys, 101, 1 - self.drop_pictures)
+            kept = kept & (seen[:, None] | ~_OF_OWN_PICTURE)
+            batch = batch.replace(mention_has_image=seen)  # type: ignore[attr-defined]
+        return jnp.where(kept[:, None], batch.needed("evidence"), 0), batch
+
+
+def _zero(width: int, out: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear map without bias that begins at zero."""
+    return nnx.Linear(
+        width, out, use_bias=False, kernel_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs
+    )
+
+
+def _as_edges(weights: Float[Array, "b r kinds"]) -> Float[Array, "b k k r"]:
+    b, r, kinds = weights.shape
+    k = 2 if kinds == 4 else 1
+    return weights.astype(jnp.float32).swapaxes(1, 2).reshape(b, k, k, r)
+
+
+def _drawn(keys: Array, number: int, share: float, *shape: int) -> Bool[Array, "b ..."]:
+    """True for so large a share, each mention by its own key."""
+    return jax.vmap(
+        lambda key: jax.random.bernoulli(jax.random.fold_in(key, number), share, shape)
+    )(keys)
+
+
+def _dropped(
+    a: Float[Array, "b r s"], rate: float, keys: Array | None, number: int
+) -> Float[Array, "b r s"]:
+    if keys is None or not rate:
+        return a
+    kept = _drawn(keys, number, 1 - rate, *a.shape[1:])
+    return jnp.where(kept, a / (1 - rate), 0)

@@ -1,0 +1,115 @@
+"""Commands with the system of relations of many values: from raw files, on any devices, stopped."""
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.schema import EVIDENCE, EVIDENCE_COLUMNS, RELATIONS
+from data_pipeline.store.reader import Store
+from tests.main_test import arguments, assert_same_run, steps_written
+from tests.support import given_world
+from tests.support.commands import assert_one_clear_line, run, small_store, start, step_lines
+from tests.support.tolerance import TRAINED, assert_close
+
+ALL = str((*RELATIONS, *EVIDENCE)).replace(" ", "")
+OURS = (
+    "--config.model.name=relational",
+    f"--config.graph.relations={ALL}",
+    "--config.model.state=16",
+    "--config.model.drop_relations=0.1",
+    "--config.model.drop_pictures=0.2",
+    "--config.loss.form=softmax",
+    "--config.train.schedule=cosine",
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "store"
+    mentions = {"train": 230, "valid": 40, "test": 50}
+    return small_store(path, mentions=mentions, entities=60, r=6, evidence=True)
+
+
+@pytest.fixture(scope="module")
+def whole(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("whole")
+    result = run("drin_jax.main", *arguments(store, workdir, *OURS))
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+def losses(workdir: Path) -> list[float]:
+    return [line["loss"] for line in step_lines(workdir) if "loss" in line]
+
+
+def test_it_learns(whole: Path) -> None:
+    values = losses(whole)
+    assert np.mean(values[-15:]) < np.mean(values[:15]) - 0.1
+
+
+def test_a_stopped_run_drops_the_same_as_a_whole_one(
+    store: Path, whole: Path, tmp_path: Path
+) -> None:
+    args = arguments(store, tmp_path, *OURS)
+    process = start("drin_jax.main", *args)
+    deadline = time.monotonic() + 300
+    while steps_written(tmp_path) < 20 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode in (143, 0)  # 0: it was through before the signal came
+    result = run("drin_jax.main", *args)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize("more", [(), ("--config.train.accumulate=2",)])
+def test_eight_devices_and_parts_drop_the_same_as_one(
+    store: Path, whole: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    args = arguments(store, tmp_path, *OURS, *more)
+    result = run("drin_jax.main", *args, devices=8)
+    assert result.returncode == 0, result.stderr
+    assert_close(losses(tmp_path)[:30], losses(whole)[:30], limit=TRAINED)
+
+
+def test_another_number_of_epochs_would_change_every_rate(store: Path, whole: Path) -> None:
+    result = run("drin_jax.main", *arguments(store, whole, *OURS, "--config.train.epochs=7"))
+    assert_one_clear_line(result, "made by another config", "train.epochs")
+
+
+def test_a_store_without_evidence_says_what_adds_it(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store")
+    result = run("drin_jax.main", *arguments(store, tmp_path / "work", *OURS))
+    assert_one_clear_line(result, "holds no evidence", "drin_jax.extract", "model.name=relational")
+
+
+def test_drin_has_no_use_for_relations_beyond_the_papers(store: Path, tmp_path: Path) -> None:
+    flags = ("--config.graph.relations=('names',)", "--config.model.name=drin")
+    result = run("drin_jax.main", *arguments(store, tmp_path, *flags))
+    assert_one_clear_line(result, "drin knows none", "model.name='relational'")
+
+
+def test_from_raw_files_to_a_report(tmp_path: Path) -> None:
+    """Texts alone; the relations are added to a store that was there before."""
+    root = given_world.write(tmp_path / "given", *given_world.rows())
+    plain = given_world.flags(root, tmp_path / "work", tmp_path / "encoder")
+    plain.append("--config.retrieval.method=union")
+    assert run("drin_jax.extract", *plain).returncode == 0
+    before = Store.open(tmp_path / "work" / "store")
+    assert before.lacks(("evidence",))
+    result = run("drin_jax.main", *plain, *OURS)
+    assert result.returncode == 0, result.stderr
+    store = Store.open(tmp_path / "work" / "store")
+    store.verify()
+    assert {name: store.specs[name] for name in before.specs} == before.specs
+    values = np.asarray(store.array("train_evidence"), np.float32)
+    assert values.shape[-1] == len(EVIDENCE_COLUMNS)
+    there = np.asarray(store.array("train_candidates")) >= 0
+    assert not values[~there].any()
+    known = {name for name, column in zip(EVIDENCE_COLUMNS, values.T, strict=True) if column.any()}
+    assert known == {*EVIDENCE} - {"pictures", "context", "years"}  # which are in no text here
+    assert (tmp_path / "work" / "report.md").exists()
