@@ -18,6 +18,8 @@ def get_config() -> ConfigDict:
     data.split = "disjoint"
     # share of samples held out by a hash, where the data set publishes no valid split
     data.valid_fraction = 0.1
+    # share of the golds that are taken out of the knowledge base: what means them is NIL
+    data.withheld = 0.0
     data.outside = False  # whether pictures may lie outside data.root: absolute paths, and ../
     data.kb = ""  # knowledge base that mentions are linked to; empty: the data set's own entities
     data.store = ""  # feature store; empty: WORKDIR/store
@@ -127,6 +129,7 @@ def get_config() -> ConfigDict:
     model.drop_relations = 0.0
     model.drop_pictures = 0.0
     model.vertices = True
+    model.nil = False  # relational: learns to say that no candidate is right (loss.form "softmax")
     model.dtype = "float32"  # of the arithmetic; parameters and cosines are always float32
 
     config.loss = loss = ConfigDict()
@@ -140,7 +143,8 @@ def get_config() -> ConfigDict:
     # forward pass more, the same loss
     train.accumulate = 1
     train.learning_rate = 1e-3  # Adam
-    train.schedule = "constant"  # of the learning rate; "cosine": to 0 over all epochs
+    # what a step keeps of the average of the parameters, which is then what is evaluated; 0: none
+    train.average = 0.0
     train.patience = 0  # stop after this many epochs without a better valid score; 0: never
     train.save_every = 500  # steps between checkpoints, beside those at the ends of epochs
     train.log_every = 20  # most steps in a dispatch, after which losses are looked at and written
@@ -153,6 +157,7 @@ def get_config() -> ConfigDict:
     evaluate.scope = "candidates"
     # valid score that picks the best checkpoint, tie-aware over answerable: "mrr" or "hits@K"
     evaluate.select_by = "mrr"
+    evaluate.pictures = True  # False: every mention is scored as if it had no picture
 
     config.parallel = parallel = ConfigDict()
     parallel.impl = "shard_map"  # "shard_map" or "pmap"

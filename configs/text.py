@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     for side in ("mention", "entity"):
         config.encoders[f"{side}_vertex"] = config.encoders[f"{side}_edge"] = "mean"
     config.text.mention = "{mention}: {sentence}"
+    config.encoders.image = config.encoders.clip = config.encoders.objects = ""
     config.retrieval.r = 30
     config.graph.relations = (
         *("tt", "names", "words", "years", "vectors", "retrieval", "votes", "exemplars"),
@@ -29,9 +30,10 @@ def get_config() -> ConfigDict:
     )
     config.model.name = "relational"
     config.model.vertices = False
+    config.model.layers = 3
     config.loss.form = "softmax"
     config.train.batch = 128
     config.train.epochs = 20
     config.train.learning_rate = 2e-3
-    config.train.schedule = "cosine"
+    config.train.average = 0.998
     return config

@@ -14,7 +14,9 @@ SPLITS = ("train", "valid", "test")
 RELATIONS = ("tt", "tv", "vt", "vv")
 
 _LIKENESS = ("trigrams", "ratio", "token_set_ratio", "is the name", "is first", "is last")
-_STAGES = ("names", "forms", "words", "vectors")
+STAGES = ("names", "forms", "words", "vectors")  # of the union of candidates
+BEYOND = 200  # the rank of what a stage did not find
+LIFE, NEAR = 90.0, 25.0  # years that one name may be told of, and within which a number is near
 
 # Relations beyond those -> their values (`data_pipeline.relations`), in the order of the last axis
 # of a batch's `evidence`.
@@ -33,7 +35,7 @@ EVIDENCE: dict[str, tuple[str, ...]] = {
     "vectors": ("cosine", "cosine, best"),
     "pictures": tuple(f"{edge}{best}" for edge in ("tv", "vt", "vv") for best in ("", ", best")),
     "retrieval": (
-        *(f"{value} by {stage}" for stage in _STAGES for value in ("rank", "score")),
+        *(f"{value} by {stage}" for stage in STAGES for value in ("rank", "score")),
         *("score", "score, best", "place"),
     ),
     "votes": (
@@ -57,6 +59,7 @@ EVIDENCE: dict[str, tuple[str, ...]] = {
 }
 # Those that read golds of training mentions, never of the mention's own component.
 READ_GOLDS = ("votes", "exemplars", "neighbours", "association")
+CUT = 4.0  # standard deviations from its mean beyond which a value is cut
 # The values that are not known of a mention without a picture.
 OF_OWN_PICTURE = ("vt", "vt, best", "vv", "vv, best")
 # The relation of each value.

@@ -53,10 +53,10 @@ def hold_out(mentions: Sequence[Mention], fraction: float) -> list[Mention]:
     Mentions that share content, directly or through others, move together; so a mention is on the
     same side in every mode and on every machine, whatever the order of the file.
     """
-    group = _groups([mention for mention in mentions if mention.split == "train"])
+    group = groups([mention for mention in mentions if mention.split == "train"])
     return [
         dataclasses.replace(mention, split="valid")
-        if mention.split == "train" and _uniform(group[mention.sample]) < fraction
+        if mention.split == "train" and uniform(group[mention.sample]) < fraction
         else mention
         for mention in mentions
     ]
@@ -101,7 +101,7 @@ def _traces(mention: Mention) -> Iterator[str]:
         yield f"image {mention.image}"
 
 
-def _groups(mentions: Sequence[Mention]) -> dict[str, str]:
+def groups(mentions: Sequence[Mention]) -> dict[str, str]:
     """Maps each sample to the smallest sample id it is connected to by shared content."""
     node: dict[str, int] = {}
     traces = [[node.setdefault(t, len(node)) for t in _traces(mention)] for mention in mentions]
@@ -115,6 +115,6 @@ def _groups(mentions: Sequence[Mention]) -> dict[str, str]:
     return {sample: smallest[group[first]] for sample, first in sample_of.items()}
 
 
-def _uniform(text: str) -> float:
+def uniform(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48

@@ -45,7 +45,7 @@ FIELDS = {
     name: decides
     for decides, groups in {
         STORE: {
-            "data": "name reader split valid_fraction outside",
+            "data": "name reader split valid_fraction withheld outside",
             "retrieval": "method r scorer name_weight prior_weight word_weight names_pool "
             "words_pool vectors",
             "text": "mention entity clip_mention clip_entity",
@@ -61,14 +61,14 @@ FIELDS = {
             "graph": "r relations edges adjacency gold_slot",
             "model": "name form width layers mention_rows edge_scale edge_activation "
             "vertex_activation recurrent_width image_text_threshold image_entity_threshold dtype "
-            "state dropout drop_relations drop_pictures vertices",
+            "state dropout drop_relations drop_pictures vertices nil",
             "loss": "form margin",
-            "train": "batch learning_rate schedule max_mentions",
+            "train": "batch learning_rate average max_mentions",
         },
         COURSE: {
             "data": "tables",  # equal up to rounding
             "train": "epochs patience accumulate",  # the last equal up to rounding
-            "eval": "ks scope select_by",
+            "eval": "ks scope select_by pictures",
         },
         SPEED: {
             "encoders": "batch_tokens batch_images",
@@ -87,22 +87,25 @@ FIELDS = {
 BEFORE: Mapping[str, Any] = {
     "data.kb": "",
     "data.outside": False,
+    "data.withheld": 0.0,
     "data.tables": "auto",
     "encoders.tokens": False,
     "image.max_bytes": MAX_BYTES,
     "eval.scope": "candidates",
+    "eval.pictures": True,
     "encoders.max_tokens": 128,
     "encoders.regions": False,
     "model.recurrent_width": 0,
     "model.image_text_threshold": 0.0,
     "model.image_entity_threshold": 0.3,
     "train.accumulate": 1,
-    "train.schedule": "constant",
+    "train.average": 0.0,
     "model.state": 128,
     "model.dropout": 0.3,
     "model.drop_relations": 0.0,
     "model.drop_pictures": 0.0,
     "model.vertices": True,
+    "model.nil": False,
 }
 
 DTYPES = ("float32", "bfloat16")
@@ -121,7 +124,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "parallel.impl": ("shard_map", "pmap"),
     "retrieval.method": ("union", "names", "statistics", "given", "vectors"),
     "retrieval.vectors": ("text", "clip"),
-    "train.schedule": ("constant", "cosine"),
 }
 # Values by the name they have now, for older configs, workdirs and stores.
 RENAMED: Mapping[str, Mapping[str, str]] = {"retrieval.method": {"dense": "vectors"}}
@@ -130,6 +132,7 @@ MOST = 2**31 - 1  # rows, steps and tokens are counted in 32 bits
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),  # JAX's keys hold no more
     "data.valid_fraction": (0, 0.9),
+    "data.withheld": (0, 0.9),
     "retrieval.r": (1, 10_000),
     **{f"retrieval.{weight}_weight": (0, 1e6) for weight in ("name", "prior", "word")},
     **{f"retrieval.{pool}_pool": (0, 1_000_000) for pool in ("names", "words")},
@@ -150,6 +153,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     **{f"model.{name}": (0, 0.99) for name in ("dropout", "drop_relations", "drop_pictures")},
     **{f"model.image_{side}_threshold": (-1, 1) for side in ("text", "entity")},  # of cosines
     "loss.margin": (0, 1e6),
+    "train.average": (0, 0.99999),
     **{f"train.{name}": (1, MOST) for name in ("epochs", "save_every", "log_every")},
     **{f"{name}.batch": (1, 1_000_000) for name in ("train", "eval")},
     "train.accumulate": (1, 1_000_000),
@@ -274,6 +278,11 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_lists(config: ConfigDict) -> None:
+    if config.model.nil and (config.model.name, config.loss.form) != ("relational", "softmax"):
+        raise UserError(
+            "model.nil is learnt by model.name='relational' with loss.form='softmax'; this is "
+            f"{config.model.name!r} with {config.loss.form!r}"
+        )
     relations, ks, select_by = config.graph.relations, config.eval.ks, config.eval.select_by
     for name in relations or [""]:
         schema.check_known("graph.relations", name, (*RELATIONS, *EVIDENCE))

@@ -1,5 +1,6 @@
 """One experiment from its config: store -> model -> training -> evaluation -> report."""
 
+import dataclasses
 import resource
 import sys
 import time
@@ -18,6 +19,7 @@ from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.config import check, flat
 from drin_jax.evaluation import report
+from drin_jax.evaluation.calibration import calibrate, decisions
 from drin_jax.evaluation.evaluate import Setup, SplitView, Trained, baseline_scores, evaluate_split
 from drin_jax.evaluation.whole_base import raw_encoders
 from drin_jax.explain import linked
@@ -105,13 +107,16 @@ def _overview(config: ConfigDict, setup: Setup) -> str:
 
 def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
     store, spec, splits = run.store, run.setup.spec, {}
+    calibration = None
     ks = [k for k in run.config.eval.ks if k <= spec.r]
     for split in ("valid", "test"):
         view = SplitView.of(store, split, spec.r)
         scores = session.scores(run.params, split)
         systems = {**baseline_scores(store, view), run.system: scores}
         whole = raw_encoders(store, split) if run.config.eval.scope == "kb" else None
+        calibration = calibration or calibrate(view, scores)  # by valid, which comes first
         splits[split] = evaluate_split(view, systems, ks, whole)
+        splits[split]["decisions"] = decisions(view, scores, calibration)
     found = Outcome(view, scores)
     return {
         "name": f"{store.name}: {run.system}",
@@ -126,6 +131,7 @@ def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
             "groups": store.groups,
         },
         "splits": splits,
+        "calibration": dataclasses.asdict(calibration) if calibration else {},
         "examples": linked.examples(run, found) if jax.process_index() == 0 else {},
     }
 

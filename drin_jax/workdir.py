@@ -55,8 +55,6 @@ def claim(
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
     new = flat(config) | more
-    if config.train.schedule != "constant":
-        free = {*free} - {"train.epochs"}  # they decide every learning rate
     if (workdir / CONFIG).exists():
         found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
         if found:

@@ -36,6 +36,7 @@ def read(
     source: str = "",
     outside: bool = False,
     kb: Sequence[Entity] | None = None,
+    withheld: float = 0.0,
 ) -> Corpus:
     """Reads the data set under `root`, splits it, and forgets pictures whose file is not there:
     `used` of what `load` returns.
@@ -48,12 +49,42 @@ def read(
         source: a sentence that says what to download from where; told where a file is missing.
         outside: whether pictures may lie outside `root`.
         kb: the entities that mentions are linked to, instead of the data set's own.
+        withheld: see `without`.
 
     Raises:
         UserError: unknown reader or split mode, missing or broken files.
     """
     corpus = load(reader, root, name=name, source=source, outside=outside, kb=kb)
+    if withheld:
+        corpus = without(corpus, withheld)
     return used(corpus, split=split, valid_fraction=valid_fraction)
+
+
+def without(corpus: Corpus, share: float) -> Corpus:
+    """The corpus with about this share of its golds taken out of the knowledge base, by a hash of
+    their ids; what means them is then outside it, in every split.
+
+    Raises:
+        UserError: the knowledge base is not the data set's own.
+    """
+    if not isinstance(corpus.entities, list):
+        raise UserError(
+            "data.withheld takes golds out of the data set's own entities; out of the knowledge "
+            "base of data.kb, `drin-jax kb remove` takes them"
+        )
+    golds = {mention.gold for mention in corpus.mentions}
+    out = {e.id for e in corpus.entities if e.id in golds and splits.uniform(e.id) < share}
+    mentions = [
+        dataclasses.replace(
+            mention, candidates=tuple(c for c in mention.candidates if c not in out)
+        )
+        if mention.candidates
+        else mention
+        for mention in corpus.mentions
+    ]
+    kept = [entity for entity in corpus.entities if entity.id not in out]
+    counts = {**corpus.counts, "entities_withheld": len(out)}
+    return dataclasses.replace(corpus, entities=kept, mentions=mentions, counts=counts)
 
 
 def used(corpus: Corpus, *, split: str, valid_fraction: float) -> Corpus:

@@ -44,9 +44,9 @@ class Association:
         gold: np.ndarray,
         fold: np.ndarray,
     ):
-        self.context = _frequent(texts, np.ones(len(fold)), CONTEXT)
+        self.context = _places(_frequent(texts, np.ones(len(fold)), CONTEXT))
         times = np.bincount(pairs.entity, minlength=described.shape[0])
-        self.description = _frequent(described, times, DESCRIPTION)
+        self.description = _places(_frequent(described, times, DESCRIPTION))
         left = _kept(texts, self.context)
         right = _kept(described, self.description)
         others = pairs.entity != gold[pairs.mention]
@@ -96,7 +96,7 @@ class Association:
 
 def described_words(e: EntitySide) -> sparse.csr_array:
     """[u,COLUMNS] words of entities as association reads them."""
-    return hashed.incidence(_terms(text) for text in e.described)
+    return hashed.incidence(e.described, _terms)
 
 
 def folds(component: np.ndarray) -> np.ndarray:
@@ -121,8 +121,20 @@ def _frequent(table: sparse.csr_array, times: np.ndarray, most: int) -> np.ndarr
     return np.sort(order[counts[order] >= LEAST])
 
 
-def _kept(table: sparse.csr_array, columns: np.ndarray) -> sparse.csr_array:
-    return sparse.csr_array(sparse.csr_array(table[:, columns]))
+def _places(columns: np.ndarray) -> np.ndarray:
+    """[COLUMNS] the place of each column among those that count, -1 for the others."""
+    out = np.full(hashed.COLUMNS, -1, np.int32)
+    out[columns] = np.arange(len(columns))
+    return out
+
+
+def _kept(table: sparse.csr_array, places: np.ndarray) -> sparse.csr_array:
+    """The columns that count."""
+    place = places[table.indices]
+    there = place >= 0
+    starts = np.append(0, np.cumsum(there))[table.indptr]
+    held = (table.data[there], place[there], starts)
+    return sparse.csr_array(held, shape=(table.shape[0], int(places.max(initial=-1)) + 1))
 
 
 def _log_odds(gold: np.ndarray, other: np.ndarray) -> np.ndarray:

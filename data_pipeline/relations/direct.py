@@ -8,11 +8,9 @@ from rapidfuzz import fuzz, process
 
 from data_pipeline.relations import hashed
 from data_pipeline.relations.sides import Columns, EntitySide, MentionSide, Pairs
-from data_pipeline.retrieval.union import STAGES
+from data_pipeline.schema import BEYOND, LIFE, NEAR, STAGES
 
-BEYOND = 200  # the rank of what a stage did not find
-LIFE = 90.0  # years that one name may be told of
-NEAR = 25.0  # years within which a number is near
+FEW = 10_000  # pairs that are compared sooner than threads begin
 
 
 def names(m: MentionSide, e: EntitySide, p: Pairs) -> Columns:
@@ -27,7 +25,9 @@ def names(m: MentionSide, e: EntitySide, p: Pairs) -> Columns:
         mine, theirs = asked[p.mention], e.folded[p.entity]
         out[f"{kind} trigrams"] = hashed.products(grams, p.mention, e.trigrams, p.entity)
         for scorer in (fuzz.ratio, fuzz.token_set_ratio):
-            likeness = process.cpdist(mine, theirs, scorer=scorer, dtype=np.float32, workers=-1)
+            likeness = process.cpdist(
+                mine, theirs, scorer=scorer, dtype=np.float32, workers=-1 if len(p) > FEW else 1
+            )
             out[f"{kind} {scorer.__name__}"] = likeness / 100
         out[f"{kind} is the name"] = (mine == theirs) & (mine != "")
         out[f"{kind} is first"] = (_ends(asked, 0)[p.mention] == first[p.entity]) & (mine != "")

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
+from data_pipeline import splits
 from data_pipeline.kb.knowledge_base import Finder, KnowledgeBase
 from data_pipeline.kb.text_index import text_index
 from data_pipeline.output import Progress
@@ -20,13 +19,11 @@ from data_pipeline.relations.association import FOLDS, Association, described_wo
 from data_pipeline.relations.context import Named, context
 from data_pipeline.relations.memory import Memory
 from data_pipeline.relations.sides import Columns, EntitySide, MentionSide, Pairs, Rarities
-from data_pipeline.schema import EVIDENCE, EVIDENCE_COLUMNS, PADDING, SPLITS, Mention
+from data_pipeline.schema import CUT, EVIDENCE, EVIDENCE_COLUMNS, PADDING, SPLITS, Mention
 from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
-from data_pipeline.store.split_arrays import distinct
 
 BLOCK = 256  # mentions at once
-CUT = 4.0
 QUIET_MENTIONS = 5_000
 VECTORS = ("mention_text_edge", "entity_text_edge")
 
@@ -157,28 +154,36 @@ class Relations:
         return out
 
 
-def write(store: Store, mentions: Sequence[Mention], extension: StoreExtension) -> None:
-    """Adds the evidence of every split to a store.
-
-    Args:
-        mentions: the store's, in its order.
-    """
-    own, theirs = (store.array(name) for name in VECTORS)
+def reading(store: Store, mentions: Sequence[Mention]) -> tuple[Relations, np.ndarray]:
+    """What computes evidence with a store's training mentions for a memory, and the component [M]
+    of each of the store's `mentions`, which are given in its order."""
     component = components(mentions)
-    found = {split: Retrieved.of(store, split) for split in SPLITS}
-    rows = {split: np.asarray(store.array(f"{split}_mention")) for split in SPLITS}
     golds = np.asarray(store.array("train_gold_entity"))
     there = np.flatnonzero(golds >= 0)
-    remembered = rows["train"][there]
+    remembered = np.asarray(store.array("train_mention"))[there]
+    own, theirs = (store.array(name) for name in VECTORS)
     relations = Relations(
         store.kb,
         theirs,
         [mentions[i] for i in remembered],
         golds[there].astype(np.int64),
         component[remembered],
-        found["train"].rows[there],
+        Retrieved.of(store, "train").rows[there],
         own[remembered],
     )
+    return relations, component
+
+
+def write(store: Store, mentions: Sequence[Mention], extension: StoreExtension) -> None:
+    """Adds the evidence of every split to a store.
+
+    Args:
+        mentions: the store's, in its order.
+    """
+    relations, component = reading(store, mentions)
+    own = store.array(VECTORS[0])
+    found = {split: Retrieved.of(store, split) for split in SPLITS}
+    rows = {split: np.asarray(store.array(f"{split}_mention")) for split in SPLITS}
     has = [np.asarray(store.array(f"{side}_has_image")) for side in ("mention", "entity")]
 
     def of_split(split: str) -> Iterator[np.ndarray]:
@@ -230,16 +235,5 @@ def pairs_of(rows: np.ndarray, e: EntitySide) -> Pairs:
 def components(mentions: Sequence[Mention]) -> np.ndarray:
     """[M] the number of the component of each mention: those that share a sample, a text or a
     picture, directly or through others."""
-    m, edges, first = len(mentions), [], len(mentions)
-    for keys in (
-        (mention.sample for mention in mentions),
-        (mention.text for mention in mentions),
-        (mention.image for mention in mentions),
-    ):
-        found, number = distinct(keys)
-        there = np.flatnonzero(number != PADDING)
-        edges.append((there, first + number[there]))
-        first += len(found)
-    rows, columns = (np.concatenate(ends) for ends in zip(*edges, strict=True))
-    graph = sparse.coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(first, first))
-    return csgraph.connected_components(graph, directed=False)[1][:m].astype(np.int64)
+    group = splits.groups(mentions)
+    return np.unique([group[mention.sample] for mention in mentions], return_inverse=True)[1]

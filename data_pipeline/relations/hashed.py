@@ -14,6 +14,7 @@ from scipy import sparse
 from data_pipeline.kb.text_index import fold
 
 COLUMNS = 1 << 18
+Cut = Callable[[str], Iterable[str]]  # a text into its terms
 
 
 def words(text: str) -> list[str]:
@@ -34,22 +35,35 @@ def column(term: str) -> int:
     return zlib.crc32(term.encode(errors="replace")) % COLUMNS
 
 
-def incidence(texts: Iterable[Iterable[str]]) -> sparse.csr_array:
-    """[n, COLUMNS] float32 with a 1 for each term that a text has."""
-    columns: list[int] = []
-    starts = [0]
-    for terms in texts:
-        columns += sorted({column(term) for term in terms})
-        starts.append(len(columns))
-    ones = np.ones(len(columns), np.float32)
-    held = (ones, np.array(columns, np.int32), np.array(starts, np.int64))
-    return sparse.csr_array(held, shape=(len(starts) - 1, COLUMNS))
+def _columns(text: str, cut: Cut) -> np.ndarray:
+    """Where the terms of a text count, each once, in order."""
+    return np.array(sorted({column(term) for term in cut(text)}), np.int32)
 
 
-def rarity(table: sparse.csr_array) -> np.ndarray:
+columns = functools.lru_cache(maxsize=1 << 16)(_columns)  # candidates come again and again
+
+
+def table_of(held: Sequence[np.ndarray]) -> sparse.csr_array:
+    """[n,COLUMNS] float32 with a 1 in these columns of each row."""
+    starts = np.zeros(len(held) + 1, np.int64)
+    np.cumsum([len(own) for own in held], out=starts[1:])
+    indices = np.concatenate([np.zeros(0, np.int32), *held])
+    parts = (np.ones(len(indices), np.float32), indices, starts)
+    return sparse.csr_array(parts, shape=(len(held), COLUMNS))
+
+
+def incidence(texts: Iterable[str], cut: Cut) -> sparse.csr_array:
+    """[n,COLUMNS] float32 with a 1 for each term that a text has."""
+    return table_of([columns(text, cut) for text in texts])
+
+
+def rarity(texts: Iterable[str], cut: Cut) -> np.ndarray:
     """What each term weighs, [COLUMNS] float32: log((1 + n) / (1 + texts that have it)) + 1."""
-    have = np.bincount(table.indices, minlength=COLUMNS)
-    return (np.log((1 + table.shape[0]) / (1 + have)) + 1).astype(np.float32)
+    have, n = np.zeros(COLUMNS, np.int64), 0
+    for text in texts:
+        have[_columns(text, cut)] += 1
+        n += 1
+    return (np.log((1 + n) / (1 + have)) + 1).astype(np.float32)
 
 
 def weighted(table: sparse.csr_array, weights: np.ndarray) -> sparse.csr_array:
@@ -65,19 +79,20 @@ def unit(table: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array((table.data * per, table.indices, table.indptr), shape=table.shape)
 
 
-def rows_of(
-    texts: Sequence[str], cut: Callable[[str], Iterable[str]], weights: np.ndarray | None = None
-) -> tuple[sparse.csr_array, np.ndarray]:
-    """Rows at length 1 of texts cut into terms, and the weights they were made with: those given,
-    or the texts' own `rarity`."""
-    table = incidence(map(cut, texts))
-    weights = rarity(table) if weights is None else weights
-    return unit(weighted(table, weights)), weights
+def rows_of(texts: Iterable[str], cut: Cut, weights: np.ndarray) -> sparse.csr_array:
+    """Rows at length 1 of texts cut into terms, which weigh so much."""
+    return unit(weighted(incidence(texts, cut), weights))
 
 
 def products(
     left: sparse.csr_array, at: np.ndarray, right: sparse.csr_array, others: np.ndarray
 ) -> np.ndarray:
     """Dot products [n] float32 of rows `at` of one table with rows `others` of the other."""
+    if left.shape[0] == 1:  # one mention: its row laid out, and looked up
+        own = np.zeros(COLUMNS, np.float32)
+        own[left.indices] = left.data
+        row = np.repeat(np.arange(right.shape[0]), np.diff(right.indptr))
+        sums = np.bincount(row, own[right.indices] * right.data, minlength=right.shape[0])
+        return sums[others].astype(np.float32)
     both = left[at].multiply(right[others])
     return np.asarray(both.sum(axis=1)).ravel().astype(np.float32)

@@ -67,6 +67,11 @@ class Memory:
         return np.where(known, _count(table, key * self._components + component), 0)
 
     @cached_property
+    def by_word(self) -> sparse.csr_array:
+        """Words of each text, [COLUMNS,t]."""
+        return sparse.csr_array(self.mentions.words.T)
+
+    @cached_property
     def gold_words(self) -> sparse.csr_array:
         """Words of each gold, [t,COLUMNS] at length 1."""
         return self.entities.words[self.entities.at(self.gold)]
@@ -130,7 +135,7 @@ def neighbours(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Colum
     out: Columns = {}
     kernels: dict[str, Callable[[], np.ndarray]] = {
         "vectors": lambda: m.vectors @ memory.mentions.vectors.T,
-        "words": lambda: (m.words @ sparse.csr_array(memory.mentions.words.T)).toarray(),
+        "words": lambda: (m.words @ memory.by_word).toarray(),
     }
     own = m.component[:, None]
     barred = (own >= 0) & (own == memory.mentions.component)

@@ -42,8 +42,8 @@ class Rarities:
         texts = (f"{held['name'][i]} {held['description'][i]}" for i in living)
         names = (held["name"][i] for i in living)
         return cls(
-            hashed.rarity(hashed.incidence(map(hashed.words, texts))),
-            hashed.rarity(hashed.incidence(map(hashed.trigrams, names))),
+            hashed.rarity(texts, hashed.words),
+            hashed.rarity(names, hashed.trigrams),
         )
 
 
@@ -78,12 +78,12 @@ class EntitySide:
     @cached_property
     def words(self) -> sparse.csr_array:
         """Words of name and description, [u,COLUMNS] at length 1."""
-        return hashed.rows_of(self.described, hashed.words, self._weights.words)[0]
+        return hashed.rows_of(self.described, hashed.words, self._weights.words)
 
     @cached_property
     def text_words(self) -> sparse.csr_array:
         """[u,COLUMNS] a 1 for each word of the description."""
-        return hashed.incidence(map(hashed.words, self.descriptions))
+        return hashed.incidence(self.descriptions, hashed.words)
 
     @cached_property
     def name_words(self) -> sparse.csr_array:
@@ -99,7 +99,7 @@ class EntitySide:
     @cached_property
     def trigrams(self) -> sparse.csr_array:
         """Trigrams of the name, at length 1."""
-        return hashed.rows_of(self.names, hashed.trigrams, self._weights.trigrams)[0]
+        return hashed.rows_of(self.names, hashed.trigrams, self._weights.trigrams)
 
     @cached_property
     def folded(self) -> np.ndarray:
@@ -151,7 +151,7 @@ class MentionSide:
     def around_form(self) -> sparse.csr_array:
         """[m,COLUMNS] a 1 for each word of the text that is not of the fullest form."""
         pairs = zip(self.items, self.forms, strict=True)
-        return hashed.incidence(_around(m.text, form) for m, form in pairs)
+        return hashed.table_of([_around(m.text, form) for m, form in pairs])
 
     @cached_property
     def words(self) -> sparse.csr_array:
@@ -161,19 +161,19 @@ class MentionSide:
     @cached_property
     def text_words(self) -> sparse.csr_array:
         """[m,COLUMNS] a 1 for each word of the text."""
-        return hashed.incidence(hashed.words(m.text) for m in self.items)
+        return hashed.incidence((m.text for m in self.items), hashed.words)
 
     @cached_property
     def around_words(self) -> sparse.csr_array:
         """[m,COLUMNS] a 1 for each word of the text that is not of the surface form."""
-        return hashed.incidence(_around(m.text, m.name) for m in self.items)
+        return hashed.table_of([_around(m.text, m.name) for m in self.items])
 
     @cached_property
     def trigrams(self) -> tuple[sparse.csr_array, sparse.csr_array]:
         """Trigrams of surface form and fullest form, at length 1."""
         sides = [m.name for m in self.items], self.forms
         first, second = (
-            hashed.rows_of(some, hashed.trigrams, self._weights.trigrams)[0] for some in sides
+            hashed.rows_of(some, hashed.trigrams, self._weights.trigrams) for some in sides
         )
         return first, second
 
@@ -224,14 +224,14 @@ class Pairs:
         return np.repeat(np.maximum.reduceat(values, starts), sizes)
 
 
-def _around(text: str, form: str) -> list[str]:
-    """The words of a text without those of a form."""
-    own = set(hashed.words(form))
-    return [word for word in hashed.words(text) if word not in own]
+def _around(text: str, form: str) -> np.ndarray:
+    """Where the words of a text count, without those of a form."""
+    own, less = (hashed.columns(some, hashed.words) for some in (text, form))
+    return np.setdiff1d(own, less, assume_unique=True)
 
 
 def _shares(texts: Sequence[str], weights: Rarities) -> sparse.csr_array:
-    table = hashed.weighted(hashed.incidence(map(hashed.words, texts)), weights.words)
+    table = hashed.weighted(hashed.incidence(texts, hashed.words), weights.words)
     sums = np.maximum(np.asarray(table.sum(axis=1)).ravel(), 1e-9)
     per = np.repeat(1 / sums, np.diff(table.indptr)).astype(np.float32)
     return sparse.csr_array((table.data * per, table.indices, table.indptr), shape=table.shape)

@@ -28,12 +28,11 @@ from data_pipeline.kb.text_index import bare
 from data_pipeline.output import Progress
 from data_pipeline.retrieval.forms import fullest
 from data_pipeline.retrieval.names import likeness
-from data_pipeline.schema import PADDING, Mention, UserError
+from data_pipeline.schema import PADDING, STAGES, Mention, UserError
 
 # Stage -> entities that it finds, and what it counts.
-POOLS = {"names": 100, "forms": 100, "words": 50, "vectors": 50}
+POOLS = dict(zip(STAGES, (100, 100, 50, 50), strict=True))
 WEIGHTS = {"names": 1.0, "forms": 1.0, "words": 0.5, "vectors": 3.0}
-STAGES = tuple(POOLS)
 EARLY, HALVED = 2.0, 20  # what the first of a stage counts more, and the rank of half of it
 BLOCK = 512  # mentions scored at once
 QUIET_MENTIONS = 5_000

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from data_pipeline import schema
+from data_pipeline.kb.text_index import bare, fold
 from data_pipeline.loader import EvalLoader
 from data_pipeline.retrieval.names import of_pairs
 from data_pipeline.schema import GraphSpec
@@ -23,6 +25,7 @@ from drin_jax.parallel.data_parallel import AXIS, DataParallel
 from drin_jax.training.device_tables import DeviceTables, Placement
 from drin_jax.types import GraphBatch
 
+_INITIALS = re.compile(r"(?:[^\W\d_]\.?){2,5}")
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 # Rows of the first stage alone, where it is not the comparison of names.
 FIRST_STAGES = {"given": "order of the given candidates", "dense": "first stage (vectors)"}
@@ -38,6 +41,7 @@ class Setup:
     parallel: DataParallel
     spec: GraphSpec
     protocol: str
+    pictures: bool = True  # whether mentions are scored with theirs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,8 @@ class SplitScorer:
     ):
         def step(params: Any, arrays: Any) -> Float[Array, "b r"]:
             graphs = GraphBatch.from_host(arrays, setup.spec.gold_slot)
+            if not setup.pictures:
+                graphs = graphs.blind(jnp.zeros_like(graphs.mention_has_image))
             return nnx.merge(setup.graphdef, params)(graphs)[0]
 
         self._parallel, self._batch, self._spec = setup.parallel, batch, setup.spec
@@ -166,7 +172,10 @@ class SplitView:
             gold_any=gold_any,
             retrieved=store.sizes["r"],
             gold_entity=array("gold_entity"),
-            groups={name: (bits >> i) & 1 == 1 for i, name in enumerate(store.groups)},
+            groups={
+                **{name: (bits >> i) & 1 == 1 for i, name in enumerate(store.groups)},
+                **kinds(store, split),
+            },
         )
 
     def counts(self) -> dict[str, int]:
@@ -189,6 +198,27 @@ class SplitView:
             for k in sorted({*(k for k in RECALL_AT if k < self.retrieved), self.retrieved})
         }
         return {f"recall@{k}": n / known for k, n in found.items()}
+
+
+def kinds(store: Store, split: str) -> dict[str, np.ndarray]:
+    """What makes a mention easy or hard, [n] bool each: its surface form is the gold's name, is one
+    word, is initials, or its gold is of no training mention."""
+    gold = np.asarray(store.array(f"{split}_gold_entity"))
+    surfaces, names = store.strings("mention_surface"), store.strings("entity_name")
+    own = [surfaces[i] for i in np.asarray(store.array(f"{split}_mention"))]
+    same = [
+        entity >= 0 and fold(bare(names[entity])) == fold(form)
+        for form, entity in zip(own, gold.tolist(), strict=True)
+    ]
+    seen = np.isin(gold, np.asarray(store.array("train_gold_entity")))
+    return {
+        "exact name": np.array(same, bool),
+        "one word": np.array([len(form.split()) == 1 for form in own], bool),
+        "initials": np.array(
+            [form.isupper() and _INITIALS.fullmatch(form) is not None for form in own], bool
+        ),
+        "unseen entity": (gold >= 0) & ~seen,
+    }
 
 
 def evaluate_split(

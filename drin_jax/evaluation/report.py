@@ -8,10 +8,15 @@ from typing import Any
 from rich.text import Text
 
 from data_pipeline import output
-from data_pipeline.files import write_json, write_text
+from data_pipeline.files import write_json, write_text, write_whole
 from data_pipeline.schema import UserError, check_known
 from drin_jax.evaluation.tables import Table, markdown_text
 
+FIGURE = "calibration.svg"
+DECIDED = (
+    *("accuracy", "NIL precision", "NIL recall", "NIL F1"),
+    *("of the surest 50%", "80%", "90%", "ECE"),
+)
 SCOPES = {"end_to_end": "end to end", "answerable": "answerable", "kb": "whole base"}
 WHOLE_BASE = (
     "whole base: every mention whose gold is in the knowledge base, ranked among all of its "
@@ -70,6 +75,32 @@ def _rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
                     yield [subset, title, name, str(metrics["n"]), *values]
 
 
+def decided(reports: Sequence[Mapping[str, Any]], split: str) -> Table:
+    """What comes of deciding every mention of a split, a row for each report's system."""
+    rows, sizes = [], {0}
+    for report in reports:
+        if found := report["splits"][split].get("decisions"):
+            nil, at = found["nil"], found["coverage"]
+            sizes.add(nil["n"])
+            values = [found["accuracy"], *(nil[k] for k in ("precision", "recall", "f1"))]
+            values += [at["0.50"], at["0.80"], at["0.90"], found["ece"]]
+            kept = [f"{100 * value:.1f}" for value in values]
+            if not nil["n"]:
+                kept[1:4] = ["-"] * 3
+            rows.append([report["system"], *kept])
+    return Table(
+        title=f"{split}: decisions",
+        head=["system", *DECIDED],
+        rows=rows,
+        notes=[
+            f"accuracy: of all mentions, {max(sizes)} NIL or outside the knowledge base among "
+            "them, the likeliest candidate or NIL; temperature and threshold are valid's",
+            "of the surest: accuracy among that share of the mentions; ECE: mean difference of "
+            "the probability given and the share right, in bins of as many mentions",
+        ],
+    )
+
+
 def verdict(report: Mapping[str, Any]) -> str:
     """How the model does on test, all mentions counted, beside the best of what needs no training:
     by MRR, the gold at the mean rank of its ties."""
@@ -121,6 +152,8 @@ def show(report: Mapping[str, Any]) -> None:
     for split in report["splits"]:
         console.print()
         table(report, split, ("all", "clean")).show()
+        if "decisions" in report["splits"][split]:
+            decided([report], split).show()
 
 
 def write(workdir: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -128,6 +161,14 @@ def write(workdir: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
     lines = [f"# {markdown_text(report['name'])}", "", markdown_text(verdict(report)), ""]
     for split in report["splits"]:
         lines += [f"## {split}", "", table(report, split).markdown(), ""]
+        if "decisions" in report["splits"][split]:
+            lines += [f"### {split}: decisions", "", decided([report], split).markdown(), ""]
+    drawn = {s: r["decisions"] for s, r in report["splits"].items() if "decisions" in r}
+    if drawn:
+        from drin_jax.evaluation import reliability  # matplotlib loads only for this
+
+        write_whole(workdir / FIGURE, lambda file: reliability.draw(file, drawn))
+        lines += [f"![share right by probability and by coverage]({FIGURE})", ""]
     if examples := report.get("examples"):
         lines += ["## Linked mentions", "", markdown_text(examples["told"]), ""]
         for mention in examples["mentions"]:
@@ -177,5 +218,6 @@ def compare(
         for report in reports
     ]
     head = ["run", "best step", "prepare s", "train s", "evaluate s", "peak memory GB"]
-    both = dataclasses.replace(tables[0], rows=rows), Table("", head, costs)
-    return "\n\n".join(one.markdown() for one in both)
+    own = [dataclasses.replace(tables[0], rows=rows), decided(reports, split)]
+    own.append(Table("", head, costs))
+    return "\n\n".join(one.markdown() for one in own if one.rows)

@@ -73,7 +73,7 @@ def train_seed(session: Session, seed: int, folder: Path, title: str) -> SeedRun
 
 class Recorder:
     """Scores the trained runs of one row, and writes a folder each: scores, ranks, metrics on every
-    subset, and what the layers did.
+    subset, what the layers did, and, `together`, the mean of its scores and those of lower seeds.
 
     Args:
         session: of the row's runs.
@@ -120,12 +120,29 @@ class Recorder:
             np.save(partial / f"scores_{split}.npy", scores.astype(np.float32))
             np.save(partial / f"ranks_{split}.npy", ranks.astype(np.float32))
             data["splits"][split] = evaluate_split(view, {title: scores}, ks)
+            if together := _together(folder, split, scores):
+                mean = {title: np.mean(together, axis=0)}
+                found = evaluate_split(view, mean, ks) | {"seeds": len(together)}
+                data["together"] = data.get("together", {}) | {split: found}
         if self._edge_sums:
             view = self._views[self._judged]
             data["edges"] = mean_edges(self._edge_sums, one.params, session.store, view, setup.spec)
         write_json(partial / RUN_JSON, data)
         shutil.rmtree(folder, ignore_errors=True)  # what is there without a run.json is no run
         partial.replace(folder)
+
+
+def _together(folder: Path, split: str, scores: np.ndarray) -> list[np.ndarray]:
+    """A run's scores and those of the row's runs of lower seeds; empty where it is the first."""
+    number = int(folder.name.removeprefix("seed"))
+    others = [
+        np.load(other / f"scores_{split}.npy")
+        for other in sorted(folder.parent.glob("seed*"))
+        if other.name.removeprefix("seed").isdigit()
+        and int(other.name.removeprefix("seed")) < number
+        and (other / RUN_JSON).exists()
+    ]
+    return [*others, scores] if others else []
 
 
 def edge_sums(graphdef: nnx.GraphDef, relations: tuple[str, ...], spec: GraphSpec) -> Sums:

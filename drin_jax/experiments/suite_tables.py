@@ -76,7 +76,33 @@ def further(results: Results) -> list[Table]:
             out.append(systems(results, subset))
         if 0 < results.sizes(own, "answerable").get(subset, 0) < n:
             out.append(systems(results, subset, "answerable"))
-    return out if own == "valid" else [*out, systems(results, split="valid")]
+    valid = [] if own == "valid" else [systems(results, split="valid")]
+    return [*out, *valid, *together(results)]
+
+
+def together(results: Results) -> list[Table]:
+    """Each row's seeds as one system, by the mean of their scores; none where there is one seed."""
+    split, rows = results.split, []
+    for row in results.trained:
+        found = row.runs[-1].data.get("together", {}).get(split)
+        for subset in ("all", "clean"):
+            if found and subset in found["subsets"]:
+                (metrics,) = found["subsets"][subset]["end_to_end"].values()
+                values = [f"{100 * metrics['mean'][name]:.1f}" for name in _names(results)]
+                rows.append([row.title, subset, str(found["seeds"]), *values])
+    head = [
+        FIRST_COLUMN.get(results.suite, "system"),
+        "mentions",
+        "seeds",
+        *_names(results).values(),
+    ]
+    title = f"{split}, the seeds of a row as one system: the mean of their scores"
+    return [Table(title, head, rows, words=2)] if rows else []
+
+
+def _names(results: Results) -> dict[str, str]:
+    """Metric -> its name in tables."""
+    return {f"hits@{k}": f"Top-{k}" for k in results.first["ks"]} | {"mrr": "MRR"}
 
 
 def _table(

@@ -2,12 +2,12 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from data_pipeline.schema import RELATIONS, check_known
+from data_pipeline.schema import EVIDENCE, READ_GOLDS, RELATIONS, check_known
 
 SYSTEMS = ("bert", "jmel", "dzmned", "mel_hi", "ghmfc", "drin")
 TITLES = {name: name.upper().replace("_", "-") for name in SYSTEMS}
@@ -15,12 +15,20 @@ LAYERS = (1, 2, 3, 4, 5)
 SHARES = (10, 20, 40, 70, 100)  # percent of the training mentions
 DETECTORS = {"fasterrcnn": "Faster R-CNN", "maskrcnn": "Mask R-CNN"}
 FIRST_STAGES = {
+    "union": "Union",
     "names": "Names",
     "statistics": "Names, prior and words",
     "given": "The data set's own",
     "vectors": "Dense vectors",
 }
 GOLD_SLOTS = {"never": "", "upstream": ", GOLD IN GRAPH"}
+# Relations that stand or fall together.
+GROUPS = {
+    "golds": READ_GOLDS,
+    "surfaces": ("names", "retrieval", "votes"),
+    "meaning": ("words", "vectors", "context", "association"),
+}
+MENTIONS = (100, 300, 1_000, 3_000, 10_000)
 # MATH.md's open choices: the paper form has them, the authors' program has decided them.
 PAPER_CHOICES = ("edge_activation", "vertex_activation", "edge_scale", "mention_rows")
 
@@ -58,6 +66,51 @@ class Suite:
     def default_against(self, config: ConfigDict) -> str:
         """The row to test against where the user names none."""
         return self.against if isinstance(self.against, str) else self.against(config)
+
+
+def _systems(config: ConfigDict) -> list[RowPlan]:
+    """The paper's six, and ours over the same features with every relation."""
+    ours = {
+        "model.name": "relational",
+        "graph.relations": (*config.graph.relations, *EVIDENCE),
+        "loss.form": "softmax",
+    }
+    why = "a release has no texts, which its relations read"
+    return [
+        *(RowPlan(name, title, {"model.name": name}) for name, title in TITLES.items()),
+        RowPlan("relational", "RELATIONAL", ours,
+                why_not=why if config.data.reader == "release" else None),
+    ]  # fmt: skip
+
+
+def _evidence(config: ConfigDict) -> list[RowPlan]:
+    """Every relation and group left out, and fewer mentions to train on."""
+    enabled = tuple(config.graph.relations)
+    why = None
+    if config.model.name != "relational":
+        why = "the config's system is not relational; pass --config=configs/text.py"
+
+    def only(row: str, title: str, out: Collection[str], **fields: Any) -> RowPlan:
+        kept = tuple(name for name in enabled if name not in out)
+        more = {"graph.relations": kept, **fields}
+        reason = why or (None if kept else f"{title}: no relation is left")
+        return RowPlan(row, title, more, why_not=reason)
+
+    beyond = [name for name in EVIDENCE if name in enabled]
+    groups = {name: [one for one in out if one in enabled] for name, out in GROUPS.items()}
+    rows = [RowPlan("full", "Full", {}, why_not=why)]
+    rows += [only(f"without_{name}", f"w/o {name}", [name]) for name in beyond]
+    rows += [
+        only(f"without_{name}", f"w/o {name}: {', '.join(out)}", out)
+        for name, out in groups.items()
+        if len(out) > 1
+    ]
+    for n in MENTIONS:
+        fields = {"train.max_mentions": n}
+        rows.append(only(f"mentions_{n}", f"{n:,} mentions train", [], **fields))
+        rows.append(only(f"mentions_{n}_no_golds", f"{n:,} mentions train, w/o golds", READ_GOLDS,
+                         **fields))  # fmt: skip
+    return rows
 
 
 def has_pictures(config: ConfigDict) -> bool:
@@ -134,9 +187,7 @@ SUITES = {
     suite.name: suite
     for suite in (
         Suite("table2", "Systems", "all systems on the same features and candidates (Table 2)",
-              lambda config: [RowPlan(name, title, {"model.name": name})
-                              for name, title in TITLES.items()],
-              "drin"),
+              _systems, "drin"),
         Suite("table3", "Ablation of the relations",
               "DRIN without one relation at a time, and with static edges (Table 3)",
               _relations, "full"),
@@ -153,6 +204,9 @@ SUITES = {
               lambda config: [RowPlan(name, title, {"retrieval.method": name})
                               for name, title in FIRST_STAGES.items()],
               lambda config: config.retrieval.method),
+        Suite("relations", "Relations beyond the paper's",
+              "the relational system without each relation and group, and with fewer mentions",
+              _evidence, "full"),
         Suite("learning_curve", "Share of the training mentions",
               "the config's system with 10 to 100 % of the training mentions",
               lambda config: [RowPlan(f"share_{n}", f"{n} % of the training mentions", {}, n / 100)

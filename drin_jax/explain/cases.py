@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,20 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data_pipeline.graphs import GraphTables
-from data_pipeline.schema import NIL, OUTSIDE_KB
+from data_pipeline.graphs import GraphTables, HostArrays
+from data_pipeline.schema import CUT, EVIDENCE, EVIDENCE_COLUMNS, NIL, OUTSIDE_KB
 from drin_jax.evaluation.evaluate import SplitView, Trained
 from drin_jax.evaluation.ranks import check_finite, slot_counts
+from drin_jax.explain import words
 from drin_jax.models.graph import edge_mask
-from drin_jax.types import GraphBatch
+from drin_jax.types import Aux, GraphBatch
 
+_OF_PICTURES = np.array([name == "pictures" for name in EVIDENCE_COLUMNS])
 MOVED = 0.005  # a smaller change of a weight looks like none at two decimals
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     """A ranked candidate. `edges` [l+1, 4] holds the weights before and after every layer in the
-    order of RELATIONS, NaN where there is no edge; None for a system without edges."""
+    order of RELATIONS, NaN where there is no edge; None for a system without edges. `reasons` tells
+    in words what each relation beyond those knows of it; empty for a system without them."""
 
     id: str
     name: str
@@ -32,6 +35,7 @@ class Candidate:
     gold: bool
     has_image: bool
     edges: np.ndarray | None
+    reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.id})"
@@ -40,7 +44,8 @@ class Candidate:
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A mention and its ranking by one system; `gold` says in words what the gold is and where it
-    came, `layers` how many the edges went through, 0 for a system without edges."""
+    came, `layers` how many the edges went through, 0 for a system without edges; `gains` what each
+    relation beyond the paper's adds to the lead of the first over the second."""
 
     id: str
     surface: str
@@ -50,6 +55,7 @@ class Case:
     gold: str
     layers: int
     candidates: tuple[Candidate, ...]
+    gains: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def shown(self, n: int) -> tuple[Candidate, ...]:
         """The best n, and the gold wherever it is ranked."""
@@ -72,6 +78,9 @@ def ranked(
     batch = GraphTables(store, split, setup.spec).batch(np.asarray(rows))
     for side in ("mention", "entity"):
         batch[f"{side}_has_image"] = (batch[f"{side}_has_image"].T & np.asarray(pictures)).T
+    if "evidence" in batch:
+        shown = np.broadcast_to(pictures, len(rows))[:, None, None]
+        batch["evidence"] = np.where(shown | ~_OF_PICTURES, batch["evidence"], 0)
     arrays = {name: jnp.asarray(array) for name, array in batch.items()}
     graphs = GraphBatch.from_host(arrays, setup.spec.gold_slot)
     scores, aux = _forward(setup.graphdef, run.params, graphs)
@@ -83,6 +92,7 @@ def ranked(
         there = np.asarray(edge_mask(graphs, nnx.merge(setup.graphdef, run.params).relations))
         weights = np.where(there, np.asarray(aux["edges"], np.float32), np.nan)
         edges = np.moveaxis(weights, 1, 0)  # [b, l+1, 4, r]
+    values, cut, without = _evidence(run, graphs, aux)
     ids, names = store.strings("entity_id"), store.strings("entity_name")
     cases = []
     for i, row in enumerate(rows):
@@ -99,6 +109,7 @@ def ranked(
                 gold=bool(slots[slot] == gold),
                 has_image=bool(batch["entity_has_image"][i, slot]),
                 edges=None if edges[i] is None else edges[i][:, :, slot],
+                reasons=_reasons(values[i, slot], cut[i, slot]) if len(values) else {},
             )
             for rank, slot in enumerate(order, 1)
         )
@@ -117,9 +128,49 @@ def ranked(
                 gold=told[gold],
                 layers=len(edges[i]) - 1 if order and edges[i] is not None else 0,
                 candidates=candidates,
+                gains={
+                    name: float(scores[i, order[0]] - scores[i, order[1]])
+                    - float(less[i, order[0]] - less[i, order[1]])
+                    for name, less in without.items()
+                    if len(order) > 1
+                },
             )
         )
     return cases
+
+
+def _evidence(
+    run: Trained, graphs: GraphBatch, aux: Aux
+) -> tuple[np.ndarray, np.ndarray, HostArrays]:
+    """The values [b,r,k] as they were before they were standardised, NaN where they are not known,
+    whether they were cut then, and the scores [b,r] without each relation; empty for a system that
+    reads none."""
+    if "evidence" not in aux:
+        return np.zeros(0), np.zeros(0), {}
+    mean, spread = np.asarray(run.store.array("evidence_scale"))
+    read = np.asarray(aux["evidence"])
+    values = np.where(read == 0, np.nan, read * spread + mean)
+    without = {}
+    for name in EVIDENCE:
+        own = np.array([column == name for column in EVIDENCE_COLUMNS])
+        if read[..., own].any():
+            kept = jnp.where(own, 0, graphs.needed("evidence"))
+            less = graphs.replace(evidence=kept)  # type: ignore[attr-defined]
+            without[name] = np.asarray(_forward(run.setup.graphdef, run.params, less)[0])
+    return values, np.abs(read) >= CUT, without
+
+
+def _reasons(values: np.ndarray, cut: np.ndarray) -> dict[str, str]:
+    """What each relation tells of one candidate, of its values [k] and whether they were cut."""
+    out, begin = {}, 0
+    for name, own in EVIDENCE.items():
+        some = slice(begin, begin + len(own))
+        known = dict(zip(own, values[some].tolist(), strict=True))
+        beyond = [value for value, is_cut in zip(own, cut[some], strict=True) if is_cut]
+        begin += len(own)
+        if told := words.told(name, known, beyond):
+            out[name] = told
+    return out
 
 
 @functools.partial(jax.jit, static_argnums=0)

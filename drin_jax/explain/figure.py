@@ -30,6 +30,7 @@ PLACEHOLDERS = "Last Resort"  # shows a box for every character there is
 # Inches from here on.
 MARGIN, TOP, ROW, LEGEND, PICTURE = 0.4, 1.15, 1.3, 0.6, 2.6
 MENTION, THUMB, ABOUT, SCORE, CELL, LONGEST = 3.7, 1.2, 2.9, 0.9, 0.45, 2.7
+REASONS = 4.4
 BETWEEN, LINE = 0.35, 0.2
 NUMBERED = 0.3  # narrower cells hold no number
 INK, GREY, GOLD, MISS, MARK, PALE = "#1d2329", "#6b7580", "#1f7a4d", "#b3372f", "#ffe08a", "#eef1f4"
@@ -47,12 +48,16 @@ def draw(path: Path, case: Case, sources: Sources, n: int, against: Case | None)
     strips = [c for c in (case, against) if c is not None and c.layers]
     parts = [re.sub(r"\s+", " ", part) for part in sources.parts(case.id, case.surface)]
     text = wrapped(Text.assemble(parts[0], (parts[1], "bold"), parts[2]), MENTION, 10, 16)
-    widths = [THUMB, ABOUT, SCORE, *(min(CELL * (c.layers + 1), LONGEST) for c in strips)]
+    widths = [THUMB, ABOUT, SCORE, *[REASONS] * bool(case.gains)]
+    widths += [min(CELL * (c.layers + 1), LONGEST) for c in strips]
     start = MARGIN + MENTION + 0.5
     width = start + sum(widths) + BETWEEN * (len(widths) - 1) + MARGIN
     height = TOP + max(len(text) * LINE + 0.1 + PICTURE, ROW * rows + LEGEND) + MARGIN
     about = [f"{c.name}{c.id}{sources.description(c.id)}" for c in shown]
-    told = "".join([case.surface, case.system, case.gold, case.id, *map(str, text), *about])
+    reasons = "".join(told for c in shown for told in c.reasons.values())
+    told = "".join(
+        [reasons, case.surface, case.system, case.gold, case.id, *map(str, text), *about]
+    )
     families, unseen = fonts_for(told + (against.system if against else "") + "abc…→–“”·012")
     settings: Any = {"font.family": families, "pdf.fonttype": 42, "svg.fonttype": "none",
                      "text.parse_math": False, "text.color": INK}  # fmt: skip
@@ -79,6 +84,8 @@ def draw(path: Path, case: Case, sources: Sources, n: int, against: Case | None)
             cells = [figure.add_subplot(grid[i, j]) for j in range(len(widths))]
             _candidate(cells[0], cells[1], candidate, sources)
             _scores(cells[2], candidate, other, against is not None)
+            if case.gains:
+                _reasons(cells.pop(3), candidate, case)
             for strip, axes in zip(strips, cells[3:], strict=True):
                 own = candidate if strip is case else other
                 name = "this run" if strip is case else "against"
@@ -222,6 +229,14 @@ def _scores(axes: Axes, c: Candidate, other: Candidate | None, against: bool) ->
     if against:
         told = f"{other.score:.3f}\nrank {other.rank}" if other else "–\nnot ranked"
         axes.text(1, 0.75, f"against\n{told}", size=7.5, color=GREY, **at)
+
+
+def _reasons(axes: Axes, c: Candidate, case: Case) -> None:
+    """What is known of it, first what adds most to the lead of the first candidate."""
+    axes.set_axis_off()
+    names = sorted(c.reasons, key=lambda name: -case.gains.get(name, -np.inf))
+    told = [_lines(f"{name}: {c.reasons[name]}", REASONS, 7.5, 1)[0] for name in names]
+    _write(axes, 0, 1, [[(line, {"size": 7.5})] for line in told[:8]])
 
 
 def _strip(axes: Axes, edges: np.ndarray | None, limit: float, heads: bool, heading: str) -> None:

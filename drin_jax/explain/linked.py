@@ -94,13 +94,26 @@ def why(case: Case, hidden: Case) -> list[str]:
     winner = case.candidates[0]
     if len(case.candidates) == 1:
         return ["it is the only candidate"]
-    edges = _edge(winner, case.candidates[1]) if case.layers else "the system has no edges"
+    if case.gains:
+        edges = reasons(case)
+    elif case.layers:
+        edges = _edge(winner, case.candidates[1])
+    else:
+        edges = "the system has no edges"
     first, hidden_scores = hidden.candidates[0], {c.id: c.score for c in hidden.candidates}
     if max(abs(c.score - hidden_scores[c.id]) for c in case.candidates) < ROUNDING:
         return [edges, "no picture plays a part"]
     if first.id == winner.id:
         return [edges, "with all pictures hidden it would win as well"]
     return [edges, f"with all pictures hidden {first} would win"]
+
+
+def reasons(case: Case, most: int = 3) -> str:
+    """What the relations that add most to the winner's lead know of it."""
+    best = sorted(case.gains, key=lambda name: -case.gains[name])[:most]
+    own = case.candidates[0].reasons
+    told = [own[name] for name in best if case.gains[name] > cases.MOVED and name in own]
+    return "; ".join(told) or "no relation sets it apart from the runner-up"
 
 
 def _edge(winner: Candidate, other: Candidate) -> str:

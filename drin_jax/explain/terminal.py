@@ -35,6 +35,12 @@ def show_case(out: Console, case: Case, sources: Sources, n: int, against: Case 
         out.print(Text(line), soft_wrap=True)
     shown = case.shown(n)
     out.print(_ranking(shown, sources, against))
+    if case.gains:
+        out.print(_reasons(case))
+        out.print(
+            "lead: how much of the first one's lead over the second goes without the relation",
+            soft_wrap=True,
+        )
     if case.layers or (against and against.layers):
         out.print(_edges(case, shown, against))
         out.print(
@@ -42,7 +48,7 @@ def show_case(out: Console, case: Case, sources: Sources, n: int, against: Case 
             f"the others follow after each layer, the last unused; {NO_EDGE}: no such edge",
             soft_wrap=True,
         )
-    else:
+    elif not case.gains:
         out.print(Text(f"{case.system} has no edges: ranking only"))
 
 
@@ -72,6 +78,17 @@ def _ranking(shown: Sequence[Candidate], sources: Sources, against: Case | None)
             other = against.find(c.id)
             cells.append(f"{other.rank}: {other.score:.4f}" if other else NO_EDGE)
         table.add_row(*map(Text, cells), style="bold green" if c.gold else "")
+    return table
+
+
+def _reasons(case: Case) -> Table:
+    """What each relation knows of the first and the second, by what it adds to the lead."""
+    first, second = case.candidates[:2]
+    table = _table("relation", "lead>", str(first), str(second))
+    for name, gain in sorted(case.gains.items(), key=lambda item: -item[1]):
+        style = "green" if gain > MOVED else "red" if gain < -MOVED else "dim"
+        told = (Text(c.reasons.get(name, NO_EDGE)) for c in (first, second))
+        table.add_row(Text(name), Text(f"{gain:+.2f}".replace("-0.00", "+0.00"), style), *told)
     return table
 
 

@@ -26,6 +26,7 @@ def read_corpus(config: ConfigDict, kb: KnowledgeBase | None = None) -> Corpus:
         source=data.hint,
         outside=data.outside,
         kb=kb,
+        withheld=data.withheld,
     )
 
 

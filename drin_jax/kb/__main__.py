@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 from rich.table import Table
 from rich.text import Text
 
-from data_pipeline.schema import Entity, Mention, UserError
+from data_pipeline.schema import STAGES, Entity, Mention, UserError
 from drin_jax import command
 
 FLAGS = flags.FLAGS
@@ -175,7 +175,7 @@ def search(path: Place) -> None:
     from data_pipeline import output
     from data_pipeline.kb.knowledge_base import open_kb
     from data_pipeline.kb.text_index import text_index
-    from data_pipeline.retrieval.union import STAGES, by_union
+    from data_pipeline.retrieval.union import by_union
 
     if not FLAGS.mention:
         raise UserError("--mention is missing; give the name to look for")

@@ -9,17 +9,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from data_pipeline.schema import EVIDENCE, EVIDENCE_COLUMNS, OF_OWN_PICTURE, RELATIONS
+from data_pipeline.schema import EVIDENCE, EVIDENCE_COLUMNS, RELATIONS
 from drin_jax.models.drin import DRIN
 from drin_jax.models.gcn import gelu
 from drin_jax.models.graph import value
 from drin_jax.types import Aux, GraphBatch
 
-# Of each value of evidence, the number of its relation, and whether the mention's picture made it.
-_RELATION = np.array([[*EVIDENCE].index(name) for name in EVIDENCE_COLUMNS])
-_OF_OWN_PICTURE = np.array(
-    [value in OF_OWN_PICTURE for values in EVIDENCE.values() for value in values]
-)
+_RELATION = np.array([[*EVIDENCE].index(name) for name in EVIDENCE_COLUMNS])  # of each value
 
 
 class Relational(nnx.Module):
@@ -29,7 +25,10 @@ class Relational(nnx.Module):
         a_j^0   = gelu(W_0 x_j + b_0)
         a_j^l+1 = a_j^l + gelu(W_l a_j^l + b_l)
         A^l    += V_l a_j^l                       before layer l of DRIN, on the edges there are
-        s_j     = w.a_j^L + u.x_j + tau cos(mt^L, et_j^L)
+        s_j     = w.a_j^L + u.x_j + tau cos(mt^L, et_j^L) - n
+
+    n is 0, or with `nil` what the mention has for that no candidate is right: q.max_j a_j^L + n_0,
+    so that scores are log odds against that.
 
     The paper's relations among `relations` are those of DRIN's graph, which is there where
     `vertices` is set. With V, w and u zero and tau 1, as it begins, it is DRIN to the last bit.
@@ -39,13 +38,14 @@ class Relational(nnx.Module):
         dropout: of the state, while training.
         drop_relations: share of the mentions that train without a relation, of each relation.
         drop_pictures: share of the mentions that train as if they had no picture.
+        nil: whether n is learnt.
         vertices: whether texts and pictures are vertices of a graph too.
         others: DRIN's.
     """
 
     fields: ClassVar[tuple[str, ...]] = (
         *DRIN.fields,
-        *("state", "dropout", "drop_relations", "drop_pictures", "vertices"),
+        *("state", "dropout", "drop_relations", "drop_pictures", "vertices", "nil"),
     )
     needs: ClassVar[tuple[str, ...]] = ("evidence",)
     random: ClassVar[bool] = True  # while training it takes a key for each mention
@@ -62,6 +62,7 @@ class Relational(nnx.Module):
         drop_relations: float = 0.0,
         drop_pictures: float = 0.0,
         vertices: bool = True,
+        nil: bool = False,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
         **of_drin: Any,
@@ -83,6 +84,7 @@ class Relational(nnx.Module):
             else None
         )
         if self.graph is not None:
+            self.relations = self.graph.relations
             kinds = 4 if self.graph.inputs.pictures else 1
             self.to_edges = nnx.List([_zero(state, kinds, dtype, rngs) for _ in range(layers)])
             self.tau = nnx.Param(jnp.ones(()))
@@ -93,6 +95,11 @@ class Relational(nnx.Module):
         )
         self.of_state = _zero(state, 1, dtype, rngs)
         self.of_evidence = _zero(k, 1, dtype, rngs)
+        self.of_none = (
+            nnx.Linear(state, 1, kernel_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs)
+            if nil
+            else None
+        )
 
     def __call__(
         self, batch: GraphBatch, keys: Array | None = None
@@ -114,11 +121,16 @@ class Relational(nnx.Module):
         scored = _dropped(a, self.dropout, keys, len(states))
         scores = (self.of_state(scored) + self.of_evidence(x))[..., 0].astype(jnp.float32)
         scores, aux = scores[:, : batch.scored], {"state": a, "evidence": x}
+        there = batch.candidate_mask[:, : batch.scored]
         if self.graph is not None:
             pairs = zip(self.to_edges, states, strict=True)
             cosines, more = self.graph(batch, [_as_edges(to(state)) for to, state in pairs])
             scores, aux = scores + value(self.tau) * cosines, aux | more
-        return jnp.where(batch.candidate_mask[:, : batch.scored], scores, 0), aux
+        if self.of_none is not None:
+            most = jnp.max(scored[:, : batch.scored], 1, where=there[..., None], initial=-jnp.inf)
+            none = self.of_none(jnp.where(there.any(1, keepdims=True), most, 0))
+            scores, aux = scores - none.astype(jnp.float32), aux | {"nil": none[:, 0]}
+        return jnp.where(there, scores, 0), aux
 
     def _seen(
         self, batch: GraphBatch, keys: Array | None
@@ -128,12 +140,9 @@ class Relational(nnx.Module):
         kept = jnp.broadcast_to(jnp.asarray(on), (batch.mask.shape[0], len(on)))
         if keys is not None and self.drop_relations:
             kept = kept & _drawn(keys, 100, 1 - self.drop_relations, len(on))
-        kept = kept[:, _RELATION]
         if keys is not None and self.drop_pictures:
-            seen = batch.mention_has_image & _drawn(keys, 101, 1 - self.drop_pictures)
-            kept = kept & (seen[:, None] | ~_OF_OWN_PICTURE)
-            batch = batch.replace(mention_has_image=seen)  # type: ignore[attr-defined]
-        return jnp.where(kept[:, None], batch.needed("evidence"), 0), batch
+            batch = batch.blind(_drawn(keys, 101, 1 - self.drop_pictures))
+        return jnp.where(kept[:, None, _RELATION], batch.needed("evidence"), 0), batch
 
 
 def _zero(width: int, out: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Linear:

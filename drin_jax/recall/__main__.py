@@ -25,8 +25,8 @@ from data_pipeline.kb.change import Change
 from data_pipeline.kb.text_index import text_index
 from data_pipeline.output import say
 from data_pipeline.retrieval.recall import table
-from data_pipeline.retrieval.union import POOLS, STAGES
-from data_pipeline.schema import PADDING, Corpus, UserError, check_known
+from data_pipeline.retrieval.union import POOLS
+from data_pipeline.schema import PADDING, STAGES, Corpus, UserError, check_known
 from drin_jax import command
 from drin_jax.evaluation.tables import Table
 from drin_jax.extract.pairs import unite, untrained

@@ -42,7 +42,8 @@ def margin_loss(
         paper_own    [17], the mean own negative against the positive
         paper_batch  [17], the mean over the batch's candidates but the mention's gold slot
         hardest      the largest own negative against the positive, then the mean
-        softmax      logsumexp_j S_j - S+ over own candidates, then the mean; without a margin
+        softmax      logsumexp_j S_j - S+ over own candidates, then the mean; without a margin.
+                     Where `aux` has "nil", one outcome more scores 0: that none of them is right
     """
     check_known("loss.form", form, FORMS)
     valid = batch.candidate_mask[:, : scores.shape[1]] & batch.mask[:, None]
@@ -61,6 +62,9 @@ def margin_loss(
         return mean_where(hinge, mask[:, None] & valid.reshape(1, -1))
     negatives = valid & ~is_gold
     takes_part = has_gold & jnp.any(negatives, 1)
+    if form == "softmax" and "nil" in aux:
+        rival = jnp.logaddexp(jax.nn.logsumexp(jnp.where(valid, scores, BELOW), axis=1), 0.0)
+        return mean_where(rival - jnp.where(has_gold, positive, 0.0), mask)
     if form in ("softmax", "hardest"):
         kept, over = (valid, jax.nn.logsumexp) if form == "softmax" else (negatives, jnp.max)
         rival = over(jnp.where(kept & takes_part[:, None], scores, BELOW), axis=1)
@@ -76,7 +80,8 @@ def margin_loss(
 
 def matched(aux: Aux, form: str) -> Aux:
     """What a loss of this form needs of a model's `aux`."""
-    return {name: aux[name] for name in ("mention", "entity") if form == "paper_batch"}
+    wanted = {"paper_batch": ("mention", "entity"), "softmax": ("nil",)}.get(form, ())
+    return {name: aux[name] for name in wanted if name in aux}
 
 
 def _batch_negative(

@@ -37,6 +37,7 @@ def make_steps(
         margin=config.loss.margin,
         gold_slot=setup.spec.gold_slot,
         accumulate=config.train.accumulate,
+        average=config.train.average,
     )
     train = config.train
     order: dict[str, Any] = {"batch": train.batch, "max_mentions": train.max_mentions}
@@ -55,15 +56,6 @@ def make_steps(
         )
 
     return HostSteps(step, loader, config.seed, setup.parallel)
-
-
-def _optimizer(train: ConfigDict, mentions: int) -> optax.GradientTransformation:
-    """Adam, at a learning rate that stays or falls to 0 over all steps of the run."""
-    if train.schedule == "constant":
-        return optax.adam(train.learning_rate)
-    order = TrainOrder(mentions, batch=train.batch, seed=0, max_mentions=train.max_mentions)
-    steps = train.epochs * order.steps_per_epoch
-    return optax.adam(optax.cosine_decay_schedule(train.learning_rate, steps))
 
 
 class Session:
@@ -93,7 +85,7 @@ class Session:
         self._scorer = SplitScorer(
             setup, batch=config.eval.batch, tables=tables, placement=self.placement
         )
-        self._optimizer = _optimizer(config.train, store.check_split("train"))
+        self._optimizer = optax.adam(config.train.learning_rate)
         self._random = models.is_random(config.model.name)
         self._steps = make_steps(config, store, setup, self._optimizer, tables)
 
@@ -106,7 +98,12 @@ class Session:
             config.seed = seed
             params, steps = set_up(config, self.store).params, steps.of_seed(seed)
         return Trainer(
-            state=create_state(params, self._optimizer, seed if self._random else None),
+            state=create_state(
+                params,
+                self._optimizer,
+                seed if self._random else None,
+                averaged=self.config.train.average > 0,
+            ),
             steps=steps,
             parallel=self.setup.parallel,
             workdir=workdir,

@@ -52,7 +52,9 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
     source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
     gold = "ALWAYS (published protocol, leaks)" if gold_slot else "only where retrieved"
     protocol = f"candidates: {source}, r = {spec.r}; gold in graph: {gold}"
-    return Setup(graphdef, params, parallel, spec, protocol)
+    if not config.eval.pictures:
+        protocol += "; scored without the mentions' pictures"
+    return Setup(graphdef, params, parallel, spec, protocol, config.eval.pictures)
 
 
 def build_model(config: ConfigDict, text_width: int, image_width: int) -> nnx.Module:

@@ -33,10 +33,15 @@ class TrainState:
     params: Any
     opt_state: Any
     seed: Int[Array, ""] | None = None  # of the random keys, where the model takes any
+    # The parameters that are trained, where `params` are their average over the steps.
+    newest: Any = None
 
 
 def create_state(
-    params: Any, optimizer: optax.GradientTransformation, seed: int | None = None
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    seed: int | None = None,
+    averaged: bool = False,
 ) -> TrainState:
     """The state before the first step."""
     return TrainState(
@@ -45,6 +50,7 @@ def create_state(
         params=params,
         opt_state=optimizer.init(params),
         seed=None if seed is None else jnp.asarray(np.uint32(seed)),
+        newest=jax.tree.map(jnp.copy, params) if averaged else None,
     )
 
 
@@ -56,6 +62,7 @@ def make_train_step(
     margin: float,
     gold_slot: bool = False,
     accumulate: int = 1,
+    average: float = 0.0,
 ) -> TrainStep:
     """One optimizer step on one device's share of a batch, to be wrapped by `DataParallel`.
 
@@ -64,6 +71,8 @@ def make_train_step(
             kept; the backward pass computes each part again and adds its gradients up. The loss is
             that of the whole batch, whatever its form, so the parts change nothing but memory and
             time (a forward pass more).
+        average: what a step keeps of the average of the parameters, where the state has one; less
+            in the first steps, (1 + step) / (10 + step).
     """
 
     def train_step(
@@ -89,27 +98,34 @@ def make_train_step(
                 scores, aux, targets, form=loss_form, margin=margin, axis_name=AXIS
             )
 
-        loss, grads = jax.value_and_grad(loss_of)(state.params)
+        newest = state.params if state.newest is None else state.newest
+        loss, grads = jax.value_and_grad(loss_of)(newest)
         grads = mean_over_devices(grads)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
-        def updated(params: Any, opt_state: Any) -> tuple[Any, Any]:
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            return optax.apply_updates(params, updates), opt_state
+        def updated(params: Any, opt_state: Any, newest: Any) -> tuple[Any, Any, Any]:
+            now = params if newest is None else newest
+            updates, opt_state = optimizer.update(grads, opt_state, now)
+            now = optax.apply_updates(now, updates)
+            if newest is None:
+                return now, opt_state, None
+            kept = jnp.minimum(average, (1 + state.step) / (10 + state.step))
+            mean = jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, params, now)
+            return mean, opt_state, now
 
         # A branch, not a selection: selecting reads old and new, so that XLA copies the donated
         # state (on a CPU that cost five times the update itself).
-        params, opt_state = jax.lax.cond(
+        trained = state.params, state.opt_state, state.newest
+        params, opt_state, newest = jax.lax.cond(
             finite & (state.failed == NEVER),
             updated,
             lambda *kept: kept,
-            state.params,
-            state.opt_state,
+            *trained,
         )
         failed = jnp.where((state.failed == NEVER) & ~finite, state.step, state.failed)
         metrics = {"loss": loss, "grad_norm": norm, "failed": failed}
-        return TrainState(state.step + 1, failed, params, opt_state, state.seed), metrics
+        return TrainState(state.step + 1, failed, params, opt_state, state.seed, newest), metrics
 
     return train_step
 

@@ -219,6 +219,26 @@ def test_missing_data_says_what_to_download(tmp_path: Path) -> None:
     assert refused("jsonl", tmp_path, source=source) == expected
 
 
+def test_withheld_golds_leave_the_knowledge_base_and_nothing_else(tmp_path: Path) -> None:
+    entities = [{"id": f"e{i}", "name": f"Name {i}", "description": ""} for i in range(300)]
+    mentions = [
+        MENTION | {"id": f"m{i}", "entity": f"e{i % 200}", "candidates": [f"e{i % 200}", "e299"]}
+        for i in range(400)
+    ]
+    root = write_corpus(tmp_path, [m | {"image": None} for m in mentions], entities)
+    whole, fewer = read("jsonl", root), read("jsonl", root, withheld=0.3)
+    out = {e.id for e in whole.entities} - {e.id for e in fewer.entities}
+    assert 30 <= len(out) <= 90  # of 200 golds
+    assert out <= {f"e{i}" for i in range(200)}  # what nobody means stays
+    assert fewer.counts["entities_withheld"] == len(out)
+    assert fewer.counts["gold_outside_kb"] == 2 * len(out)  # in every split, each mention of it
+    for one, other in zip(whole.mentions, fewer.mentions, strict=True):
+        assert one.gold == other.gold
+        assert other.candidates == tuple(c for c in one.candidates if c not in out)
+    with pytest.raises(UserError, match="kb remove"):
+        read("jsonl", root, withheld=0.3, kb=tuple(whole.entities))
+
+
 def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
     assert "known: jsonl, wikimel, sample" in refused("csv", tmp_path)
     write_corpus(tmp_path, [MENTION])

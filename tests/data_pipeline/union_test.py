@@ -12,8 +12,8 @@ from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.kb.text_index import TextIndex, bare
 from data_pipeline.retrieval import union
 from data_pipeline.retrieval.forms import fullest
-from data_pipeline.retrieval.union import STAGES, Candidates, Vectors, by_union
-from data_pipeline.schema import PADDING, Mention
+from data_pipeline.retrieval.union import Candidates, Vectors, by_union
+from data_pipeline.schema import PADDING, STAGES, Mention
 from tests.support import bases
 from tests.support.bases import entity
 from tests.support.fixtures import refusal

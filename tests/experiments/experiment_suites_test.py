@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from configs import sample, wikimel_text
+from configs import multimodal, sample, text, wikimel_text
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
@@ -22,7 +22,7 @@ from tests.support.commands import assert_one_clear_line, run, small_store, user
 @pytest.mark.parametrize("name", suites.SUITES)
 def test_a_suite_is_rows_of_fields_that_exist(name: str) -> None:
     suite = suites.get(name)
-    for base in (sample.get_config(), wikimel_text.get_config()):
+    for base in (card.get_config() for card in (sample, wikimel_text, text, multimodal)):
         before = base.to_json()
         plans = suite.plan(base)
         slugs = [plan.row for plan in plans]
@@ -38,14 +38,16 @@ def test_what_a_config_cannot_have_is_not_planned() -> None:
     def reasons(name: str, config: ConfigDict) -> dict[str, str | None]:
         return {plan.row: plan.why_not for plan in suites.get(name).plan(config)}
 
-    text, world = wikimel_text.get_config(), sample.get_config()
-    assert "no relation is left" in str(reasons("table3", text)["without_tt"])
-    assert "no relation tv" in str(reasons("table3", text)["without_tv"])
+    bare, world = wikimel_text.get_config(), sample.get_config()
+    assert "no relation is left" in str(reasons("table3", bare)["without_tt"])
+    assert "no relation tv" in str(reasons("table3", bare)["without_tv"])
     assert set(reasons("table3", world).values()) == {None}
     assert "boxes.jsonl" in str(reasons("table5", world)["maskrcnn"])
-    assert "pictures" in str(reasons("table5", text)["maskrcnn"])
+    assert "pictures" in str(reasons("table5", bare)["maskrcnn"])
     assert reasons("table5", world)["boxes"] is None
     assert set(reasons("choices", world).values()) == {None}
+    assert "not relational" in str(reasons("relations", world)["full"])
+    assert set(reasons("relations", text.get_config()).values()) == {None}
     world.model.form = "upstream"
     assert "paper form" in str(reasons("choices", world)["edge_scale_mean"])
 
@@ -82,8 +84,9 @@ def test_rows_share_the_stores_that_can_serve_them(
     assert asked == [("store", set()), ("store", {"tokens", "regions"})]
     rows = {plan.row: plan.config(base) for plan in suites.get("retrieval").plan(base)}
     stores = Stores(base, tmp_path)
-    assert len({id(stores.of(row, config)) for row, config in rows.items()}) == 4
-    assert [name for name, _ in asked[-4:]] == ["store", "statistics", "given", "vectors"]
+    assert len({id(stores.of(row, config)) for row, config in rows.items()}) == 5
+    first = ["union", "store", "statistics", "given", "vectors"]
+    assert [name for name, _ in asked[-5:]] == first
 
 
 def test_published_numbers_come_with_their_source(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_the_systems_table_marks_the_best_and_what_differs() -> None:
     assert list(table.head) == ["system", "seeds", "Top-1", "Top-3", "Top-5", "MRR"]
     rows = {row[0]: row for row in table.rows}
     assert list(rows)[:2] == ["name matching", "raw text edge R_tt"]
-    assert [isinstance(cell, Best) for cell in rows["DRIN"]] == [False] * 2 + [True] * 4
+    assert [isinstance(cell, Best) for cell in rows["RELATIONAL"]] == [False] * 2 + [True] * 4
     assert not isinstance(rows["BERT"][2], Best)
     run = found.rows[0].runs[0].metrics("test")
     scores = [r.metrics("test")["hits@1"] for r in found.rows[0].runs]

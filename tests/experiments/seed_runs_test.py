@@ -1,5 +1,6 @@
 """Runs of several seeds over one session are the single runs, stop on their own, and resume."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from ml_collections import ConfigDict
 from configs import common
 from data_pipeline.store.reader import Store
 from drin_jax import run
+from drin_jax.evaluation.evaluate import SplitView, evaluate_split
 from drin_jax.experiments import seed_runs
-from drin_jax.experiments.seed_runs import SeedRun, train_seed
+from drin_jax.experiments.seed_runs import Recorder, SeedRun, train_seed
 from drin_jax.training import loop
 from drin_jax.training.loop import NotFinite, Trainer
 from drin_jax.training.metric_log import curves
@@ -150,3 +152,21 @@ def test_a_seed_that_fails_leaves_the_others(
     with pytest.raises(NotFinite, match=r"^step 0 is not finite .* lower train\.learning_rate"):
         train_seed(session, SEEDS[1], tmp_path / "bad", "")
     assert_equal_runs(train_seed(session, SEEDS[0], tmp_path / "good", ""), runs[0])
+
+
+def test_seeds_together_are_the_mean_of_their_scores(
+    session: Session, runs: list[SeedRun], tmp_path: Path
+) -> None:
+    recorder = Recorder(session, ("test",), "test")
+    for one in runs:
+        recorder.write(tmp_path / f"seed{one.seed}", one, "a row", {})
+    data = [json.loads((tmp_path / f"seed{s}" / "run.json").read_text()) for s in SEEDS]
+    assert "together" not in data[0]
+    found = data[-1]["together"]["test"]
+    assert found["seeds"] == len(SEEDS)
+    scores = [np.load(tmp_path / f"seed{s}" / "scores_test.npy") for s in SEEDS]
+    view = SplitView.of(session.store, "test", session.setup.spec.r)
+    wanted = evaluate_split(view, {"a row": np.mean(scores, 0)}, [1])
+    (ours,) = found["subsets"]["all"]["end_to_end"].values()
+    (theirs,) = wanted["subsets"]["all"]["end_to_end"].values()
+    assert ours["mean"]["hits@1"] == theirs["mean"]["hits@1"]

@@ -33,6 +33,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "model.drop_relations": (0.1, "drop_relations"),
     "model.drop_pictures": (0.1, "drop_pictures"),
     "model.vertices": (False, "vertices"),
+    "model.nil": (True, "nil"),
     "graph.relations": (("tt",), "relations"),
     "graph.edges": ("static", "dynamic"),
     "graph.adjacency": ("dense", "adjacency"),

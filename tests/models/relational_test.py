@@ -143,3 +143,21 @@ def test_evidence_of_the_wrong_width_is_told() -> None:
     short = batch.replace(evidence=batch.evidence[..., :3])  # type: ignore[attr-defined]
     with pytest.raises(Exception, match=r"3|incompatible"):
         relational()(short)
+
+
+def test_nil_is_what_scores_are_held_against() -> None:
+    """n is q.max_j a_j + n_0 over the candidates there are; without any, n_0."""
+    model, batch = relational(nil=True), graphs()
+    batch = batch.replace(candidate_mask=batch.candidate_mask.at[0].set(False))  # type: ignore[attr-defined]
+    scores, aux = model(batch)
+    assert model.of_none is not None
+    bias = float(model.of_none.bias[...][0])
+    assert float(aux["nil"][0]) == pytest.approx(bias)
+    for row in range(1, B):
+        there = np.asarray(batch.candidate_mask[row])
+        most = np.asarray(aux["state"])[row][there].max(0)
+        none = most @ np.asarray(model.of_none.kernel[...])[:, 0] + bias
+        assert float(aux["nil"][row]) == pytest.approx(none, abs=1e-4)
+    model.of_none = None
+    there = np.asarray(batch.candidate_mask)
+    assert_close(scores, np.where(there, model(batch)[0] - aux["nil"][:, None], 0))

@@ -13,9 +13,11 @@ HASTY = (
     f"--xla_backend_optimization_level={0 if EMITTERS else 1}",
     "--xla_llvm_disable_expensive_passes=true",
 )
+# On a busy machine devices that share two cores wait long for each other; XLA would abort at 40 s.
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=900"
 
 
 def flags(devices: int = 1, hasty: bool = True) -> str:
     """XLA_FLAGS for so many simulated CPU devices; not `hasty` for programs that run for long."""
     chosen = HASTY if hasty else EMITTERS
-    return " ".join([f"--xla_force_host_platform_device_count={devices}", *chosen])
+    return " ".join([f"--xla_force_host_platform_device_count={devices}", PATIENT, *chosen])

@@ -1,9 +1,11 @@
 """The training step compiles once, and a state that is not finite is frozen where it was good."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -13,6 +15,7 @@ from drin_jax.parallel.data_parallel import DataParallel
 from drin_jax.training.step import NEVER, create_state, make_train_step
 from tests.support.fixtures import tiny_store
 from tests.support.random_graphs import split_model
+from tests.support.tolerance import assert_close
 
 
 @pytest.fixture
@@ -50,6 +53,29 @@ def test_the_state_freezes_before_the_first_step_that_is_not_finite(parts) -> No
         assert int(metrics["failed"]) == (NEVER if i < 2 else 2)
     jax.tree.map(np.testing.assert_array_equal, params, kept)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_parameters_are_the_average_of_those_trained(tmp_path: Path) -> None:
+    """Worked out again from the parameters of a run that keeps no average."""
+    store = tiny_store(tmp_path / "store")
+    graphdef, params = split_model(store.sizes["text_width"], store.sizes["image_width"])
+    optimizer, parallel = optax.adam(1e-2), DataParallel()
+    make = partial(make_train_step, graphdef, optimizer, loss_form="hinge", margin=0.25)
+    plain, averaged = (parallel.train_step(make(average=average)) for average in (0.0, 0.5))
+    state, other = (
+        parallel.replicate(create_state(jax.tree.map(jnp.copy, params), optimizer, averaged=on))
+        for on in (False, True)
+    )
+    mean = jax.tree.map(np.asarray, params)
+    for i, arrays in enumerate(TrainLoader(store, batch=4, epochs=2, seed=0)):
+        state, _ = plain(state, parallel.shard(arrays))
+        other, _ = averaged(other, parallel.shard(arrays))
+        kept = min(0.5, (1 + i) / (10 + i))
+        mean = jax.tree.map(
+            lambda a, b, k=kept: k * a + (1 - k) * np.asarray(b), mean, state.params
+        )
+        jax.tree.map(assert_close, other.newest, state.params)
+    jax.tree.map(assert_close, other.params, mean)
 
 
 def test_a_step_copies_no_parameter(parts) -> None:

@@ -69,6 +69,14 @@ def test_softmax_is_the_cross_entropy_of_the_gold():
     assert loss("softmax", SCORES, BATCH) == pytest.approx((first + second) / 2)
 
 
+def test_softmax_with_nil_has_one_outcome_more_that_scores_nothing():
+    batch = batch_of([[1, 1, 0], [1, 1, 1], [1, 1, 1]], gold=[0, -1, 0], mask=[1, 1, 0])
+    first = np.log(np.exp([0.5, 0.4, 0.0]).sum()) - 0.5
+    second = np.log(np.exp([0.2, 0.3, -0.6, 0.0]).sum())  # none of them is right
+    aux = {"nil": jnp.zeros(3)}
+    assert loss("softmax", SCORES, batch, aux) == pytest.approx((first + second) / 2)
+
+
 @pytest.mark.parametrize("form", ["hinge", "paper_own", "hardest", "softmax"])
 def test_mentions_without_gold_or_negatives_are_left_out(form):
     scores = [[0.5, 0.4], [0.9, 0.1], [0.3, 0.8]]
