@@ -46,12 +46,14 @@ def one_at_a_time(workdir: Path, count: int) -> dict[str, float]:
     found, scale = Retrieved.of(store, "test"), np.asarray(store.array("evidence_scale"))
     rows = np.asarray(store.array("test_mention"))
     own = store.array(VECTORS[0])
+    has = [np.asarray(store.array(f"{side}_has_image")) for side in ("mention", "entity")]
     spent = []
     for i in range(min(count, len(rows))):
         some = slice(i, i + 1)
         began = time.perf_counter()
         m = relations.mentions([mentions[rows[i]]], own[rows[some]], component[rows[some]])
-        pictures = np.zeros((1, found.rows.shape[1], 2), bool)
+        there = np.broadcast_arrays(has[0][rows[some], None], has[1][found[some].rows])
+        pictures = np.stack(there, 2)
         values = standardised(relations(m, found[some], pictures), scale)
         spent.append(time.perf_counter() - began)
         assert np.allclose(values, store.array("test_evidence")[some], atol=0.02)

@@ -278,6 +278,8 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_lists(config: ConfigDict) -> None:
+    if config.data.withheld and config.data.reader == "release":
+        raise UserError("data.withheld takes golds out of raw files; a release has its candidates")
     if config.model.nil and (config.model.name, config.loss.form) != ("relational", "softmax"):
         raise UserError(
             "model.nil is learnt by model.name='relational' with loss.form='softmax'; this is "

@@ -1,6 +1,7 @@
 """Commands with the system of relations of many values: from raw files, on any devices, stopped."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from data_pipeline.schema import EVIDENCE, EVIDENCE_COLUMNS, RELATIONS
 from data_pipeline.store.reader import Store
+from drin_jax.explain import cases
+from drin_jax.workdir import open_run
 from tests.main_test import arguments, assert_same_run, steps_written
 from tests.support import given_world
 from tests.support.commands import assert_one_clear_line, run, small_store, start, step_lines
@@ -83,6 +86,16 @@ def test_a_store_without_evidence_says_what_adds_it(tmp_path: Path) -> None:
     assert_one_clear_line(result, "holds no evidence", "drin_jax.extract", "model.name=relational")
 
 
+def test_a_store_with_other_values_is_refused(store: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(store, tmp_path / "store")
+    meta = json.loads((other / "store.json").read_text())
+    meta["report"]["evidence"] = {"names": ["likeness"]}
+    meta.pop("checksum", None)
+    (other / "store.json").write_text(json.dumps(meta))
+    result = run("drin_jax.main", *arguments(other, tmp_path / "work", *OURS))
+    assert_one_clear_line(result, "hold other values than this program's", "delete it")
+
+
 def test_drin_has_no_use_for_relations_beyond_the_papers(store: Path, tmp_path: Path) -> None:
     flags = ("--config.graph.relations=('names',)", "--config.model.name=drin")
     result = run("drin_jax.main", *arguments(store, tmp_path, *flags))
@@ -126,6 +139,33 @@ def test_nil_is_learnt_from_golds_that_are_withheld(tmp_path: Path) -> None:
     assert report["calibration"]["none"] is not None
     assert "NIL F1" in (tmp_path / "work" / "report.md").read_text()
     assert b"</svg>" in (tmp_path / "work" / "calibration.svg").read_bytes()
+
+
+def test_a_release_has_no_golds_to_withhold(tmp_path: Path) -> None:
+    flags = ("--config.data.reader=release", f"--config.data.root={tmp_path}")
+    args = ("--config=common", f"--workdir={tmp_path}", *flags, "--config.data.withheld=0.1")
+    assert_one_clear_line(run("drin_jax.main", *args), "data.withheld", "release")
+
+
+def test_without_pictures_everything_is_told_of_the_same_scores(
+    store: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Report, explanations and export of a run that is scored as if no mention had a picture."""
+    workdir = shutil.copytree(whole, tmp_path / "work")
+    args = arguments(store, workdir, *OURS, "--config.eval.pictures=False")
+    result = run("drin_jax.main", *args)
+    assert result.returncode == 0, result.stderr
+    assert "scored without the mentions' pictures" in result.stdout
+    finished = open_run(workdir)
+    scores = finished.scores("test")
+    seen = open_run(whole).scores("test")
+    assert np.abs(scores - seen).max() > 1e-3
+    case = cases.ranked(finished, "test", [0])[0]
+    assert case.candidates[0].score == pytest.approx(float(scores[0].max()), abs=1e-5)
+    assert run("drin_jax.export", f"--workdir={workdir}", f"--out={tmp_path / 'out'}",
+               "--platforms=cpu").returncode == 0  # fmt: skip
+    checked = run("drin_jax.export", f"--check={tmp_path / 'out'}")
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_nil_needs_a_system_that_learns_it(store: Path, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ class Named:
                 form = fold(text[begin:end])
                 if self._finder.knows(form):
                     taken[i : i + n] = True
-                    row, _ = self._finder.names(form, 1)
-                    found.setdefault(int(row[0]), form)
+                    for row in self._finder.names(form, 1)[0].tolist():
+                        found.setdefault(row, form)
         return tuple(found.items())
 
 

@@ -88,11 +88,12 @@ def products(
     left: sparse.csr_array, at: np.ndarray, right: sparse.csr_array, others: np.ndarray
 ) -> np.ndarray:
     """Dot products [n] float32 of rows `at` of one table with rows `others` of the other."""
-    if left.shape[0] == 1:  # one mention: its row laid out, and looked up
-        own = np.zeros(COLUMNS, np.float32)
-        own[left.indices] = left.data
-        row = np.repeat(np.arange(right.shape[0]), np.diff(right.indptr))
-        sums = np.bincount(row, own[right.indices] * right.data, minlength=right.shape[0])
-        return sums[others].astype(np.float32)
+    if left.shape[0] == 1 and left.nnz:  # one mention: each term of the others is looked up in it
+        left.sort_indices()
+        some = right[others]
+        place = np.minimum(np.searchsorted(left.indices, some.indices), left.nnz - 1)
+        shared = np.where(left.indices[place] == some.indices, left.data[place] * some.data, 0)
+        row = np.repeat(np.arange(len(others)), np.diff(some.indptr))
+        return np.bincount(row, shared, minlength=len(others)).astype(np.float32)
     both = left[at].multiply(right[others])
     return np.asarray(both.sum(axis=1)).ravel().astype(np.float32)

@@ -109,13 +109,15 @@ def exemplars(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Column
     order, rows = memory.by_gold, e.rows[p.entity]
     golds = memory.gold[order]
     begin, end = (np.searchsorted(golds, rows, side) for side in ("left", "right"))
-    counts = np.minimum(end - begin, MOST)
+    counts = end - begin
     pair = np.repeat(np.arange(len(p)), counts)
     nth = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
     other = order[begin[pair] + nth]
     own = m.component[p.mention[pair]]
     apart = (own < 0) | (own != memory.mentions.component[other])
     pair, other = pair[apart], other[apart]
+    first = np.arange(len(pair)) - np.searchsorted(pair, pair) < MOST  # of those that may be seen
+    pair, other = pair[first], other[first]
     mine = p.mention[pair]
     out: Columns = {}
     alike = {"words": hashed.products(m.words, mine, memory.mentions.words, other)}

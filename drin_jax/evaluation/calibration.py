@@ -71,7 +71,9 @@ def calibrate(view: SplitView, scores: np.ndarray) -> Calibration:
             f"no mention of {view.split} has its gold among the candidates; nothing calibrates"
         )
     some = view.candidates.any(1)
-    own, there = scores[some], view.candidates[some]
+    there = view.candidates[some]
+    middle = float(scores[view.candidates].mean())  # what is added to all scores says nothing
+    own = scores[some] - middle
     right = np.where(view.gold >= 0, view.gold, scores.shape[1])[some]
     knows_none = bool((right == scores.shape[1]).any())
     spread = float(np.std(own[there])) or 1.0
@@ -87,7 +89,8 @@ def calibrate(view: SplitView, scores: np.ndarray) -> Calibration:
         begin, bounds = [*begin, 0.0], [*bounds, (-_NONE, _NONE)]
     options = {"xatol": 1e-5, "fatol": 1e-9, "maxiter": 2_000}
     x = optimize.minimize(loss, begin, method="Nelder-Mead", bounds=bounds, options=options).x
-    fitted = Calibration(spread * float(np.exp(x[0])), float(x[1]) if knows_none else None)
+    temperature = spread * float(np.exp(x[0]))
+    fitted = Calibration(temperature, float(x[1]) + middle / temperature if knows_none else None)
     probabilities = fitted.probabilities(scores, view.candidates)
     return dataclasses.replace(fitted, threshold=_threshold(view, probabilities))
 
@@ -104,9 +107,11 @@ def decisions(view: SplitView, scores: np.ndarray, calibration: Calibration) -> 
     right = np.where(decided == NIL, is_nil, (view.gold >= 0) & (decided == view.gold))
     n, said = len(right), decided == NIL
     hits = int(np.sum(said & is_nil))
+    # Of none, the probability is that no candidate is right: also where the gold was not retrieved.
+    as_said = np.where(decided == NIL, view.gold < 0, right)
     surest = right[np.argsort(-sure, kind="stable")]
     along = np.cumsum(surest) / np.arange(1, n + 1)
-    bins = _bins(sure, right)
+    bins = _bins(sure, as_said)
     return {
         "accuracy": float(right.mean()) if n else 0.0,
         "nil": {

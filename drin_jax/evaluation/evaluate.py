@@ -202,7 +202,7 @@ class SplitView:
 
 def kinds(store: Store, split: str) -> dict[str, np.ndarray]:
     """What makes a mention easy or hard, [n] bool each: its surface form is the gold's name, is one
-    word, is initials, or its gold is of no training mention."""
+    word, or is initials."""
     gold = np.asarray(store.array(f"{split}_gold_entity"))
     surfaces, names = store.strings("mention_surface"), store.strings("entity_name")
     own = [surfaces[i] for i in np.asarray(store.array(f"{split}_mention"))]
@@ -210,14 +210,12 @@ def kinds(store: Store, split: str) -> dict[str, np.ndarray]:
         entity >= 0 and fold(bare(names[entity])) == fold(form)
         for form, entity in zip(own, gold.tolist(), strict=True)
     ]
-    seen = np.isin(gold, np.asarray(store.array("train_gold_entity")))
     return {
-        "exact name": np.array(same, bool),
-        "one word": np.array([len(form.split()) == 1 for form in own], bool),
+        "exact_name": np.array(same, bool),
+        "one_word": np.array([len(form.split()) == 1 for form in own], bool),
         "initials": np.array(
             [form.isupper() and _INITIALS.fullmatch(form) is not None for form in own], bool
         ),
-        "unseen entity": (gold >= 0) & ~seen,
     }
 
 

@@ -106,7 +106,10 @@ class Recorder:
             "protocol": setup.protocol,
             "gold_in_graph": setup.spec.gold_slot,
             "ks": ks,
-            "train_mentions": config.train.max_mentions or session.store.splits["train"],
+            "train_mentions": min(
+                config.train.max_mentions or session.store.splits["train"],
+                session.store.splits["train"],
+            ),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(one.params)),
             **{k: v for k, v in vars(one).items() if k != "params"},
             "splits": {},

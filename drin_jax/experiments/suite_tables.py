@@ -88,7 +88,8 @@ def together(results: Results) -> list[Table]:
         for subset in ("all", "clean"):
             if found and subset in found["subsets"]:
                 (metrics,) = found["subsets"][subset]["end_to_end"].values()
-                values = [f"{100 * metrics['mean'][name]:.1f}" for name in _names(results)]
+                own = (metrics["mean"].get(name) for name in _names(results))
+                values = [NOTHING if value is None else f"{100 * value:.1f}" for value in own]
                 rows.append([row.title, subset, str(found["seeds"]), *values])
     head = [
         FIRST_COLUMN.get(results.suite, "system"),

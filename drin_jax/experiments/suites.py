@@ -48,6 +48,8 @@ class RowPlan:
         """The row's config, locked; `base` stays as it is."""
         config = base.copy_and_resolve_references()
         config.update_from_flattened_dict(self.overrides)
+        if config.model.name != "relational":
+            config.model.nil = False  # which no other system learns
         return config.lock()
 
 
@@ -127,7 +129,7 @@ def _relations(config: ConfigDict) -> list[RowPlan]:
         why = None
         if relation not in enabled:
             why = f"the config's graph has no relation {relation} to leave out"
-        elif not kept:
+        elif not {*kept} & {*RELATIONS}:
             why = f"without {relation} no relation is left"
         elif relation != "tt" and not has_pictures(config):
             why = f"the config has no pictures, so no relation {relation} to leave out"

@@ -83,6 +83,8 @@ def ranked(
         batch["evidence"] = np.where(shown | ~_OF_PICTURES, batch["evidence"], 0)
     arrays = {name: jnp.asarray(array) for name, array in batch.items()}
     graphs = GraphBatch.from_host(arrays, setup.spec.gold_slot)
+    if not setup.pictures:
+        graphs = graphs.blind(jnp.zeros(len(rows), bool))
     scores, aux = _forward(setup.graphdef, run.params, graphs)
     there = np.asarray(graphs.candidate_mask[:, : graphs.scored])
     check_finite(np.asarray(scores), there)
@@ -149,7 +151,9 @@ def _evidence(
         return np.zeros(0), np.zeros(0), {}
     mean, spread = np.asarray(run.store.array("evidence_scale"))
     read = np.asarray(aux["evidence"])
-    values = np.where(read == 0, np.nan, read * spread + mean)
+    flags = np.array([name in words.FLAGS for own in EVIDENCE.values() for name in own])
+    values = np.where(flags, read > 0, read * spread + mean)  # whatever their mean, one is above it
+    values = np.where(read == 0, np.nan, values)
     without = {}
     for name in EVIDENCE:
         own = np.array([column == name for column in EVIDENCE_COLUMNS])

@@ -7,8 +7,13 @@ import numpy as np
 from data_pipeline.schema import BEYOND, EVIDENCE, LIFE, NEAR, STAGES
 
 Values = Mapping[str, float]  # name of a value -> it, NaN where it is not known
+MOSTLY = 0.6  # so much of a name, by what its words weigh
 ALIKE = 0.05  # a smaller likeness is none worth a word
-TRUE = 0.03  # a 1 that hardly any pair has, as a store keeps it: not so far from 0
+# Values that are 1 or 0.
+FLAGS = frozenset(
+    [f"{form} is {what}" for form in ("surface", "form") for what in ("the name", "first", "last")]
+    + ["year named", "year known", "last year known", "beside it: is named"]
+)
 BEST = -1e-3  # below the best candidate's: so little is the best
 
 
@@ -27,12 +32,12 @@ def told(relation: str, values: Values, beyond: Collection[str] = ()) -> str:
 
 
 def _names(v: Values) -> str:
-    if v.get("form is the name", 0) > TRUE:
-        same = v.get("surface is the name", 0) > TRUE
+    if v.get("form is the name", 0) > 0.5:
+        same = v.get("surface is the name", 0) > 0.5
         return f"{'its name' if same else 'full name in the sentence'} equals this name"
-    if v.get("surface is the name", 0) > TRUE:
+    if v.get("surface is the name", 0) > 0.5:
         return "the mention equals this name, the sentence has a fuller one"
-    parts = [part for part in ("first", "last") if v.get(f"surface is {part}", 0) > TRUE]
+    parts = [part for part in ("first", "last") if v.get(f"surface is {part}", 0) > 0.5]
     shared = f", {' and '.join(parts)} word the same" if parts else ""
     return f"the name is {_percent(v.get('form ratio', 0))} alike{shared}"
 
@@ -56,17 +61,18 @@ def _years(v: Values, beyond: Collection[str]) -> str:
     if "first year" in beyond:
         return "its description is of another age"
     first = round(1000 * v["first year"])
-    if v.get("year named", 0) > TRUE:
+    if v.get("year named", 0) > 0.5:
         return "the text names a year of its description"
     if "age" not in v:
         return f"its description begins in {first}; the text says no year"
-    if "age" in beyond:
+    if "age" in beyond or not -0.99 < v["age"] < 2.99:  # where the value ends
         return f"its description begins in {first}; the text is of another age"
     says = first + round(LIFE * v["age"])
-    after = v.get("after its time", 0) * NEAR
-    gone = f", {round(after)} years after its end" if after >= 1 else ""
+    after = round(v.get("after its time", 0) * NEAR)
+    least = "at least " * (after >= NEAR - 1 or "after its time" in beyond)
+    gone = f", {least}{after} years after its end" if after >= 1 else ""
     early = ", before it was there" if says < first else ""
-    return f"since {first}, the text says {says}{early}{gone}"
+    return f"since {first}, the text says about {says}{early}{gone}"
 
 
 def _vectors(v: Values) -> str:
@@ -103,11 +109,13 @@ def _votes(v: Values, beyond: Collection[str]) -> str:
             whole, own = ("at least " * (not {*names}.isdisjoint(beyond))
                           for names in (counts, counts[:1]))  # fmt: skip
             return (
-                f"{whole}{mine + others} training mentions of this {name}, {own}{mine} of them "
-                "this one"
+                f"{whole}{mine + others} training mentions of this {name} meant a candidate, "
+                f"{own}{mine} of them this one"
             )
     named = round(float(np.expm1(v.get("named in training", 0))))
-    return f"meant {named} times in training, by other names" if named else "not met in training"
+    least = "at least " * ("named in training" in beyond)
+    said = f"meant {least}{named} times in training, by other names"
+    return said if named else "not met in training"
 
 
 def _exemplars(v: Values) -> str:
@@ -126,11 +134,11 @@ def _association(v: Values) -> str:
 
 
 def _context(v: Values) -> str:
-    if v.get("beside it: is named", 0) > TRUE:
+    if v.get("beside it: is named", 0) > 0.5:
         return "the text names it in full elsewhere"
     out = []
-    if v.get("beside it: name told", 0) > TRUE:
-        out.append("it and another entity of the text tell of each other")
+    if v.get("beside it: name told", 0) > MOSTLY:
+        out.append("it or another entity of the text tells of the other")
     alike = v.get("beside it: vectors", v.get("beside it: words", 0))
     out.append(f"alike to another entity of the text ({alike:.2f})")
     return "; ".join(out)

@@ -33,8 +33,12 @@ LIMITS = {"float32": 1e-6, "bfloat16": 2e-2}
 SIZES = ({"b": 5, "r": 23, "s": 12, "q": 9}, {"b": 1, "r": 1, "s": 1, "q": 1})
 
 
-def score_function(make: Callable[[], nnx.Module], gold_slot: bool) -> Score:
-    """The scores of the system that `make` builds, of named parameters and a batch's arrays."""
+def score_function(make: Callable[[], nnx.Module], gold_slot: bool, pictures: bool = True) -> Score:
+    """The scores of the system that `make` builds, of named parameters and a batch's arrays.
+
+    Args:
+        pictures: False: as if no mention had one.
+    """
     graphdef, like = nnx.split(nnx.eval_shape(make), nnx.Param)
     names, structure = list(models.named(like)), jax.tree.structure(like)
 
@@ -43,6 +47,8 @@ def score_function(make: Callable[[], nnx.Module], gold_slot: bool) -> Score:
         unread = {"gold": jnp.full(b, schema.NOT_RETRIEVED, jnp.int32), "mask": jnp.ones(b, bool)}
         state = jax.tree.unflatten(structure, [params[name] for name in names])
         batch = GraphBatch.from_host({**arrays, **unread}, gold_slot)
+        if not pictures:
+            batch = batch.blind(jnp.zeros(b, bool))
         return nnx.merge(graphdef, state)(batch)[0]
 
     return scores
@@ -85,7 +91,9 @@ def write(
     check_out(out, overwrite)
     spec = finished.setup.spec
     widths = {name: finished.store.sizes[name] for name in ("text_width", "image_width")}
-    score = score_function(lambda: build_model(finished.config, **widths), spec.gold_slot)
+    score = score_function(
+        lambda: build_model(finished.config, **widths), spec.gold_slot, finished.setup.pictures
+    )
     params = models.named(finished.params)
     exported = trace(score, params, **widths, needs=spec.needs, platforms=platforms)
     try:
@@ -196,7 +204,11 @@ def check(folder: Path) -> tuple[float, float, int]:
     exported = scorer.load(folder)
     content, config = exported.manifest, read_config(folder)
     widths = {name: content["widths"][name] for name in ("text_width", "image_width")}
-    model = jax.jit(score_function(lambda: build_model(config, **widths), content["gold_slot"]))
+    model = jax.jit(
+        score_function(
+            lambda: build_model(config, **widths), content["gold_slot"], config.eval.pictures
+        )
+    )
     worst, count = 0.0, 0
     for sizes in SIZES:
         arrays = random_batch(content["inputs"], sizes)

@@ -167,9 +167,11 @@ class Checkpoints:
 
 
 def _parts(state: Any) -> tuple[Any, dict[str, Any]]:
-    """A state's parameters, which are read alone where nothing is trained, and its other fields."""
+    """A state's parameters, which are read alone where nothing is trained, and its other fields, of
+    those it has: what a run does without is not in its checkpoints, nor was in older ones."""
     rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return rest.pop("params"), rest
+    params = rest.pop("params")
+    return params, {name: value for name, value in rest.items() if value is not None}
 
 
 def _restore(like: Any) -> Any:

@@ -7,7 +7,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from data_pipeline import graphs
-from data_pipeline.schema import GraphSpec, UserError
+from data_pipeline.schema import EVIDENCE, GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.evaluation.evaluate import Setup
@@ -26,6 +26,14 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
     """Build model and devices for this config over this store. UserError for numbers that do not
     fit, and where a device cannot hold what training keeps of every parameter."""
     needs = models.needs(config.model.name, store.sizes["image_width"])
+    held = store.report.get("evidence", EVIDENCE)
+    if "evidence" in needs and {k: [*v] for k, v in held.items()} != {
+        k: [*v] for k, v in EVIDENCE.items()
+    }:
+        raise UserError(
+            f"{store.path}: its relations hold other values than this program's; delete it to make "
+            "it anew"
+        )
     gold_slot = config.graph.gold_slot == "upstream"
     spec = graphs.fitted(GraphSpec(config.graph.r, gold_slot, needs), store)
     parallel = DataParallel(config.parallel.impl, config.parallel.devices)

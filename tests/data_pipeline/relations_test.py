@@ -17,6 +17,7 @@ from data_pipeline.relations.evidence import (
     scale_of,
     standardised,
 )
+from data_pipeline.relations.memory import MOST
 from data_pipeline.relations.sides import Rarities, years
 from data_pipeline.schema import (
     CUT,
@@ -273,6 +274,20 @@ def test_a_training_mention_never_sees_its_own_gold(kb: KnowledgeBase) -> None:
         np.testing.assert_array_equal(told[0][name], told[2][name], err_msg=name)
 
 
+def test_one_of_many_training_mentions_never_sees_its_own_gold(kb: KnowledgeBase) -> None:
+    """Also where there are more of an entity than are looked at: it takes no other's place."""
+    many = [mention(i, f"Jordan and word{i}", "Jordan") for i in range(MOST + 9)]
+    many[-1] = mention(MOST + 8, "Jordan and word0", "Jordan")  # alike to the first
+    told = []
+    for gold in (0, 2):
+        golds = np.zeros(len(many), int)
+        golds[0] = gold
+        relations = relations_of(kb, many, golds)
+        told.append(values_of(relations, many[0], components(many)[:1]))
+    for name in told[0]:
+        np.testing.assert_array_equal(told[0][name], told[1][name], err_msg=name)
+
+
 def test_without_golds_what_reads_them_is_unknown_and_nothing_else(kb: KnowledgeBase) -> None:
     alone = values_of(relations_of(kb, [], np.zeros(0, np.int64)), ASKED)
     learned = values_of(relations_of(kb, TRAINING, TRAINED), ASKED)
@@ -282,6 +297,19 @@ def test_without_golds_what_reads_them_is_unknown_and_nothing_else(kb: Knowledge
                 assert np.isnan(alone[value]).all(), value
             else:
                 np.testing.assert_array_equal(alone[value], learned[value], err_msg=value)
+
+
+def test_training_mentions_that_are_all_one_component_tell_each_other_nothing(
+    kb: KnowledgeBase,
+) -> None:
+    """Every fold but one is empty then, and what is read of the others is what no count says."""
+    one = [mention(i, f"Goal number {i} of Jordan", "Jordan", "one") for i in range(4)]
+    relations = relations_of(kb, one, np.array([0, 0, 0, 2]))
+    seen = values_of(relations, one[0], components(one)[:1])
+    assert seen["association"][:3].tolist() == [0, 0, 0]
+    assert np.isnan(seen["nearest exemplar, words"]).all()
+    assert seen["votes of the surface"][:3].tolist() == [0, 0, 0]
+    assert np.isnan(seen["neighbours by words: years"]).all()
 
 
 def test_components_are_of_shared_samples_texts_and_pictures() -> None:

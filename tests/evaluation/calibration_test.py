@@ -63,6 +63,21 @@ def test_the_truth_is_found_again(temperature: float, none: float | None) -> Non
     assert wrong["ece"] > 0.05
 
 
+@pytest.mark.parametrize("shift", [-3.0, 0.5, 100.0])
+def test_what_is_added_to_all_scores_changes_no_probability(shift: float) -> None:
+    """Cosines of a narrow range, a fifth of them without a right one."""
+    rng = np.random.default_rng(0)
+    gold = np.where(rng.random(2000) < 0.2, -1, rng.integers(0, R, 2000))
+    scores = rng.normal(0, 0.02, (2000, R))
+    scores[np.arange(2000)[gold >= 0], gold[gold >= 0]] += 0.08
+    view = view_of(gold, np.ones((2000, R), bool))
+    plain, moved = calibrate(view, scores), calibrate(view, scores + shift)
+    assert moved.temperature == pytest.approx(plain.temperature, rel=1e-3)
+    ours = moved.probabilities(scores + shift, view.candidates)
+    np.testing.assert_allclose(ours, plain.probabilities(scores, view.candidates), atol=1e-4)
+    assert decisions(view, scores + shift, moved)["ece"] < 0.02
+
+
 def test_probabilities_are_the_equation() -> None:
     scores = np.array([[1.0, 0.0, 9.0], [0.0, 0.0, 0.0]])
     there = np.array([[1, 1, 0], [0, 0, 0]], bool)
@@ -94,6 +109,8 @@ def test_what_is_no_nil_is_not_right_when_nil_is_said() -> None:
     assert said["accuracy"] == 0.5
     assert said["nil"]["n"] == 1
     assert said["nil"]["precision"] == 0.5
+    # That none of the candidates is right is true of both, and what its probability is of.
+    assert said["bins"][0][1] == 1.0
 
 
 def test_decisions_along_coverage() -> None:

@@ -12,6 +12,7 @@ from configs import multimodal, sample, text, wikimel_text
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
+from drin_jax.config import check
 from drin_jax.experiments import suites
 from drin_jax.experiments.results import read_published
 from drin_jax.experiments.runner import Stores
@@ -47,6 +48,7 @@ def test_what_a_config_cannot_have_is_not_planned() -> None:
     assert reasons("table5", world)["boxes"] is None
     assert set(reasons("choices", world).values()) == {None}
     assert "not relational" in str(reasons("relations", world)["full"])
+    assert "no relation is left" in str(reasons("table3", text.get_config())["without_tt"])
     assert set(reasons("relations", text.get_config()).values()) == {None}
     world.model.form = "upstream"
     assert "paper form" in str(reasons("choices", world)["edge_scale_mean"])
@@ -87,6 +89,15 @@ def test_rows_share_the_stores_that_can_serve_them(
     assert len({id(stores.of(row, config)) for row, config in rows.items()}) == 5
     first = ["union", "store", "statistics", "given", "vectors"]
     assert [name for name, _ in asked[-5:]] == first
+
+
+def test_what_only_ours_learns_is_asked_of_no_other_system() -> None:
+    base = text.get_config()
+    base.model.nil = True
+    for plan in suites.get("table2").plan(base):
+        config = plan.config(base)
+        assert config.model.nil == (config.model.name == "relational")
+        check(config)
 
 
 def test_published_numbers_come_with_their_source(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_names() -> None:
 
 def test_votes_are_counts_of_training_mentions() -> None:
     values = {"votes of the surface": math.log1p(9), "others of the surface": math.log1p(3)}
-    said = "12 training mentions of this surface, 9 of them this one"
+    said = "12 training mentions of this surface meant a candidate, 9 of them this one"
     assert words.told("votes", values) == said
     cut = words.told("votes", values, ["others of the surface"])
     assert cut == f"at least {said}"
@@ -38,11 +38,14 @@ def test_votes_are_counts_of_training_mentions() -> None:
 
 def test_years() -> None:
     values = {"first year": 1.975, "age": 38 / LIFE, "year named": 0.0}
-    assert words.told("years", values) == "since 1975, the text says 2013"
+    assert words.told("years", values) == "since 1975, the text says about 2013"
     assert "another age" in words.told("years", values, ["first year"])
     assert "another age" in words.told("years", values, ["age"])
     early = values | {"age": -5 / LIFE}
-    assert words.told("years", early) == "since 1975, the text says 1970, before it was there"
+    assert words.told("years", early) == "since 1975, the text says about 1970, before it was there"
+    assert "another age" in words.told("years", values | {"age": -1.0})  # where the value ends
+    late = words.told("years", values | {"after its time": 1.0})
+    assert late == "since 1975, the text says about 2013, at least 25 years after its end"
     assert "names a year" in words.told("years", values | {"year named": 1.0})
 
 
