@@ -66,22 +66,19 @@ def rarity(texts: Iterable[str], cut: Cut) -> np.ndarray:
     return (np.log((1 + n) / (1 + have)) + 1).astype(np.float32)
 
 
-def weighted(table: sparse.csr_array, weights: np.ndarray) -> sparse.csr_array:
-    """Rows of an `incidence` times the weights of their terms."""
-    held = (weights[table.indices], table.indices, table.indptr)
-    return sparse.csr_array(held, shape=table.shape)
-
-
-def unit(table: sparse.csr_array) -> sparse.csr_array:
-    """The same rows at length 1; rows without a term stay."""
-    norms = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
-    per = np.repeat(1 / np.maximum(norms, 1e-9), np.diff(table.indptr)).astype(np.float32)
-    return sparse.csr_array((table.data * per, table.indices, table.indptr), shape=table.shape)
+def weighed(table: sparse.csr_array, weights: np.ndarray, norm: int = 2) -> sparse.csr_array:
+    """Rows of an `incidence` times the weights of their terms, at length 1, or with `norm` 1 at sum
+    1; rows without a term stay."""
+    data = weights[table.indices]
+    row = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+    sums = np.bincount(row, data**norm, minlength=table.shape[0]) ** (1 / norm)
+    data = (data / np.maximum(sums, 1e-9)[row]).astype(np.float32)
+    return sparse.csr_array((data, table.indices, table.indptr), shape=table.shape)
 
 
 def rows_of(texts: Iterable[str], cut: Cut, weights: np.ndarray) -> sparse.csr_array:
     """Rows at length 1 of texts cut into terms, which weigh so much."""
-    return unit(weighted(incidence(texts, cut), weights))
+    return weighed(incidence(texts, cut), weights)
 
 
 def products(

@@ -156,7 +156,7 @@ class MentionSide:
     @cached_property
     def words(self) -> sparse.csr_array:
         """The same words weighted, at length 1."""
-        return hashed.unit(hashed.weighted(self.around_form, self._weights.words))
+        return hashed.weighed(self.around_form, self._weights.words)
 
     @cached_property
     def text_words(self) -> sparse.csr_array:
@@ -231,10 +231,8 @@ def _around(text: str, form: str) -> np.ndarray:
 
 
 def _shares(texts: Sequence[str], weights: Rarities) -> sparse.csr_array:
-    table = hashed.weighted(hashed.incidence(texts, hashed.words), weights.words)
-    sums = np.maximum(np.asarray(table.sum(axis=1)).ravel(), 1e-9)
-    per = np.repeat(1 / sums, np.diff(table.indptr)).astype(np.float32)
-    return sparse.csr_array((table.data * per, table.indices, table.indptr), shape=table.shape)
+    """Words of texts, weighted, at sum 1."""
+    return hashed.weighed(hashed.incidence(texts, hashed.words), weights.words, norm=1)
 
 
 def _unit_rows(table: Any, rows: np.ndarray) -> np.ndarray:
