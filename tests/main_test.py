@@ -116,16 +116,21 @@ def steps_written(workdir: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_sigterm_saves_and_leaves_with_143(store: Path, whole: Path, tmp_path: Path) -> None:
-    # No periodic save comes before the signal's.
-    args = arguments(store, tmp_path, "--config.train.save_every=1000000")
+def stop(args: list[str], workdir: Path) -> None:
+    """Start this training and send it SIGTERM in its second epoch; it was still running then."""
     process = start("drin_jax.main", *args)
     deadline = time.monotonic() + 300
-    while steps_written(tmp_path) < 20 and time.monotonic() < deadline:
+    while steps_written(workdir) < 20 and time.monotonic() < deadline:
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 143
+
+
+def test_sigterm_saves_and_leaves_with_143(store: Path, whole: Path, tmp_path: Path) -> None:
+    # No periodic save comes before the signal's.
+    args = arguments(store, tmp_path, "--config.train.save_every=1000000")
+    stop(args, tmp_path)
     saved = {int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()}
     lines = [line["step"] for line in step_lines(tmp_path)]
     assert max(saved) == max(lines)

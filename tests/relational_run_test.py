@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,9 @@ from data_pipeline.schema import EVIDENCE, EVIDENCE_COLUMNS, RELATIONS
 from data_pipeline.store.reader import Store
 from drin_jax.explain import cases
 from drin_jax.workdir import open_run
-from tests.main_test import arguments, assert_same_run, steps_written
+from tests.main_test import arguments, assert_same_run, stop
 from tests.support import given_world
-from tests.support.commands import assert_one_clear_line, run, small_store, start, step_lines
+from tests.support.commands import assert_one_clear_line, run, small_store, step_lines
 from tests.support.tolerance import TRAINED, assert_close
 
 ALL = str((*RELATIONS, *EVIDENCE)).replace(" ", "")
@@ -58,13 +56,7 @@ def test_a_stopped_run_drops_the_same_as_a_whole_one(
     store: Path, whole: Path, tmp_path: Path
 ) -> None:
     args = arguments(store, tmp_path, *OURS)
-    process = start("drin_jax.main", *args)
-    deadline = time.monotonic() + 300
-    while steps_written(tmp_path) < 20 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
-    assert process.returncode in (143, 0)  # 0: it was through before the signal came
+    stop(args, tmp_path)
     result = run("drin_jax.main", *args)
     assert result.returncode == 0, result.stderr
     assert_same_run(tmp_path, whole)
