@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -125,3 +125,33 @@ def sync_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
         os.close(handle)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in `folder` by its name there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+
+
+def own_checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a folder's manifest itself, but for this number, its "checksum"."""
+    fields = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def is_inside(name: str) -> bool:
+    """Whether a manifest may name such a file: below its own folder."""
+    outside = Path(name).is_absolute() or ".." in Path(name).parts
+    return not outside and name.isprintable()  # half a surrogate and NUL are in no file's name
+
+
+def check_files(folder: Path, digests: Mapping[str, str], mend: str) -> None:
+    """UserError where a file of a folder is missing or other than its manifest says."""
+    for name, digest in digests.items():
+        path = folder / name
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {mend}") from None
+        if found != digest:
+            raise UserError(f"{path}: damaged, its checksum is not the manifest's; {mend}")

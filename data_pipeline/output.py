@@ -1,9 +1,11 @@
 """What a command shows: lines, tables and progress bars, in which nothing from data steers the
 terminal."""
 
+import contextlib
+import io
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -54,6 +56,18 @@ def say(message: str) -> None:
     """A line of what is going on, on stderr of process 0."""
     if SPEAKS:
         print(visible(message), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Nothing is shown meanwhile, on either stream."""
+    global SPEAKS
+    spoke, SPEAKS = SPEAKS, False
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        SPEAKS = spoke
 
 
 class Progress:

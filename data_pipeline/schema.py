@@ -84,6 +84,7 @@ class UserError(Exception):
         super().__init__(" ".join(message.splitlines()))
 
 
+PictureFile = str | bytes  # a picture's path, or what is in its file
 Span = tuple[int, int] | None  # first and last+1 character of a mention; None: it does not occur
 
 

@@ -7,6 +7,8 @@ COMMANDS = {
     "train": ("drin_jax.main", "prepare features, train, evaluate and report"),
     "extract": ("drin_jax.extract", "make the features of a config, and nothing else"),
     "beam": ("drin_jax.extract.beam", "the same on many machines, by Apache Beam"),
+    "link": ("drin_jax.link", "link mentions of your own text and pictures"),
+    "serve": ("drin_jax.serve", "the same behind an HTTP address, with a page"),
     "kb": ("drin_jax.kb", "build, search and add to a knowledge base"),
     "recall": ("drin_jax.recall", "how many golds each first stage finds"),
     "audit": ("drin_jax.audit", "what a data set and its graphs are worth"),

@@ -32,7 +32,9 @@ LAYERS = (
     *("drin_jax.training.session", "drin_jax.encoders", "drin_jax.extract", "drin_jax.workdir"),
     *("drin_jax.explain", "drin_jax.run", "drin_jax.command", "drin_jax.recall"),
     "drin_jax.kb",
-    *("drin_jax.audit", "drin_jax.parity", "drin_jax.export", "drin_jax.experiments"),
+    *("drin_jax.linking.query", "drin_jax.linking.result", "drin_jax.linking", "drin_jax.link"),
+    *("drin_jax.serve", "drin_jax.audit", "drin_jax.parity", "drin_jax.export"),
+    "drin_jax.experiments",
     *("drin_jax.report", "drin_jax.main", "drin_jax.cli"),
 )
 # What a room holds that is started by itself: above everything.

@@ -32,11 +32,10 @@ def read(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, Entity]]:
         UserError: the file is missing, of another kind, not a row long, or a row is not what it
             should be; with its place.
     """
-    kinds = {".jsonl": _json_lines, ".json": _json_lines, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix.lower() not in kinds:
-        raise UserError(f"{path}: is none of {', '.join(kinds)}")
+    if path.suffix.lower() not in KINDS:
+        raise UserError(f"{path}: is none of {', '.join(KINDS)}")
     empty = True
-    for where, row in kinds[path.suffix.lower()](path, sources):
+    for where, row in KINDS[path.suffix.lower()](path, sources):
         empty = False
         yield where, raw_rows.entity(row, path.parent, where)
     if empty:
@@ -106,3 +105,7 @@ def _batches(
         raise UserError(f"{path} is missing") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+
+
+# Ending of a file -> what reads its rows.
+KINDS = {".jsonl": _json_lines, ".json": _json_lines, ".csv": _csv, ".parquet": _parquet}

@@ -13,7 +13,7 @@ The index is a cache (`kb.caches`); where the folder cannot be written, it is ma
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.output import Progress, say
 from data_pipeline.schema import PADDING, SAME_AS, UserError
 
+# Queries [n,d] and a number of rows r -> rows [n,r] and cosines [n,r].
+Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 FORM = 1
 PART = 4  # numbers of a vector that share a code
 PROBED = 1 / 6  # share of the cells that are looked through, or more, so that they hold

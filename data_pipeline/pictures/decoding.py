@@ -18,6 +18,7 @@ import numpy as np
 
 from data_pipeline.pictures import images
 from data_pipeline.pictures.images import Recipe
+from data_pipeline.schema import PictureFile
 
 CHUNK = 8  # pictures a task, so that passing them around costs little
 FEW = 512  # fewer are decoded here: starting processes takes longer
@@ -31,7 +32,7 @@ DAMAGED = images.STATUSES.index("masked: cut or damaged")
 class Wanted:
     """A picture, and the regions wanted of it: [k, 4] boxes in its own upright pixels."""
 
-    path: str
+    path: PictureFile
     boxes: np.ndarray | None = None
 
 

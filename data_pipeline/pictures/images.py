@@ -6,6 +6,7 @@ here raises on the content of a file, and no unreadable picture becomes a blank 
 
 import dataclasses
 import functools
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data_pipeline.schema import MAX_BYTES, MAX_PIXELS, UserError
+from data_pipeline.schema import MAX_BYTES, MAX_PIXELS, PictureFile, UserError
 
 # What became of a picture; a store's scratch table holds the index. The first five were read.
 STATUSES = (
@@ -153,12 +154,14 @@ class Limits:
     min_side: int = MIN_SIDE
 
 
-def open_picture(path: str | Path, limits: Limits = Limits()) -> tuple[Image.Image | None, int]:
+def open_picture(
+    file: PictureFile | Path, limits: Limits = Limits()
+) -> tuple[Image.Image | None, int]:
     """The picture in a file, upright RGB, and its status; None where it is masked."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd files; our status says it
-            return _open(Path(path), limits)
+            return _open(io.BytesIO(file) if isinstance(file, bytes) else Path(file), limits)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None, MISSING
     except UnidentifiedImageError:
@@ -185,8 +188,8 @@ def cost(file: Image.Image) -> int:
     return file.width * file.height * (own + max(decoder, second))
 
 
-def _open(path: Path, limits: Limits) -> tuple[Image.Image | None, int]:
-    with Image.open(path, formats=_formats()) as file:
+def _open(source: Path | io.BytesIO, limits: Limits) -> tuple[Image.Image | None, int]:
+    with Image.open(source, formats=_formats()) as file:
         width, height = file.size
         if width * height > limits.max_pixels or cost(file) > limits.max_bytes:
             return None, TOO_LARGE

@@ -4,6 +4,7 @@ Values are standardised over the pairs of the train split, cut at CUT, and 0 whe
 known, so that what is missing is the mean.
 """
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -60,45 +61,85 @@ class Retrieved:
         return dataclasses.replace(self, **{name: value[some] for name, value in held.items()})
 
 
-class Relations:
-    """Computes the evidence of mentions over a knowledge base, given the training mentions.
+@dataclasses.dataclass(frozen=True)
+class Remembered:
+    """What relations keep of training: the t mentions whose gold is in the knowledge base.
 
-    Args:
-        vectors: frozen vectors [E,t] of the entities.
-        training: mentions of the train split whose gold is in the knowledge base.
+    Attributes:
+        mentions: themselves.
         gold: [t] their golds' rows.
         component: [t] of `components`.
-        retrieved: their candidates.
-        own_vectors: their frozen vectors [t,d].
+        retrieved: [t,r] rows of their candidates.
+        vectors: [t,d] their frozen vectors.
+        weights: of words in the knowledge base that they were trained on.
     """
 
-    def __init__(
-        self,
-        kb: KnowledgeBase,
-        vectors: Any,
-        training: Sequence[Mention],
-        gold: np.ndarray,
-        component: np.ndarray,
-        retrieved: np.ndarray,
-        own_vectors: Any,
-    ):
+    mentions: Sequence[Mention]
+    gold: np.ndarray
+    component: np.ndarray
+    retrieved: np.ndarray
+    vectors: Any
+    weights: Rarities
+
+    @classmethod
+    def of(cls, store: Store, mentions: Sequence[Mention], component: np.ndarray) -> "Remembered":
+        """Those of a store.
+
+        Args:
+            mentions: the store's, in its order.
+            component: [M] of each of them.
+        """
+        golds = np.asarray(store.array("train_gold_entity"))
+        there = np.flatnonzero(golds >= 0)
+        rows = np.asarray(store.array("train_mention"))[there]
+        return cls(
+            [mentions[i] for i in rows],
+            golds[there].astype(np.int64),
+            component[rows],
+            np.asarray(store.array("train_candidates"))[there],
+            store.array(VECTORS[0])[rows],
+            Rarities.of(store.kb),
+        )
+
+
+class Relations:
+    """Computes the evidence of mentions over a knowledge base, given what is remembered of training
+    on it.
+
+    Args:
+        vectors: frozen vectors [E,t] of its entities.
+    """
+
+    def __init__(self, kb: KnowledgeBase, vectors: Any, remembered: Remembered):
         self.kb, self.vectors = kb, vectors
         self.finder: Finder = text_index(kb)
         self.named = Named(self.finder)
-        self.weights = Rarities.of(kb)
-        mentions = self.mentions(training, own_vectors, component)
+        self.weights, gold = remembered.weights, remembered.gold
+        mentions = self.mentions(remembered.mentions, remembered.vectors, remembered.component)
         self.memory = Memory(mentions, gold, self.entities(gold))
-        self._remembered = np.unique(component)
+        self._remembered = np.unique(remembered.component)
         if not len(gold):
             return  # what reads golds is not known
+        retrieved = remembered.retrieved
         entities = self.entities(np.append(gold, retrieved[retrieved != PADDING]))
         self.association = Association(
             mentions.around_form,
             described_words(entities),
             pairs_of(retrieved, entities),
             entities.at(gold),
-            folds(component),
+            folds(remembered.component),
         )
+
+    def over(self, kb: KnowledgeBase, vectors: Any, finder: Finder) -> "Relations":
+        """The same over another knowledge base, or this one as it has become. What is remembered
+        of an entity holds for the one of its id there."""
+        other = copy.copy(self)
+        other.kb, other.vectors, other.finder = kb, vectors, finder
+        other.named = Named(finder)
+        old = np.unique(self.memory.gold)
+        new = kb.find(self.memory.entities.ids)
+        other.memory = self.memory.moved(old[new != PADDING], new[new != PADDING])
+        return other
 
     def entities(self, rows: np.ndarray) -> EntitySide:
         """These rows of the knowledge base."""
@@ -158,20 +199,8 @@ def reading(store: Store, mentions: Sequence[Mention]) -> tuple[Relations, np.nd
     """What computes evidence with a store's training mentions for a memory, and the component [M]
     of each of the store's `mentions`, which are given in its order."""
     component = components(mentions)
-    golds = np.asarray(store.array("train_gold_entity"))
-    there = np.flatnonzero(golds >= 0)
-    remembered = np.asarray(store.array("train_mention"))[there]
-    own, theirs = (store.array(name) for name in VECTORS)
-    relations = Relations(
-        store.kb,
-        theirs,
-        [mentions[i] for i in remembered],
-        golds[there].astype(np.int64),
-        component[remembered],
-        Retrieved.of(store, "train").rows[there],
-        own[remembered],
-    )
-    return relations, component
+    remembered = Remembered.of(store, mentions, component)
+    return Relations(store.kb, store.array(VECTORS[1]), remembered), component
 
 
 def write(store: Store, mentions: Sequence[Mention], extension: StoreExtension) -> None:

@@ -7,6 +7,7 @@ own component, which are the mentions that share a sample, a text or a picture w
 through others. So a training mention never sees itself.
 """
 
+import copy
 from collections.abc import Callable
 from functools import cached_property
 
@@ -32,6 +33,7 @@ class Memory:
 
     def __init__(self, mentions: MentionSide, gold: np.ndarray, entities: EntitySide):
         self.mentions, self.gold, self.entities = mentions, gold, entities
+        self._moved: tuple[np.ndarray, np.ndarray] | None = None
         surfaces = mentions.folded[0]
         self._surface = {form: i for i, form in enumerate(dict.fromkeys(surfaces))}
         self.surface = self.surfaces(surfaces)
@@ -46,6 +48,24 @@ class Memory:
 
     def __len__(self) -> int:
         return len(self.gold)
+
+    def moved(self, old: np.ndarray, new: np.ndarray) -> "Memory":
+        """The same for a knowledge base in which rows [k] of golds are others."""
+        other = copy.copy(self)
+        order = np.argsort(new, kind="stable")
+        other._moved = new[order], old[order]
+        return other
+
+    def rows(self, e: EntitySide) -> np.ndarray:
+        """The row of each of the entities in the knowledge base of training, [u] int64; beyond all
+        of them for one that was nobody's gold, or only where rows have not moved."""
+        if self._moved is None:
+            return e.rows.astype(np.int64)
+        new, old = self._moved
+        if not len(new):
+            return np.full(len(e.rows), self._entities)
+        place = np.minimum(np.searchsorted(new, e.rows), len(new) - 1)
+        return np.where(new[place] == e.rows, old[place], self._entities)
 
     def surfaces(self, folded: np.ndarray) -> np.ndarray:
         """The number of each folded surface form, -1 for one that no training mention has."""
@@ -90,7 +110,7 @@ class Memory:
 def votes(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Columns:
     """What the surface form, and the fullest form, meant in training, and how often the candidate
     was meant at all."""
-    component, rows = m.component[p.mention], e.rows[p.entity].astype(np.int64)
+    component, rows = m.component[p.mention], memory.rows(e)[p.entity]
     out: Columns = {}
     for kind, asked in zip(("surface", "form"), m.folded, strict=True):
         surface = memory.surfaces(asked)[p.mention]
@@ -106,7 +126,7 @@ def votes(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Columns:
 def exemplars(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Columns:
     """The training mention of the candidate whose text is most like this one, by vectors and by
     words."""
-    order, rows = memory.by_gold, e.rows[p.entity]
+    order, rows = memory.by_gold, memory.rows(e)[p.entity]
     golds = memory.gold[order]
     begin, end = (np.searchsorted(golds, rows, side) for side in ("left", "right"))
     counts = end - begin
@@ -150,7 +170,7 @@ def neighbours(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Colum
                 out[f"neighbours by {kind}: {value}"] = np.full(len(p), np.nan, np.float32)
             continue
         similar = np.where(barred, -np.inf, alike())
-        near = np.argpartition(-similar, k - 1, axis=1)[:, :k]
+        near = np.argpartition(_ordered(similar), k - 1, axis=1)[:, :k]
         weight = _softmax(np.take_along_axis(similar, near, 1) / SHARPNESS)
         starts = np.arange(0, near.size + 1, k)
         pool = sparse.csr_array(
@@ -172,6 +192,12 @@ def neighbours(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Colum
             whole > 0.05, total / np.maximum(whole, 1e-6), np.nan
         )
     return out
+
+
+def _ordered(similar: np.ndarray) -> np.ndarray:
+    """Keys [m,t] float64 that sort the likest first; those that are alike but for rounding, which
+    differs from batch to batch, in their order."""
+    return np.arange(similar.shape[1]) * 1e-11 - np.round(similar.astype(np.float64), 5)
 
 
 def _count(table: np.ndarray, keys: np.ndarray) -> np.ndarray:

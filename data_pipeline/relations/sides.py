@@ -57,6 +57,7 @@ class EntitySide:
     Attributes:
         rows: sorted, each once.
         names: as they are compared, without what stands in parentheses at their end.
+        ids: of the entities.
         titles: as they are.
         described: name and description in one.
     """
@@ -64,6 +65,7 @@ class EntitySide:
     def __init__(self, kb: KnowledgeBase, rows: np.ndarray, weights: Rarities, vectors: Any = None):
         self.rows = np.unique(rows)
         self._weights, self._vectors = weights, vectors
+        self._kb = kb
         self.titles: list[str] = kb.taken("name", self.rows)
         self.names = [bare(title) for title in self.titles]
         self.descriptions: list[str] = kb.taken("description", self.rows)
@@ -74,6 +76,10 @@ class EntitySide:
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Where these rows of the knowledge base are in the tables."""
         return np.searchsorted(self.rows, rows)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return self._kb.taken("id", self.rows)
 
     @cached_property
     def words(self) -> sparse.csr_array:

@@ -12,12 +12,12 @@ from data_pipeline.kb.text_index import fold
 LONGEST = 7  # words of a form
 AROUND = 1000  # characters of text before and behind the mention that are looked at
 # The "s" of "Jordan's" is a word of its own.
-_WORD = re.compile(r"[^\W_]+(?:(?:[.\-]|['’](?!s\b))[^\W_]+)*")
+WORD = re.compile(r"[^\W_]+(?:(?:[.\-]|['’](?!s\b))[^\W_]+)*")
 # Between two words of one name: nothing but a space, with a full stop behind an initial.
 _SPACE = re.compile(r"[^\S\n]{1,2}|[-–]")
 _INITIAL = re.compile(r"[^\W\d_](?:\.[^\W\d_])*|St|Dr|Mr|Mrs|Ms|Jr|Sr")
 # Words in lower case that names have inside.
-_INSIDE = frozenset(
+INSIDE = frozenset(
     (
         *(
             "de",
@@ -50,16 +50,16 @@ def fullest(
         start: character of `text` where the mention begins; None: it is not in there.
         knows: whether an entity has this name, folded.
     """
-    wanted = [fold(word) for word in _WORD.findall(name)]
+    wanted = [fold(word) for word in WORD.findall(name)]
     if not any(wanted):
         return name
     begin = max(0, (start or 0) - AROUND)
     text = text[begin : (start or 0) + len(name) + AROUND]
-    spans = [match.span() for match in _WORD.finditer(text)]
+    spans = [match.span() for match in WORD.finditer(text)]
     words = [text[a:b] for a, b in spans]
     folded = [fold(word) for word in words]
     gaps = [text[a[1] : b[0]] for a, b in pairwise(spans)]
-    joined = [_joins(word, gap) for word, gap in zip(words, gaps, strict=False)]
+    joined = [joins(word, gap) for word, gap in zip(words, gaps, strict=False)]
     known, run, n = "", "", len(wanted)
     for at in range(len(words) - n + 1):
         if folded[at : at + n] != wanted:
@@ -76,7 +76,7 @@ def fullest(
     return known or max(name, run, key=len)
 
 
-def _joins(word: str, gap: str) -> bool:
+def joins(word: str, gap: str) -> bool:
     """Whether a name may go on over what stands behind this word of it."""
     gap = gap.removeprefix(".") if _INITIAL.fullmatch(word) else gap
     return _SPACE.fullmatch(gap) is not None
@@ -90,7 +90,7 @@ def _run(words: Sequence[str], joined: Sequence[bool], low: int, high: int) -> t
         gap = at if step < 0 else at - 1  # between `at` and the word it would join
         if not (0 <= at < len(words) and joined[gap]):
             return False
-        return words[at][0].isupper() or (words[at].lower() in _INSIDE and reaches(at + step, step))
+        return words[at][0].isupper() or (words[at].lower() in INSIDE and reaches(at + step, step))
 
     while high - low < LONGEST and reaches(low - 1, -1):
         low -= 1

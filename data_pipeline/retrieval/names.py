@@ -33,6 +33,7 @@ SCORERS = {
 
 CACHE_VERSION = 1
 CHUNK_PAIRS = 4_000_000  # pairs scored at once: some seconds, 16 MB of scores, 80 MB in all
+FEW_PAIRS = 10_000  # that are compared sooner than threads begin
 QUIET_PAIRS = 5_000_000  # about 5 s on one core: less work than this goes without a word
 
 Candidates = tuple[np.ndarray, np.ndarray]
@@ -104,7 +105,8 @@ def of_pairs(
 
 def likeness(queries: np.ndarray, names: np.ndarray, scorer: str) -> np.ndarray:
     """How like each query is to the name beside it, both processed: [n] float32, 0 to 100."""
-    return process.cpdist(queries, names, scorer=SCORERS[scorer], dtype=np.float32, workers=-1)
+    workers = -1 if len(names) > FEW_PAIRS else 1
+    return process.cpdist(queries, names, scorer=SCORERS[scorer], dtype=np.float32, workers=workers)
 
 
 def given(corpus: Corpus, r: int) -> tuple[np.ndarray, np.ndarray, Mapping[str, int]]:

@@ -34,6 +34,7 @@ from data_pipeline.schema import PADDING, STAGES, Mention, UserError
 POOLS = dict(zip(STAGES, (100, 100, 50, 50), strict=True))
 WEIGHTS = {"names": 1.0, "forms": 1.0, "words": 0.5, "vectors": 3.0}
 EARLY, HALVED = 2.0, 20  # what the first of a stage counts more, and the rank of half of it
+Among = Sequence[np.ndarray | None]  # of each mention, the rows that it may mean; None: any
 BLOCK = 512  # mentions scored at once
 QUIET_MENTIONS = 5_000
 
@@ -70,8 +71,13 @@ def by_union(
     mentions: Sequence[Mention],
     r: int,
     vectors: Vectors | None = None,
+    among: Among = (),
 ) -> Candidates:
     """The r best entities of each mention by the sum above; ties in the order of the rows.
+
+    Args:
+        among: rows [k] that a mention's candidates are, found by a stage or not; empty: nobody
+            says so of any.
 
     Raises:
         UserError: r < 1.
@@ -88,7 +94,7 @@ def by_union(
     with Progress("candidates", n, unit="mentions", loud=n > QUIET_MENTIONS) as bar:
         for begin in range(0, n, BLOCK):
             block = range(begin, min(begin + BLOCK, n))
-            _score(out, block, mentions, kb, index, vectors)
+            _score(out, block, mentions, kb, index, vectors, among)
             bar.advance(len(block))
     return out
 
@@ -100,6 +106,7 @@ def _score(
     kb: KnowledgeBase,
     index: Finder,
     vectors: Vectors | None,
+    among: Among,
 ) -> None:
     """Fills the rows of a block."""
     queries, pools = [], []
@@ -115,7 +122,7 @@ def _score(
             near = vectors.nearest[i]
             found.append((near[near != PADDING].astype(np.int64), np.zeros(0, np.float32)))
         queries.append((own.name, form))
-        pools.append(_pool(found))
+        pools.append(_pool(found, among[i] if among else None))
     sizes = [len(rows) for rows, _, _ in pools]
     owner = np.repeat(np.arange(len(block)), sizes)
     rows, ranks, values = (np.concatenate([pool[j] for pool in pools]) for j in range(3))
@@ -132,17 +139,20 @@ def _score(
     out.ranks[at], out.evidence[at] = ranks[order], values[order]
 
 
-def _pool(found: Sequence[Found]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows [k] that any stage found, their places in each [k,4], and their scores by each of
-    those that have any, relative to the best [k,4]."""
-    rows = np.unique(np.concatenate([own for own, _ in found]))
+def _pool(
+    found: Sequence[Found], wanted: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows [k] that any stage found, or those that are wanted, their places in each [k,4], and
+    their scores by each of those that have any, relative to the best [k,4]."""
+    rows = np.unique(np.concatenate([own for own, _ in found]) if wanted is None else wanted)
     ranks = np.full((len(rows), len(STAGES)), PADDING, np.int32)
     values = np.zeros((len(rows), len(STAGES)), np.float32)
     for stage, (own, scores) in enumerate(found):
-        at = np.searchsorted(rows, own)
-        ranks[at, stage] = np.arange(len(own))
+        there = np.flatnonzero(np.isin(own, rows)) if wanted is not None else np.arange(len(own))
+        at = np.searchsorted(rows, own[there])
+        ranks[at, stage] = there
         if len(scores):
-            values[at, stage] = scores / scores[0]
+            values[at, stage] = scores[there] / scores[0]
     return rows, ranks, values
 
 

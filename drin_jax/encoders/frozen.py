@@ -19,7 +19,7 @@ from drin_jax.encoders import pretrained
 _IN_FLIGHT = 3  # batches the device may be behind
 # Padded lengths: each costs a compilation, each gap costs padding; most sentences are short.
 LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
-_FEW_TEXTS = 32  # a call with no more may run as one batch of its own size: the linker's case
+_FEW_TEXTS = (1, 8, 32)  # a call with no more may run as one batch of such a size: the linker's
 _FEW_PICTURES = 8  # the same
 
 Batch = tuple[np.ndarray, Any]  # numbers of the rows; arrays of them, padded to a whole batch
@@ -116,16 +116,12 @@ def plan(
     of a length moves up to the next one where that costs less than a batch with empty rows.
     """
 
-    def whole(size: int) -> int:
-        return -(-size // devices) * devices
-
-    buckets = [length for length in LENGTHS if length < limit]
-    buckets += [*range(LENGTHS[-1] + 256, limit, 256), limit]
-    sizes = {length: max(1, batch_tokens // length) * devices for length in buckets}
+    sizes = _sizes(limit, batch_tokens, devices)
+    buckets = list(sizes)
     order = np.argsort(lengths, kind="stable")
-    if 0 < len(order) <= _FEW_TEXTS:
+    if 0 < len(order) <= _FEW_TEXTS[-1]:
         length = buckets[np.searchsorted(buckets, lengths[order[-1]])]
-        size = whole(1 << (len(order) - 1).bit_length())
+        size = _whole(next(few for few in _FEW_TEXTS if few >= len(order)), devices)
         if size <= sizes[length]:
             yield order, length, size
             return
@@ -144,6 +140,26 @@ def plan(
         if len(left) and not moved:
             yield left, length, size
             left = order[:0]
+
+
+def shapes(most: int, limit: int, batch_tokens: int, devices: int = 1) -> Iterator[tuple[int, int]]:
+    """Every padded length and batch size that `plan` gives up to `most` texts."""
+    few = _FEW_TEXTS[: 1 + sum(size < most for size in _FEW_TEXTS)]
+    for length, full in _sizes(limit, batch_tokens, devices).items():
+        sizes = {size for one in few if (size := _whole(one, devices)) <= full}
+        more = most > _FEW_TEXTS[-1] or len(sizes) < len(few)
+        yield from ((length, size) for size in sorted(sizes | ({full} if more else set())))
+
+
+def _whole(size: int, devices: int) -> int:
+    return -(-size // devices) * devices
+
+
+def _sizes(limit: int, batch_tokens: int, devices: int) -> dict[int, int]:
+    """Padded length -> texts of a full batch of it."""
+    buckets = [length for length in LENGTHS if length < limit]
+    buckets += [*range(LENGTHS[-1] + 256, limit, 256), limit]
+    return {length: max(1, batch_tokens // length) * devices for length in buckets}
 
 
 def check_pixels(pixels: np.ndarray, side: int | None = None) -> None:

@@ -25,6 +25,7 @@ from drin_jax.encoders.frozen import (
     check_pixels,
     picture_batches,
     plan,
+    shapes,
 )
 from drin_jax.encoders.resnet import ResNet, load_resnet
 
@@ -143,6 +144,12 @@ class ClipEncoder(PictureEncoder):
         if not unique:
             return np.zeros((0, self.width), np.float32)
         return self.gather("texts", self._text_batches(unique), len(unique))[rows]
+
+    def warm_up(self, most: int) -> None:
+        """Compiles what encodes up to `most` texts at once, of any length."""
+        tokens = self.batch * self.max_length
+        for length, size in shapes(most, self.max_length, tokens, len(self.devices)):
+            self("texts", np.full((size, length), self._end, np.int32)).block_until_ready()
 
     def encode_pictures(self, pixels: np.ndarray) -> Float[np.ndarray, "n c"]:
         """Embeddings [n, c] float32 of uint8 pixels [n, image_size, image_size, 3].

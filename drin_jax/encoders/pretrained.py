@@ -108,15 +108,20 @@ def _positive(value: Any) -> bool:
 def fingerprint(folder: Path) -> str:
     """SHA-256 over names and bytes of a checkpoint's config, weights and tokenizer files."""
     digest = hashlib.sha256()
+    for name in read_files(folder):
+        digest.update(f"{name}\0{files.sha256(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def read_files(folder: Path) -> list[str]:
+    """Names of a checkpoint's config, weights and tokenizer files, those that are read."""
     names = {path.name for pattern in BESIDE_WEIGHTS for path in folder.glob(pattern)}
     for single, shards in _SHARDS.items():
         some = (single, f"{single}.index.json", shards)
         if weights := {path.name for pattern in some for path in folder.glob(pattern)}:
             names |= weights
             break
-    for name in sorted(names):
-        digest.update(f"{name}\0{files.sha256(folder / name)}\n".encode())
-    return digest.hexdigest()
+    return sorted(names)
 
 
 def weight_files(names: Collection[str], where: str | Path) -> list[str]:

@@ -12,7 +12,7 @@ from data_pipeline.schema import POOLINGS, Span, UserError, check_least
 from data_pipeline.store.split_arrays import distinct
 from drin_jax.encoders import hf
 from drin_jax.encoders.bert import Bert, load_bert
-from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, plan
+from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, plan, shapes
 
 FILES = ("config.json", "tokenizer.json|vocab.txt", "tokenizer_config.json")
 
@@ -105,6 +105,14 @@ class TextEncoder(Frozen):
             return {kind: np.zeros((len(texts), self.width), np.float32) for kind in kinds}
         vectors = self.gather(kinds, self._batches(ids, unique), len(unique))
         return {kind: vectors[kind][rows] for kind in kinds}
+
+    def warm_up(self, poolings: Sequence[str], most: int) -> None:
+        """Compiles what encodes up to `most` texts at once, of any length."""
+        kinds = tuple(name for name in POOLINGS if name in poolings)
+        for length, size in shapes(most, self.max_length, self.batch_tokens, len(self.devices)):
+            none = self._batch([], [], length, size)
+            for leaf in self(kinds, none).values():
+                leaf.block_until_ready()
 
     def token_counts(
         self, texts: Sequence[str], spans: Sequence[Span], limit: int

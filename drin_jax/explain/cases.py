@@ -12,6 +12,7 @@ from flax import nnx
 
 from data_pipeline.graphs import GraphTables, HostArrays
 from data_pipeline.schema import CUT, EVIDENCE, EVIDENCE_COLUMNS, NIL, OUTSIDE_KB
+from data_pipeline.store.reader import Store
 from drin_jax.evaluation.evaluate import SplitView, Trained
 from drin_jax.evaluation.ranks import check_finite, slot_counts
 from drin_jax.explain import words
@@ -26,7 +27,8 @@ MOVED = 0.005  # a smaller change of a weight looks like none at two decimals
 class Candidate:
     """A ranked candidate. `edges` [l+1, 4] holds the weights before and after every layer in the
     order of RELATIONS, NaN where there is no edge; None for a system without edges. `reasons` tells
-    in words what each relation beyond those knows of it; empty for a system without them."""
+    in words what each relation beyond those knows of it, `contributions` how much of its score goes
+    without that; both empty for a system without them."""
 
     id: str
     name: str
@@ -36,6 +38,7 @@ class Candidate:
     has_image: bool
     edges: np.ndarray | None
     reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    contributions: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.id})"
@@ -95,7 +98,7 @@ def ranked(
         weights = np.where(there, np.asarray(aux["edges"], np.float32), np.nan)
         edges = np.moveaxis(weights, 1, 0)  # [b, l+1, 4, r]
     values, cut, without = _evidence(run, graphs, aux)
-    ids, names = store.strings("entity_id"), store.strings("entity_name")
+    ids, names = _named(store, split, rows)
     cases = []
     for i, row in enumerate(rows):
         slots = store.array(f"{split}_candidates")[row]
@@ -112,6 +115,9 @@ def ranked(
                 has_image=bool(batch["entity_has_image"][i, slot]),
                 edges=None if edges[i] is None else edges[i][:, :, slot],
                 reasons=_reasons(values[i, slot], cut[i, slot]) if len(values) else {},
+                contributions={
+                    name: float(scores[i, slot] - less[i, slot]) for name, less in without.items()
+                },
             )
             for rank, slot in enumerate(order, 1)
         )
@@ -139,6 +145,16 @@ def ranked(
             )
         )
     return cases
+
+
+def _named(store: Store, split: str, rows: Sequence[int]) -> tuple[dict[int, str], dict[int, str]]:
+    """Ids and names by row of the knowledge base, of the candidates and golds of these mentions."""
+    there = [store.array(f"{split}_{name}")[rows] for name in ("candidates", "gold_entity")]
+    wanted = np.unique(np.concatenate([np.ravel(some) for some in there]))
+    wanted = wanted[wanted >= 0].astype(np.int64)
+    columns = [store.kb.taken(name, wanted) for name in ("id", "name")]
+    ids, names = (dict(zip(wanted.tolist(), column, strict=True)) for column in columns)
+    return ids, names
 
 
 def _evidence(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 import drin_jax
 from data_pipeline import schema
-from data_pipeline.files import write_json
+from data_pipeline.files import checksums, own_checksum, write_json
 from data_pipeline.schema import UserError, check_known, reason
 from drin_jax import models
 from drin_jax.config import flat
@@ -109,8 +109,8 @@ def write(
         (partial / scorer.ARTEFACT).write_bytes(artefact)
         write_json(partial / scorer.CONFIG, flat(read_config(finished.workdir)))
         _save(partial / scorer.PARAMS, params)
-        content["files"] = scorer.checksums(partial)
-        content["checksum"] = scorer.own_checksum(content)
+        content["files"] = checksums(partial)
+        content["checksum"] = own_checksum(content)
         write_json(partial / scorer.MANIFEST, content)
         older = out.with_name(out.name + ".older")  # an older export goes first, whole
         shutil.rmtree(older, ignore_errors=True)

@@ -5,8 +5,6 @@ is cut, changed or missing is told before anything is run.
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from jax import export as jax_export
 from jaxtyping import Float
 
 from data_pipeline import schema
-from data_pipeline.files import read_json, sha256
+from data_pipeline.files import check_files, is_inside, own_checksum, read_json
 from data_pipeline.schema import UserError, reason
 
 FORMAT, VERSION = "drin_jax export", 1
@@ -178,14 +176,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / MANIFEST}: damaged, it is not as it was written; {AGAIN}")
     if odd := _odd(content):
         raise UserError(f"{folder / MANIFEST}: its {odd!r} is missing or odd; {AGAIN}")
-    for name, digest in content["files"].items():
-        path = folder / name
-        try:
-            found = sha256(path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
-        if found != digest:
-            raise UserError(f"{path}: damaged, its checksum is not that of {MANIFEST}; {AGAIN}")
+    check_files(folder, content["files"], AGAIN)
     return content
 
 
@@ -198,10 +189,8 @@ def _odd(content: Mapping[str, Any]) -> str:
     for name in ("platforms", "needs"):
         if not all(isinstance(text, str) for text in content[name]):
             return name
-    for name in content["files"]:
-        outside = Path(name).is_absolute() or ".." in Path(name).parts
-        if outside or not name.isprintable():  # half a surrogate and NUL are in no file's name
-            return "files"
+    if not all(map(is_inside, content["files"])):
+        return "files"
     for name, sizes in (("parameters", (int,)), ("inputs", (int, str))):
         for spec in content[name].values():
             fits = isinstance(spec, dict) and spec.get("dtype") in DTYPES
@@ -222,15 +211,3 @@ def peek(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return content if isinstance(content, dict) and content.get("format") == FORMAT else None
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in `folder` by its name there."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
-
-
-def own_checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of the manifest itself, but for this number."""
-    fields = {name: value for name, value in content.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

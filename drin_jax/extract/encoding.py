@@ -197,7 +197,7 @@ class Encoders:
         for item, one in zip(items, found, strict=True):
             if one.status >= images.READ:
                 raise UserError(
-                    f"{item.path}: {images.STATUSES[one.status]}, but it could be read when the "
+                    f"{item.path!s}: {images.STATUSES[one.status]}, but it could be read when the "
                     "store was made; put it back, or make the store anew"
                 )
         regions = self.image.encode(self._look(found, "image"), regions=True)["regions"]

@@ -3,6 +3,7 @@ elsewhere, and the rows put where they belong."""
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from data_pipeline.files import write_text
 from data_pipeline.output import Progress
 from data_pipeline.pictures import images
 from data_pipeline.pictures.precomputed import Precomputed
-from data_pipeline.schema import UserError
+from data_pipeline.schema import PictureFile, UserError
+from data_pipeline.store.reader import Store
+from data_pipeline.store.unkept import HeldTable, UnkeptStore
 from drin_jax.extract.items import objects_table
 from drin_jax.extract.stages import ROWS, Stage, Stages
 
@@ -28,17 +31,20 @@ def shard_file(stage: str, shard: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """The feature tables of one side: of a knowledge base's segment, or of a store in the making.
+    """The feature tables of one side: of a knowledge base's segment, of a store in the making, or
+    of new mentions in memory.
 
     Attributes:
         elsewhere: folder of shards made elsewhere (`shard_file`); those that are there are taken.
+        loud: shows progress.
     """
 
     stages: Stages
-    writer: GrowingFolder
+    writer: GrowingFolder | UnkeptStore
     elsewhere: Path | None = None
+    loud: bool = True
 
-    def fill(self, stage: Stage, scratch: bool = False) -> dict[str, ShardTable]:
+    def fill(self, stage: Stage, scratch: bool = False) -> dict[str, ShardTable | HeldTable]:
         """Runs what is missing of a stage; its finished tables. Those of `scratch` do not stay."""
         tables = {
             name: self.writer.shards(name, (stage.count, *shape), dtype, stage.rows, scratch)
@@ -48,7 +54,8 @@ class Features:
         todo = [shard for shard in missing if not self._taken(stage, tables, shard)]
         left = sum(len(stage.shard(number)) for number in todo)
         title, unit = stage.name.replace("_", " "), stage.name.split("_")[-1]
-        bar = Progress(f"encoding {title}", stage.count, stage.count - left, unit)
+        begun = stage.count - left
+        bar = Progress(f"encoding {title}", stage.count, begun, unit, loud=self.loud)
         with bar if stage.count else contextlib.nullcontext():
             shards = (stage.items(stage.shard(number)) for number in todo)
             encoded = self.stages.encoders.encode(stage.kind, shards, left)
@@ -60,7 +67,9 @@ class Features:
             table.finish()
         return tables
 
-    def _taken(self, stage: Stage, tables: dict[str, ShardTable], shard: int) -> bool:
+    def _taken(
+        self, stage: Stage, tables: Mapping[str, ShardTable | HeldTable], shard: int
+    ) -> bool:
         path = (self.elsewhere or Path()) / shard_file(stage.name, shard)
         if self.elsewhere is None or not path.exists():
             return False
@@ -95,8 +104,9 @@ class Features:
             table.write(shard, piece)
         table.finish()
 
-    def write(self, workdir: Path) -> dict[str, Any]:
-        """Writes every feature table of the side; what the report says of them."""
+    def write(self, workdir: Path | None = None) -> dict[str, Any]:
+        """Writes every feature table of the side; what the report says of them. Pictures that no
+        encoder saw are listed in `workdir`."""
         side = self.stages.side
         fields = {"entity": ("name", "description"), "mention": ("text",)}[side]
         told = [any(getattr(i, field).strip() for field in fields) for i in self.stages.items]
@@ -106,6 +116,26 @@ class Features:
         if self.stages.ready:
             return report | self._write_ready(self.stages.ready)
         return report | self._write_clip_texts() | self._write_pictures(workdir)
+
+    def write_tokens(self) -> dict[str, Any]:
+        """Writes the vectors of all tokens of the mentions; what the report says of them."""
+        stage, offsets, spans = self.stages.tokens()
+        self.writer.write("mention_token_offsets", offsets)
+        self.writer.write("mention_span", spans)
+        self.fill(stage)
+        limit, longest = self.stages.config.encoders.max_tokens, int(np.diff(offsets).max())
+        return {"tokens": {"limit": limit, "tokens": stage.count, "longest": longest}}
+
+    def write_regions(self, store: Store) -> dict[str, Any]:
+        """Writes the regions of the mentions' pictures; what the report says of them.
+
+        Args:
+            store: that has the features of the whole pictures.
+        """
+        stage, rows = self.stages.regions(store)
+        self.writer.write("mention_region_row", rows)
+        self.fill(stage)
+        return {"regions": {"pictures": stage.count}}
 
     def _told(self, name: str) -> dict[str, Any]:
         encoder = getattr(self.stages.encoders, name)
@@ -126,7 +156,7 @@ class Features:
         self.gather(f"{self.stages.side}_clip_text", vectors, rows)
         return self._told("clip")
 
-    def _write_pictures(self, workdir: Path) -> dict[str, Any]:
+    def _write_pictures(self, workdir: Path | None) -> dict[str, Any]:
         stages, side, names = self.stages, self.stages.side, ("image", "clip_image", "objects")
         if not stages.config.encoders.image:
             self.writer.write(f"{side}_has_image", np.zeros(len(stages.items), bool))
@@ -142,13 +172,8 @@ class Features:
         masked = [
             (stage.items(range(i, i + 1))[0].path, images.STATUSES[status[i]]) for i in unread
         ]
-        # Every picture that no encoder saw, and why.
-        listing = workdir / f"masked_{side}_pictures.tsv"
-        if masked:
-            workdir.mkdir(parents=True, exist_ok=True)
-            write_text(listing, "".join(f"{file}\t{why}\n" for file, why in masked))
-        else:
-            listing.unlink(missing_ok=True)
+        if workdir is not None:
+            _list(workdir, f"masked_{side}_pictures.tsv", masked)
         there = np.append(status, images.READ)[own] < images.READ  # -1: none
         self.writer.write(f"{side}_has_image", there)
         found["objects"] = found.get(objects_table(stages.encoders.keep[side]))
@@ -158,7 +183,7 @@ class Features:
         named = zip(images.STATUSES, numbers, strict=True)
         return self._told("image") | {
             "picture_counts": {f"pictures {text}": n for text, n in named if n},
-            "masked_pictures": {Path(path).name: why for path, why in masked[:LISTED]},
+            "masked_pictures": {_name(path): why for path, why in masked[:LISTED]},
         }
 
     def _write_ready(self, ready: Precomputed) -> dict[str, Any]:
@@ -172,3 +197,17 @@ class Features:
         self.gather(f"{side}_objects", ready.objects_mean, rows)
         self.gather(f"{side}_clip_text", ready.unit_clip_text, texts)
         return {"pictures": self.stages.config.encoders.pictures}
+
+
+def _name(file: PictureFile) -> str:
+    return "a picture" if isinstance(file, bytes) else Path(file).name
+
+
+def _list(workdir: Path, name: str, masked: Sequence[tuple[PictureFile, str]]) -> None:
+    """Every picture that no encoder saw, and why, in a file of the workdir."""
+    listing = workdir / name
+    if masked:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(listing, "".join(f"{file!s}\t{why}\n" for file, why in masked))
+    else:
+        listing.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipeline.schema import Entity, Mention, Span, UserError
+from data_pipeline.schema import Entity, Mention, PictureFile, Span, UserError
 
 SIDES = ("mention", "entity")
 _SENTENCE = "{sentence}"
@@ -19,7 +19,7 @@ class Picture:
     """One unique picture. `boxes` [k, 4] and `scores` [k] where they were found elsewhere; `keep`
     is how many of them any side of the graph looks at."""
 
-    path: str
+    path: PictureFile
     keep: int = 0
     boxes: np.ndarray | None = None
     scores: np.ndarray | None = None

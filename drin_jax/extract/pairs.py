@@ -1,6 +1,7 @@
 """Mentions and their candidates: retrieved by the config (stage one), and the graphs' initial edges
 between them, R_tt [6], R_tv [7], R_vt [8], R_vv [11]."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from data_pipeline.kb.knowledge_base import Finder, KnowledgeBase
 from data_pipeline.kb.text_index import text_index
+from data_pipeline.kb.vector_index import Search
 from data_pipeline.output import say
 from data_pipeline.retrieval import names, union
 from data_pipeline.retrieval.statistics import Weights, by_statistics
@@ -67,18 +69,23 @@ def unite(
     index: Finder,
     r: int,
     table: Callable[[str], np.ndarray] | None,
+    search: Search | None = None,
+    among: union.Among = (),
 ) -> union.Candidates:
     """The union's candidates.
 
     Args:
         table: the store's array of a name; None: nothing is encoded, names and words alone find.
+        search: of the knowledge base's vectors, where one is at hand.
+        among: as `union.by_union` takes it.
     """
     if table is None:
-        return union.by_union(kb, index, mentions, r)
+        return union.by_union(kb, index, mentions, r, among=among)
     from drin_jax.extract.vector_retrieval import nearest
 
     mine, theirs = (table(name) for name in VECTORS["text"])
-    near, _ = nearest(kb, VECTORS["text"][1], mine, union.POOLS["vectors"])
+    search = search or functools.partial(nearest, kb, VECTORS["text"][1])
+    near, _ = search(mine, union.POOLS["vectors"])
 
     def cosine(own: np.ndarray, rows: np.ndarray) -> np.ndarray:
         out = np.empty(len(own), np.float32)
@@ -87,7 +94,7 @@ def unite(
             out[some] = split_arrays.cosine(mine[own[some]], theirs[rows[some]])
         return out
 
-    return union.by_union(kb, index, mentions, r, union.Vectors(near, cosine))
+    return union.by_union(kb, index, mentions, r, union.Vectors(near, cosine), among)
 
 
 def _living(

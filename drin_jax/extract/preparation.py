@@ -185,11 +185,11 @@ def _extract(plan: Preparation, path: Path, workdir: Path, shards: Path | None) 
     return Store.open(writer.path)
 
 
-def filled_by(stages: Stages, workdir: Path, shards: Path | None = None) -> Fill:
+def filled_by(stages: Stages, workdir: Path, shards: Path | None = None, loud: bool = True) -> Fill:
     """What writes the features of entities into a segment of a knowledge base."""
 
     def fill(segment: SegmentWriter, _: Sequence[Entity]) -> dict[str, Any]:
-        return Features(stages, segment, shards).write(workdir)
+        return Features(stages, segment, shards, loud).write(workdir)
 
     return fill
 
@@ -241,19 +241,12 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
             "added to it; make it anew with another --workdir or data.store"
         )
     extension = StoreExtension(store, made_from)
-    features, report = Features(stages, extension), {}
+    features = Features(stages, extension)
+    report: dict[str, Any] = {}
     if "tokens" in needs:
-        stage, offsets, spans = stages.tokens()
-        extension.write("mention_token_offsets", offsets)
-        extension.write("mention_span", spans)
-        features.fill(stage)
-        longest = int(np.diff(offsets).max())
-        report["tokens"] = {"limit": limit, "tokens": stage.count, "longest": longest}
+        report |= features.write_tokens()
     if "regions" in needs:
-        stage, rows = stages.regions(store)
-        extension.write("mention_region_row", rows)
-        features.fill(stage)
-        report["regions"] = {"pictures": stage.count}
+        report |= features.write_regions(store)
     if "evidence" in needs:
         evidence.write(store, stages.items, extension)
         report["evidence"] = {name: list(values) for name, values in schema.EVIDENCE.items()}

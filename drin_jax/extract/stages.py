@@ -1,5 +1,6 @@
 """What the encoders have to see of a corpus: everything unique, in stages of shards."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,7 @@ class Stages:
         items: the entities or mentions.
         sources: file -> SHA-256 of what they were read from.
         encoders: the config's, `drin_jax.extract.encoding.Encoders`.
+        known: items are of the data set, so that its file of boxes has to be there.
 
     Attributes:
         sources: the same of every file that was read, boxes too.
@@ -73,17 +75,25 @@ class Stages:
         items: Sequence[Any],
         sources: Mapping[str, str],
         encoders: Any,
+        known: bool = True,
     ):
         self.config, self.side, self.items, self.encoders = config, side, items, encoders
         self.sources = dict(sources)
         self._boxes = {}
-        if config.encoders.objects and not encoders.detects:
-            path = Path(config.data.root) / config.encoders.objects
+        self._given: Mapping[str, bytes] = {}
+        path = Path(config.data.root) / config.encoders.objects
+        if config.encoders.objects and not encoders.detects and (known or path.is_file()):
             self._boxes = precomputed.load_boxes(path, self.sources)
         self.ready = None
         if name := config.encoders.pictures:
             local = Path(config.data.root) / name
             self.ready = precomputed.load(local if local.exists() else name)
+
+    def of(self, items: Sequence[Any], given: Mapping[str, bytes]) -> "Stages":
+        """The same of other items, and what is in the files of pictures that are in none."""
+        other = copy.copy(self)
+        other.items, other._given = items, given
+        return other
 
     def _text(self, row: int, prefix: str = "") -> tuple[str, Span]:
         template, item = self.config.text[f"{prefix}{self.side}"], self.items[row]
@@ -138,7 +148,7 @@ class Stages:
             found, scores = self._boxes.get(paths[row], (None, None))
             if found is not None and scores is not None:
                 found, scores = found[:keep], scores[:keep]
-            return Picture(paths[row], keep, found, scores)
+            return Picture(self._given.get(paths[row], paths[row]), keep, found, scores)
 
         tables = self._vectors("image", "image") | {"status": ((), "uint8")}
         if self.encoders.names["clip"]:

@@ -11,6 +11,7 @@ from data_pipeline.kb.text_index import fold
 from data_pipeline.relations import hashed
 from data_pipeline.relations.association import FOLDS, HALF, LEAST, folds
 from data_pipeline.relations.evidence import (
+    Remembered,
     Relations,
     Retrieved,
     components,
@@ -74,11 +75,14 @@ def relations_of(kb: KnowledgeBase, training: list[Mention], golds: np.ndarray) 
     return Relations(
         kb,
         VECTORS,
-        training,
-        golds,
-        components(training),
-        np.tile(np.array(CANDIDATES), (t, 1)),
-        np.tile(OWN, (t, 1)),
+        Remembered(
+            training,
+            golds,
+            components(training),
+            np.tile(np.array(CANDIDATES), (t, 1)),
+            np.tile(OWN, (t, 1)),
+            Rarities.of(kb),
+        ),
     )
 
 
@@ -334,9 +338,9 @@ def test_values_are_standardised_by_what_is_known() -> None:
 
 def test_a_base_without_descriptions_and_a_mention_without_text(tmp_path: Path) -> None:
     kb = bases.build(tmp_path / "kb", [entity("Q0", "One"), entity("Q1", "Two")])
-    relations = Relations(
-        kb, None, [], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2), int), None
-    )
+    none = np.zeros(0, np.int64)
+    nothing = Remembered([], none, none, np.zeros((0, 2), int), None, Rarities.of(kb))
+    relations = Relations(kb, None, nothing)
     one = Mention("m", "", "One", None, None, "test", "s", None)
     retrieved = Retrieved(np.array([[0, 1]]), np.ones((1, 2)), np.zeros((1, 4, 2)))
     m = relations.mentions([one], None)
@@ -375,7 +379,8 @@ def test_where_nothing_tells_the_gold_no_value_does(tmp_path: Path) -> None:
     vectors = rng.standard_normal((e, 8)).astype(np.float32)
     own_vectors = rng.standard_normal((m, 8)).astype(np.float32)
     own = components(mentions)
-    relations = Relations(kb, vectors, mentions, golds, own, rows, own_vectors)
+    remembered = Remembered(mentions, golds, own, rows, own_vectors, Rarities.of(kb))
+    relations = Relations(kb, vectors, remembered)
     asked = relations.mentions(mentions, own_vectors, own)
     retrieved = Retrieved(rows, rng.random((m, r)), rng.random((m, 4, r)).astype(np.float32))
     found = relations(asked, retrieved, np.ones((m, r, 2), bool))

@@ -197,7 +197,7 @@ def test_plan_covers_each_text_once_with_one_size_a_length():
 
 def test_plan_of_few_texts_is_one_small_batch():
     assert [(rows.tolist(), n, size) for rows, n, size in plan(np.array([9, 3, 4]), 512, 4096)] == [
-        ([1, 2, 0], 12, 4)
+        ([1, 2, 0], 12, 8)
     ]
     assert not list(plan(np.array([], int), 512, 4096))
 

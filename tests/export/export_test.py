@@ -17,6 +17,7 @@ from flax import nnx
 from jax import export as jax_export
 
 from configs import common
+from data_pipeline.files import checksums, own_checksum
 from data_pipeline.graphs import GraphTables
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
@@ -99,8 +100,8 @@ def change(folder: Path, **fields: Any) -> None:
     path = folder / scorer.MANIFEST
     content = json.loads(path.read_text()) | fields
     path.unlink()
-    content["files"] = scorer.checksums(folder)
-    path.write_text(json.dumps(content | {"checksum": scorer.own_checksum(content)}))
+    content["files"] = checksums(folder)
+    path.write_text(json.dumps(content | {"checksum": own_checksum(content)}))
 
 
 def test_a_fresh_process_scores_as_evaluation_did_without_the_models(
@@ -234,7 +235,7 @@ def test_a_changed_manifest_is_told(copy: Path) -> None:
 def test_a_manifest_that_no_export_wrote_is_refused(copy: Path, name: str, value: Any) -> None:
     path = copy / scorer.MANIFEST
     content = json.loads(path.read_text()) | {name: value}
-    path.write_text(json.dumps(content | {"checksum": scorer.own_checksum(content)}))
+    path.write_text(json.dumps(content | {"checksum": own_checksum(content)}))
     assert f"its {name!r} is missing or odd" in refusal(lambda: export.load(copy))
 
 

@@ -69,7 +69,8 @@ def test_killed_extractions_go_on_without_repeating_a_finished_shard(
     store = Store.open(workdir / "store")
     store.verify()
     for name in peace.forms:
-        if name.endswith(("text", "edge", "edges", "image", "objects")):  # other batch mates
+        if name.endswith(("text", "edge", "edges", "image", "objects", "score", "evidence")):
+            # Other batch mates.
             assert_close(store.array(name), peace.array(name))
         else:
             np.testing.assert_array_equal(store.array(name), peace.array(name))

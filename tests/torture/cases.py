@@ -36,7 +36,7 @@ from pyarrow import parquet
 
 from configs import common
 from data_pipeline import readers
-from data_pipeline.files import sha256
+from data_pipeline.files import checksums, own_checksum, sha256
 from data_pipeline.kb import entity_files, rows
 from data_pipeline.kb.knowledge_base import KB_JSON, ROWS, open_kb
 from data_pipeline.kb.text_index import TextIndex
@@ -339,7 +339,7 @@ def exports(folder: Path) -> Subject:
             content = json.loads((out / scorer.MANIFEST).read_text())
             if name != scorer.MANIFEST:
                 content["files"][name] = sha256(out / name)
-            content["checksum"] = scorer.own_checksum(content)
+            content["checksum"] = own_checksum(content)
             (out / scorer.MANIFEST).write_text(json.dumps(content))
 
     kinds = _kinds(json=SPOILT_FILES, bytes=BYTE_EDITS)
@@ -368,9 +368,9 @@ def _export(out: Path) -> Path:
         **{"gold_slot": False, "widths": {"text_width": 2, "image_width": 0, "width": 2}},
         "inputs": {"edges": {"shape": ["b", 4, "r"], "dtype": "float32"}},
         "parameters": {"weight": {"shape": [2], "dtype": "float32"}},
-        "files": scorer.checksums(out),
+        "files": checksums(out),
     }
-    content["checksum"] = scorer.own_checksum(content)
+    content["checksum"] = own_checksum(content)
     (out / scorer.MANIFEST).write_text(json.dumps(content))
     return out
 

@@ -1,0 +1,1 @@
+"""Link mentions from the command line."""

@@ -1,0 +1,195 @@
+"""Link mentions of your own text and pictures to the entities of a knowledge base.
+
+    drin-jax link --text="Snow fell on Alfield." --mention=Alfield [--image=FILE]
+    drin-jax link --text="Snow fell on Alfield." --span=13:20 --model=PLACE --kb=KB --json
+    drin-jax link --text="Snow fell on Alfield."          every mention that is found in it
+    drin-jax link --input=FILE.jsonl --output=FILE.jsonl  many
+    drin-jax link --model=WORKDIR --save=FOLDER           the model as one folder, to be passed on
+
+PLACE is the workdir of a finished run, a folder of --save or of drin_jax.export, OWNER/NAME on the
+Hugging Face hub, or "sample", the embedded sample's. KB, in place of the model's own, is a folder,
+postgresql://…, or a file of entities (JSON lines, CSV or Parquet), which are encoded once.
+
+A line of --input is {"text", and "span": [13, 20] or "mention", and where there is one "image", a
+path from the file's folder, "candidates": [id, …] and "id"}; one of --output the answer to it with
+its "id", or {"id", "error"}. Killed and started again it goes on behind what --output holds.
+"""
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from rich.table import Table
+from rich.text import Text
+
+from data_pipeline import output
+from data_pipeline.readers import raw_files
+from data_pipeline.schema import UserError
+from drin_jax import command
+
+if TYPE_CHECKING:  # jax loads only when there is work
+    from drin_jax.linking.linker import Linker
+    from drin_jax.linking.result import LinkResult
+
+FLAGS = flags.FLAGS
+SHOWN = 60  # characters of a description in a table
+ONE = ("text", "span", "mention", "image")  # flags of a single text
+
+
+def main() -> None:
+    """Do what the flags ask for."""
+    if FLAGS["config"].present or FLAGS.workdir:
+        raise UserError("--config and --workdir are not taken here; give the workdir as --model")
+    many = FLAGS.input or FLAGS.output
+    if sum(map(bool, (many, FLAGS.text is not None, FLAGS.save))) != 1:
+        raise UserError("give one of --text, --input with --output, or --save; see --help")
+    if many and not (FLAGS.input and FLAGS.output):
+        raise UserError("--input and --output go together")
+    if many and (given := [name for name in ONE if FLAGS[name].value is not None]):
+        raise UserError(f"--{given[0]} is of a single text; with --input it stands in the file")
+    span = _span()
+    if many:
+        source, target = Path(FLAGS.input), Path(FLAGS.output)
+        done, model = _resumed(target)
+        total = sum(1 for _ in _lines(source))
+        return _many(_linker(), source, target, done, total, model)
+    linker = _linker()
+    if FLAGS.save:
+        linker.save_pretrained(FLAGS.save)
+        print(f"written: {FLAGS.save}")
+    elif span is None and FLAGS.mention is None:
+        found = linker.annotate(FLAGS.text, FLAGS.image, FLAGS.k)
+        _show(found)
+    else:
+        _show([linker.link(FLAGS.text, span, FLAGS.mention, FLAGS.image, FLAGS.k)])
+    return None
+
+
+def _linker() -> "Linker":
+    from drin_jax.linking.linker import Linker
+
+    return Linker.from_pretrained(FLAGS.model, kb=FLAGS.kb, ner=FLAGS.ner)
+
+
+def _span() -> tuple[int, int] | None:
+    if FLAGS.span is None:
+        return None
+    first, colon, last = FLAGS.span.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and len(FLAGS.span) < 20):
+        raise UserError(f"--span is {FLAGS.span!r:.40}; write it as 13:20")
+    return int(first), int(last)
+
+
+def _show(found: "list[LinkResult] | tuple[LinkResult, ...]") -> None:
+    """The answers, as JSON lines or tables."""
+    out = output.console()
+    for one in found:
+        if FLAGS.json:
+            print(json.dumps(one.to_dict(explain=FLAGS.explain), ensure_ascii=False))
+            continue
+        place = f" ({one.span[0]}:{one.span[1]})" if one.span else ""
+        said = "is nobody of the knowledge base" if one.is_nil else "is"
+        title = f"{one.mention!r}{place} {said}".removesuffix(" is")
+        table = Table("", "probability", "name", "id", "description", title=Text(title))
+        for c in one.candidates:
+            cells = (str(c.rank), f"{100 * c.probability:.1f} %", c.name, c.id)
+            description = " ".join(c.description.split())[:SHOWN]
+            table.add_row(*map(Text, (*cells, description)))
+        nil = ("–", f"{100 * one.nil_probability:.1f} %", "none of them", "", "")
+        table.add_row(*map(Text, nil), style="bold" if one.is_nil else "")
+        out.print(table)
+        if FLAGS.explain:
+            out.print(Text(one.explain()))
+    if not found and not FLAGS.json:
+        print("no mention of an entity was found; name one with --mention or --span")
+
+
+def _lines(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return raw_files.json_lines(source, {}, ())
+
+
+def _query(row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    query = {name: value for name, value in row.items() if name != "id" and value is not None}
+    if isinstance(query.get("image"), str):
+        query["image"] = str(folder / query["image"])
+    return query
+
+
+def _resumed(target: Path) -> tuple[int, str]:
+    """How many answers are there already, and by which model; half a line at the end is cut."""
+    if not target.exists():
+        return 0, ""
+    done, model, end = 0, "", 0
+    with target.open("rb") as file:
+        for line in file:
+            try:
+                answer = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                answer = None
+            if not isinstance(answer, dict) or not {"id", "model", "kb"} <= answer.keys():
+                if line.endswith(b"\n"):
+                    raise UserError(f"--output {target}: line {done + 1} is no answer of ours")
+                break
+            done, end = done + 1, end + len(line)
+            model = model or f"{answer['model']} {answer['kb']}"
+    with target.open("r+b") as file:
+        file.truncate(end)
+    return done, model
+
+
+def _many(linker: "Linker", source: Path, target: Path, done: int, total: int, model: str) -> None:
+    """Link what is left of a file."""
+    known = f"{linker.model} {linker.kb.version}"
+    if model and model != known:
+        raise UserError(
+            f"--output {target}: holds answers of another model or knowledge base; give another "
+            "file, or delete it"
+        )
+    if done:
+        print(f"{target}: {done} answers are there already", file=sys.stderr)
+    rows = (row for _, row in itertools.islice(_lines(source), done, None))
+    ids: list[Any] = []
+
+    def asked() -> Iterator[Mapping[str, Any]]:
+        for number, row in enumerate(rows, done):
+            ids.append(row.get("id", number))
+            yield _query(row, source.parent)
+
+    failed = 0
+    with target.open("a", encoding="utf-8") as file:
+        answers = linker.link_many(
+            asked(), FLAGS.batch, FLAGS.k, total=max(total - done, 1), errors=True
+        )
+        for i, found in enumerate(answers):
+            answer: dict[str, Any] = {"id": ids[i]}
+            if isinstance(found, UserError):
+                failed += 1
+                answer |= {"error": str(found)}
+            else:
+                answer |= found.to_dict(explain=FLAGS.explain)
+            answer |= {"model": linker.model, "kb": linker.kb.version}
+            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    told = f", {failed} of the {total - done} made now are errors" if failed else ""
+    print(f"{target}: {total} answers{told}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", "sample", "Model: a workdir, a folder, OWNER/NAME, or sample.")
+    flags.DEFINE_string("kb", None, "Knowledge base in place of the model's own, or its file.")
+    flags.DEFINE_string("ner", None, "Finds mentions too: spacy:PIPELINE or gliner:OWNER/NAME.")
+    flags.DEFINE_string("text", None, "Text that the mention stands in.")
+    flags.DEFINE_string("span", None, "First and last+1 character of the mention, as 13:20.")
+    flags.DEFINE_string("mention", None, "The mention, instead of its span.")
+    flags.DEFINE_string("image", None, "Picture beside the text.")
+    flags.DEFINE_integer("k", 5, "Candidates to show.", 1)
+    flags.DEFINE_bool("json", False, "Print JSON lines.")
+    flags.DEFINE_bool("explain", False, "Say why the candidates are ranked so.")
+    flags.DEFINE_string("input", None, "File of JSON lines to link.")
+    flags.DEFINE_string("output", None, "File of JSON lines for the answers.")
+    flags.DEFINE_integer("batch", 64, "Mentions of --input linked at once.", 1)
+    flags.DEFINE_string("save", None, "Folder to write the model to.")
+    command.run(main)

@@ -1,0 +1,147 @@
+"""What a linker knows: a trained system with all that it reads beside a mention, and its place in
+a knowledge base."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipeline.kb.knowledge_base import KnowledgeBase
+from data_pipeline.relations import evidence
+from data_pipeline.relations.evidence import Relations, Remembered
+from data_pipeline.schema import UserError
+from data_pipeline.store.reader import Store
+from data_pipeline.store.unkept import UnkeptStore
+from drin_jax import models
+from drin_jax.evaluation.calibration import Calibration
+from drin_jax.evaluation.evaluate import Setup, Trained
+from drin_jax.extract.corpus import read_corpus
+from drin_jax.workdir import open_run
+
+# Of a report: what a model card tells of a split.
+TOLD = ("counts", "retrieval", "subsets", "decisions")
+
+
+@dataclasses.dataclass(frozen=True)
+class LinkModel:
+    """A trained system.
+
+    Attributes:
+        name: of the data set that it was trained on.
+        config, setup, params, system: as `Trained` has them.
+        calibration: how its scores become probabilities.
+        scale: [2,k] by which evidence is standardised; None: it reads none.
+        remembered: what its relations keep of training; None where `scale` is.
+        kb: the knowledge base that it was trained on, as it was then.
+        scores: split -> what the report says of it.
+    """
+
+    name: str
+    config: ConfigDict
+    setup: Setup
+    params: Any
+    system: str
+    calibration: Calibration
+    scale: np.ndarray | None
+    remembered: Remembered | None
+    kb: KnowledgeBase
+    scores: Mapping[str, Any]
+
+    @property
+    def r(self) -> int:
+        """Candidates of a mention."""
+        return self.setup.spec.r
+
+    @cached_property
+    def version(self) -> str:
+        """Twelve digits that differ where an answer may."""
+        digest = hashlib.sha256(repr((self.calibration, self.system)).encode())
+        for name, leaf in models.named(self.params).items():
+            digest.update(name.encode() + np.asarray(leaf).tobytes())
+        return digest.hexdigest()[:12]
+
+    def trained(self, store: Store) -> Trained:
+        """The system over other mentions."""
+        return Trained(self.config, store, self.setup, self.params, self.system)
+
+    def relations(self) -> Relations | None:
+        """What computes its evidence, over `kb`."""
+        if self.remembered is None:
+            return None
+        return Relations(self.kb, self.kb.array(evidence.VECTORS[1]), self.remembered)
+
+
+def sizes_of(kb: KnowledgeBase, r: int) -> dict[str, int]:
+    """`Store.sizes` of mentions over a knowledge base, whose encoders are theirs."""
+    tables = kb.tables
+    widths = {
+        "text_width": "entity_text",
+        "image_width": "entity_image",
+        "object_width": "entity_objects",
+        "clip_width": "entity_clip_text",
+    }
+    found = {size: tables[name][0][1] for size, name in widths.items() if name in tables}
+    return {**dict.fromkeys(widths, 0), **found, "r": r}
+
+
+def calibration_of(report: Mapping[str, Any], where: str | Path) -> Calibration:
+    """That of a report. UserError where it has none."""
+    try:
+        return Calibration(**report["calibration"])
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{where}: was never calibrated, so it has no probabilities; train again"
+        ) from None
+
+
+def from_run(workdir: Path) -> LinkModel:
+    """The model of a finished run.
+
+    Raises:
+        UserError: it is not finished, or the raw files that it reads training mentions from are
+            gone or changed.
+    """
+    run = open_run(workdir)
+    store, remembered, scale = run.store, None, None
+    calibration = calibration_of(run.report, workdir)
+    if "evidence" in run.setup.spec.needs:
+        config = run.config.copy_and_resolve_references()
+        config.data.source = ""  # nothing is downloaded again
+        try:
+            found = {
+                m.id: m for m in read_corpus(config, store.kb if config.data.kb else None).mentions
+            }
+            mentions = [found[one] for one in store.strings("mention_id")]
+        except (UserError, KeyError) as error:
+            told = error if isinstance(error, UserError) else f"there is no mention {error}"
+            raise UserError(
+                f"{workdir}: its system remembers training mentions, which are read from the raw "
+                f"files, but: {told}"
+            ) from None
+        remembered = Remembered.of(store, mentions, evidence.components(mentions))
+        scale = np.asarray(store.array("evidence_scale"))
+    splits = run.report.get("splits", {})
+    return LinkModel(
+        name=store.name,
+        config=run.config,
+        setup=run.setup,
+        params=run.params,
+        system=run.system,
+        calibration=calibration,
+        scale=scale,
+        remembered=remembered,
+        kb=store.kb,
+        scores={
+            split: {k: v for k, v in own.items() if k in TOLD} for split, own in splits.items()
+        },
+    )
+
+
+def unkept(kb: KnowledgeBase, r: int, mentions: int, name: str) -> UnkeptStore:
+    """A store of so many new mentions over a knowledge base."""
+    return UnkeptStore(kb, sizes_of(kb, r), mentions, name)
