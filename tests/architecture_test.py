@@ -26,6 +26,7 @@ LAYERS = (
     *(
         "drin_jax.evaluation.whole_base",
         "drin_jax.evaluation.calibration",
+        "drin_jax.evaluation.predictions",
         "drin_jax.evaluation.reliability",
     ),
     *("drin_jax.evaluation.tables", "drin_jax.evaluation.report", "drin_jax.training.setup"),
@@ -164,4 +165,6 @@ def test_every_module_imports(name):
         pytest.importorskip("torch", reason="this module is for extra dev")
     if any(within(one, "apache_beam") for one in wanted):
         pytest.importorskip("apache_beam", reason="this module is for extra beam")
+    if {one.split(".")[0] for one in wanted} & {"fastapi", "starlette", "uvicorn", "pydantic"}:
+        pytest.importorskip("fastapi", reason="this module is for extra serve")
     importlib.import_module(name)

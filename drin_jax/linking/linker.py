@@ -6,6 +6,7 @@ graph, over arrays that nobody keeps (`store.unkept`). Its scores are calibrated
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -187,11 +188,16 @@ class Linker:
                 done += len(some)
                 bar.advance(len(some))
 
-    def annotate(self, text: str, image: Picture = None, k: int = K) -> tuple[LinkResult, ...]:
+    def annotate(
+        self, text: str, image: Picture = None, k: int = K, least: float = 0.5
+    ) -> tuple[LinkResult, ...]:
         """The mentions of a text that mean an entity, in order; none overlap.
 
         Where mentions may stand is told by the knowledge base's names, by capital letters, and by
         `ner` (`linking.spans`); of those that overlap the likeliest stays.
+
+        Args:
+            least: probability of what a mention means, below which it is none.
 
         Raises:
             UserError: as `link`.
@@ -202,8 +208,9 @@ class Linker:
         if self._ner is not None:
             places |= {(int(a), int(b)) for a, b in self._ner(text) if text[a:b].strip()}
         queries = [Query(text, place, image=image) for place in sorted(places)]
-        found = [one for one in self.link_many(queries, k=k) if not one.is_nil]
-        worth = [one.best.probability for one in found]
+        answers = self.link_many(queries, k=k)
+        found = [one for one in answers if one.entity and one.entity.probability >= least]
+        worth = [one.entity.probability for one in found]
         return tuple(found[i] for i in spans.apart([one.span for one in found], worth))
 
     def warm_up(self, batch: int = BATCH) -> None:
@@ -215,7 +222,9 @@ class Linker:
             encoders.clip.warm_up(batch)
         for size in [one for one in WARMED if one < batch] + [batch]:
             words = ["warm up"] * size
-            queries = [Query(word, mention=word, image=_blank(encoders)) for word in words]
+            queries = [
+                Query(word, mention=word, image=_blank(encoders, i)) for i, word in enumerate(words)
+            ]
             found = self._link(queries, 1)
         if isinstance(found[0], LinkResult):
             found[0].to_dict(explain=True)
@@ -236,7 +245,7 @@ class Linker:
                     name = None
                     if query.image is not None and self.encoders.names["image"]:
                         file = file_of(query.image)
-                        name = file if isinstance(file, str) else f"picture {i}"
+                        name = file if isinstance(file, str) else _named(file)
                         if isinstance(file, bytes):
                             files[name] = file
                     mention = mention_of(query, len(mentions), name)
@@ -337,8 +346,13 @@ def _unreadable(file: str | bytes, limits: Limits) -> UserError:
     return UserError(f"{shown} cannot be linked with: {STATUSES[status].removeprefix('masked: ')}")
 
 
-def _blank(encoders: Encoders) -> np.ndarray | None:
-    """A picture, where the model looks at pictures."""
+def _named(content: bytes) -> str:
+    """What a picture that is in no file is called: one that comes again is looked at once."""
+    return f"picture {hashlib.sha256(content).hexdigest()}"
+
+
+def _blank(encoders: Encoders, number: int) -> np.ndarray | None:
+    """A picture of this number, where the model looks at pictures."""
     if not encoders.names["image"]:
         return None
-    return np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    return np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)

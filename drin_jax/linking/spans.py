@@ -134,8 +134,7 @@ def _known(
     knows: Knows,
 ) -> Iterable[Place]:
     """Names and aliases of the knowledge base, the longest that begin at a word."""
-    i = 0
-    while i < len(words):
+    for i in range(len(words)):
         longest = i + 1
         while longest < len(words) and longest - i < LONGEST and joined[longest - 1]:
             longest += 1
@@ -145,9 +144,7 @@ def _known(
                 continue
             if knows(" ".join(folded[i:end])):
                 yield words[i][0], words[end - 1][1]
-                i = end - 1
                 break
-        i += 1
 
 
 def _runs(
@@ -171,7 +168,18 @@ def _runs(
         known = folded[first] in last_words
         if end - first > 1 or (folded[first] not in _COMMON and (known or not begins)):
             yield words[first][0], words[end - 1][1]
+            yield from _parts(first, end, words, folded)
         i = end
+
+
+def _parts(first: int, end: int, words: Sequence[Place], folded: Sequence[str]) -> Iterable[Place]:
+    """What stands between the small words of a run."""
+    begin = first
+    for i in range(first, end + 1):
+        if i == end or folded[i] in _INSIDE:
+            if i > begin and (begin, i) != (first, end):
+                yield words[begin][0], words[i - 1][1]
+            begin = i + 1
 
 
 def _end_of_run(i: int, forms: Sequence[str], folded: Sequence[str], joined: Sequence[bool]) -> int:
@@ -190,7 +198,7 @@ def _end_of_run(i: int, forms: Sequence[str], folded: Sequence[str], joined: Seq
 
 def _stands_out(form: str) -> bool:
     """Whether a word is written as names are: with a capital, or in letters that have none."""
-    return form[0].isupper() or form[0].isdigit() or form.lower() == form.upper()
+    return form != form.lower() or form[0].isdigit() or form.lower() == form.upper()
 
 
 def last_words(kb: KnowledgeBase) -> frozenset[str]:

@@ -11,8 +11,8 @@ from data_pipeline.kb.text_index import fold
 from data_pipeline.relations import hashed
 from data_pipeline.relations.association import FOLDS, HALF, LEAST, folds
 from data_pipeline.relations.evidence import (
-    Remembered,
     Relations,
+    Remembered,
     Retrieved,
     components,
     scale_of,

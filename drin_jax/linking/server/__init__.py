@@ -1,0 +1,1 @@
+"""The linker over HTTP: `drin_jax.serve` starts it."""

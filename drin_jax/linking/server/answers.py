@@ -1,0 +1,119 @@
+"""What the service answers, as /openapi.json describes it. Answers are made by `LinkResult.to_dict`
+and its like, and not checked again on their way out."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Answer(BaseModel):
+    """A JSON object."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorAnswer(Answer):
+    """What is wrong, in one line."""
+
+    error: str
+
+
+class CandidateAnswer(Answer):
+    """An entity that a mention may mean."""
+
+    id: str
+    name: str
+    description: str
+    rank: int
+    probability: float
+    score: float
+    has_image: bool
+
+
+class ReasonsAnswer(Answer):
+    """Why a candidate is ranked where it is: its edges by layer and relation, null where there is
+    none, and what each relation of evidence says and adds."""
+
+    id: str
+    edges: list[list[float | None]] | None
+    reasons: dict[str, str]
+    contributions: dict[str, float]
+
+
+class ExplanationAnswer(Answer):
+    """Why the candidates are ranked as they are; `gains` is what each relation of evidence adds to
+    the lead of the first over the second."""
+
+    layers: int
+    relations: list[str]
+    gains: dict[str, float]
+    candidates: list[ReasonsAnswer]
+
+
+class LinkAnswer(Answer):
+    """What a mention means. `explanation` is there where it was asked for."""
+
+    text: str
+    mention: str
+    span: list[int] | None
+    is_nil: bool
+    nil_probability: float
+    candidates: list[CandidateAnswer]
+    model: str
+    kb: str
+    explanation: ExplanationAnswer | None = None
+
+
+class BatchAnswer(Answer):
+    """Answers in the order of the items."""
+
+    results: list[LinkAnswer]
+
+
+class AnnotateAnswer(Answer):
+    """The mentions of a text."""
+
+    text: str
+    mentions: list[LinkAnswer]
+
+
+class EntityAnswer(Answer):
+    """An entity of the knowledge base."""
+
+    id: str
+    name: str
+    aliases: list[str]
+    description: str
+    type: str
+    popularity: float | None
+    has_image: bool
+
+
+class FoundAnswer(Answer):
+    """Entities, best first."""
+
+    entities: list[CandidateAnswer]
+
+
+class ChangeAnswer(Answer):
+    """How many entities were written, and the knowledge base's state since."""
+
+    entities: int
+    kb: str
+
+
+class BaseAnswer(Answer):
+    """The knowledge base."""
+
+    name: str
+    path: str
+    entities: int
+    generation: int
+    version: str
+    writable: bool
+
+
+class HealthAnswer(Answer):
+    """Which model and which state of the knowledge base answer."""
+
+    status: str
+    model: str
+    kb: str
