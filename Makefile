@@ -1,5 +1,6 @@
 # make run     set up, train and evaluate on the embedded sample, print the report
 # make test    set up and run the tests
+# make demo    set up, serve the embedded sample's linker, and print the address of its page
 # make check   format, lint, types and tests: what a change has to pass
 # make torture try for an hour to lose work or get wrong results (docs/reliability.md)
 
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/run.stamp
 DEV_STAMP := $(VENV)/dev.stamp
 
-.PHONY: run test torture test-detector check format lint types clean
+.PHONY: run demo test torture test-detector check format lint types clean
 .DEFAULT_GOAL := run
 
 $(BIN)/python:
@@ -38,6 +39,14 @@ $(DEV_STAMP): $(RUN_STAMP)
 
 run: $(RUN_STAMP)
 	$(BIN)/python -m drin_jax.main --config=configs/sample.py --workdir=$(WORKDIR)
+
+$(VENV)/serve.stamp: $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[serve]'
+	@touch $@
+
+# Opens the page where there is a browser to open it in.
+demo: $(VENV)/serve.stamp
+	$(BIN)/python -m drin_jax.serve --model=sample --open
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

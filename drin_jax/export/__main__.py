@@ -1,14 +1,17 @@
 """Export a finished run's scorer, or check an export.
 
     python -m drin_jax.export --workdir=RUN --out=DIR [--platforms=cpu,cuda,tpu] [--overwrite]
+                              [--linker]
     python -m drin_jax.export --check=DIR
 
 RUN is the workdir of a finished `python -m drin_jax.main`; DIR appears whole or not at all. --check
 scores random batches with the exported program and with the model that its parameters and config
-build, and exits with 1 where they differ by more than 1e-6. Loading one: `drin_jax.export`.
+build, and exits with 1 where they differ by more than 1e-6. Loading one: `drin_jax.export`. With
+--linker DIR links new text too: `Linker.from_pretrained(DIR)`.
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -29,11 +32,13 @@ def main() -> int:
     for name, what in (("workdir", "a finished drin_jax.main"), ("out", "the export to write")):
         if not FLAGS[name].value:
             raise UserError(f"--{name} is missing; give the folder of {what}, or --check=DIR")
-    write(Path(FLAGS.workdir), Path(FLAGS.out), FLAGS.platforms, FLAGS.overwrite)
+    write(Path(FLAGS.workdir), Path(FLAGS.out), FLAGS.platforms, FLAGS.overwrite, FLAGS.linker)
     return 0
 
 
-def write(workdir: Path, out: Path, platforms: list[str], overwrite: bool) -> None:
+def write(
+    workdir: Path, out: Path, platforms: list[str], overwrite: bool, linker: bool = False
+) -> None:
     """Write the export and say what it holds."""
     from drin_jax.export import artefact
     from drin_jax.training.setup import LEAK_WARNING
@@ -41,7 +46,8 @@ def write(workdir: Path, out: Path, platforms: list[str], overwrite: bool) -> No
 
     artefact.check_platforms(platforms)
     artefact.check_out(out, overwrite)
-    content = artefact.write(open_run(workdir), out, platforms=platforms, overwrite=overwrite)
+    options: dict[str, Any] = {"platforms": platforms, "overwrite": overwrite, "linker": linker}
+    content = artefact.write(open_run(workdir), out, **options)
     if content["gold_slot"]:
         print(LEAK_WARNING)
     size = sum((out / name).stat().st_size for name in content["files"])
@@ -65,6 +71,7 @@ def check(folder: Path) -> int:
 if __name__ == "__main__":
     flags.DEFINE_string("out", None, "Folder of the export; a new one.")
     flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "Platforms that the scorer can run on.")
+    flags.DEFINE_bool("linker", False, "With it what Linker.from_pretrained reads.")
     flags.DEFINE_bool("overwrite", False, "Replace an older export in --out.")
     flags.DEFINE_string("check", None, "Compare this export with the model it was made of.")
     command.run(main)

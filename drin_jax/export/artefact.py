@@ -22,6 +22,10 @@ from data_pipeline.schema import UserError, check_known, reason
 from drin_jax import models
 from drin_jax.config import flat
 from drin_jax.export import scorer
+from drin_jax.extract.encoding import Encoders
+from drin_jax.linking import saved
+from drin_jax.linking.model import from_run
+from drin_jax.linking.places import IN_EXPORT
 from drin_jax.training.setup import build_model
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, read_config
@@ -78,14 +82,19 @@ def write(
     *,
     platforms: Sequence[str] = scorer.PLATFORMS,
     overwrite: bool = False,
+    linker: bool = False,
 ) -> dict[str, Any]:
     """Export a finished run to the folder `out`, which appears whole or not at all.
+
+    Args:
+        linker: also what `Linker.from_pretrained` reads, in the folder IN_EXPORT.
 
     Returns:
         What `export.json` holds.
     Raises:
         UserError: `out` exists and is no export, or is one and not `overwrite`; it cannot be
-            written; an unknown platform; no flatbuffers.
+            written; an unknown platform; no flatbuffers; raw files that a linker remembers
+            mentions of are gone.
     """
     check_platforms(platforms)
     check_out(out, overwrite)
@@ -109,7 +118,10 @@ def write(
         (partial / scorer.ARTEFACT).write_bytes(artefact)
         write_json(partial / scorer.CONFIG, flat(read_config(finished.workdir)))
         _save(partial / scorer.PARAMS, params)
-        content["files"] = checksums(partial)
+        content["files"] = checksums(partial)  # a linker's folder has its own
+        if linker:
+            model = from_run(finished.workdir)
+            saved.write(model, Encoders(model.config), partial / IN_EXPORT)
         content["checksum"] = own_checksum(content)
         write_json(partial / scorer.MANIFEST, content)
         older = out.with_name(out.name + ".older")  # an older export goes first, whole

@@ -39,6 +39,7 @@ from drin_jax.types import GraphBatch
 BATCH = 64
 SIZES = (1, 8, BATCH)  # mentions scored at once: what is fewer is filled up
 WARMED = (1, 2, 4, 8, 16)  # numbers of pictures, and more, that are compiled apart
+EXAMPLE = 240  # characters of a text that is shown as one
 K = 5
 
 
@@ -113,6 +114,17 @@ class Linker:
         """
         found = spans.recogniser(ner) if isinstance(ner, str) else ner
         return cls(*places.opened(place, kb), found)
+
+    def examples(self, n: int = 4) -> list[dict[str, Any]]:
+        """Some short mentions that the model remembers of training, of different names, to try it
+        with: "title", "text" and "span" of each; none where it remembers nothing."""
+        kept = self._model.remembered.mentions if self._model.remembered else ()
+        found: dict[str, dict[str, Any]] = {}
+        for one in kept:
+            if one.start is not None and len(one.text) < EXAMPLE and len(found) < n:
+                span = [one.start, one.end]
+                found.setdefault(one.name, {"title": one.name, "text": one.text, "span": span})
+        return [*found.values()]
 
     def save_pretrained(self, folder: str | Path, *, with_kb: bool = True) -> None:
         """Writes the model as one folder, which `from_pretrained` reads.

@@ -70,8 +70,8 @@ def find_model(place: str | Path) -> tuple[LinkModel, bool]:
                 return saved.read(one), False
         if (folder / "export.json").exists():
             raise UserError(
-                f"{folder}: this export has a scorer and no linker, as its run's raw files were "
-                "gone; link with the run's workdir where they are"
+                f"{folder}: this export has a scorer and no linker; export the run again with "
+                "--linker, or link with its workdir"
             )
         if (folder / REPORT).exists() or not _HUB.fullmatch(str(place)):
             return from_run(folder), False

@@ -3,7 +3,7 @@
     drin-jax serve --model=PLACE [--kb=KB] [--host=127.0.0.1] [--port=8000]
                    [--token-file=FILE] [--batch=64] [--wait-ms=3] [--queue=1024]
                    [--max-batch=256] [--max-text=CHARACTERS] [--max-body=BYTES]
-                   [--max-pixels=PIXELS]
+                   [--max-pixels=PIXELS] [--open]
 
 PLACE is "sample", a finished run's workdir, a folder of a model, or its name on the hub; with --kb
 it links to another knowledge base than its own. The port opens once the model is ready; then a line
@@ -12,6 +12,7 @@ who shows the token that FILE holds may change the knowledge base; without, nobo
 Ctrl-C finish what was taken, and end with 0. Needs the extra `serve`.
 """
 
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,13 @@ def main() -> None:
     told = f"{kb['entities']:,} entities of {kb['name']}, model {linker.model}"
     told += ", writable" if token else ""
     ready = f"{serving.address(taken)} links to {told}"
-    serving.serve(Service(linker, bounds, token), taken, lambda: print(ready, flush=True))
+
+    def announce() -> None:
+        print(ready, flush=True)
+        if FLAGS.open:
+            webbrowser.open(serving.address(taken))
+
+    serving.serve(Service(linker, bounds, token), taken, announce)
 
 
 def _token(file: str | None) -> str:
@@ -76,6 +83,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("kb", None, "Knowledge base to link to, in place of the model's own.")
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all of this machine.")
     flags.DEFINE_integer("port", 8000, "Port to listen on; 0: any that is free.")
+    flags.DEFINE_bool("open", False, "Show the page in this machine's browser.")
     flags.DEFINE_string("token-file", None, "File of the token that writers have to show.")
     flags.DEFINE_integer("batch", 64, "Mentions that are linked together, at most.")
     flags.DEFINE_float("wait-ms", 3, "Milliseconds that a mention waits for others, at most.")

@@ -71,6 +71,9 @@ class FakeLinker(Linker):
         self.goes_on.set()
         self.reads_on.set()
 
+    def examples(self, n: int = 4) -> list[dict[str, Any]]:
+        return [{"title": "Jordan", "text": "Jordan scored.", "span": [0, 6]}]
+
     def link_many(
         self, queries: Iterable[Any], batch: int = 64, k: int = 5, *, total: int = 0, errors=False
     ) -> Iterator[Any]:

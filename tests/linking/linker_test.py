@@ -17,7 +17,7 @@ from drin_jax import Linker, Query
 from drin_jax.extract.corpus import read_corpus
 from drin_jax.linking import spans
 from drin_jax.workdir import FinishedRun, open_run
-from tests.support import linkers
+from tests.support import commands, linkers
 
 CLOSE = 2e-2  # of scores of some units: evidence is kept in float16
 
@@ -261,6 +261,28 @@ def test_a_saved_model_answers_the_same(own: Linker, linker: Linker, tmp_path: P
 
 def change(file: Path) -> None:
     file.write_text(file.read_text().replace('"r": 8', '"r": 7'))
+
+
+def test_an_export_links_where_it_was_asked_to(
+    run: FinishedRun, linker: Linker, tmp_path: Path
+) -> None:
+    export = ("drin_jax.export", f"--workdir={run.workdir}", "--platforms=cpu")
+    for out, flags in (("export", ["--linker"]), ("bare", [])):
+        done = commands.run(*export, f"--out={tmp_path / out}", *flags)
+        assert done.returncode == 0, done.stderr
+    found = Linker.from_pretrained(tmp_path / "export").link("Snow.", mention="Kelfield")
+    assert found == linker.link("Snow.", mention="Kelfield")
+    assert "has a scorer and no linker" in refused(
+        lambda: Linker.from_pretrained(tmp_path / "bare")
+    )
+
+
+def test_examples_to_try_are_of_different_names(linker: Linker) -> None:
+    found = linker.examples()
+    assert len({one["title"] for one in found}) == len(found) == 4
+    for one in found:
+        begin, end = one["span"]
+        assert one["text"][begin:end] == one["title"]
 
 
 @pytest.mark.parametrize(

@@ -100,15 +100,23 @@ class ChangeAnswer(Answer):
     kb: str
 
 
+class Example(Answer):
+    """A mention to try."""
+
+    title: str
+    text: str
+    span: tuple[int, int]
+
+
 class BaseAnswer(Answer):
     """The knowledge base."""
 
     name: str
-    path: str
     entities: int
     generation: int
     version: str
     writable: bool
+    examples: list[Example]
 
 
 class HealthAnswer(Answer):

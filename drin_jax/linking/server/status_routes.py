@@ -16,7 +16,9 @@ def status_routes(service: Service) -> APIRouter:
     @router.get("/kb", response_model=BaseAnswer)
     def kb() -> JSONResponse:
         """The knowledge base, and whether it is written to here."""
-        return JSONResponse({**linker.kb.info(), "writable": bool(service.token)})
+        told = {name: value for name, value in linker.kb.info().items() if name != "path"}
+        examples = linker.examples()
+        return JSONResponse({**told, "writable": bool(service.token), "examples": examples})
 
     @router.get("/health", response_model=HealthAnswer, responses=errors(503))
     async def health() -> JSONResponse:
