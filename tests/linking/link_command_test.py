@@ -1,0 +1,107 @@
+"""`drin-jax link`: one mention, a text, a file of them that is killed and gone on with."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import linkers
+from tests.support.commands import assert_one_clear_line, run
+from tests.support.paths import ROOT
+
+TEXT = "Snow fell on Kelfield."
+
+
+def link(*flags: str) -> subprocess.CompletedProcess[str]:
+    return run("drin_jax.link", f"--model={linkers.trained()}", *flags)
+
+
+def answers(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_mention_by_span_or_name_as_table_or_json() -> None:
+    shown = link(f"--text={TEXT}", "--span=13:21", "--k=3")
+    assert shown.returncode == 0, shown.stderr
+    assert "'Kelfield' (13:21)" in shown.stdout
+    assert "none of them" in shown.stdout
+    told = link(f"--text={TEXT}", "--mention=Kelfield", "--k=3", "--json", "--explain")
+    answer = json.loads(told.stdout)
+    assert answer["span"] == [13, 21]
+    assert len(answer["candidates"]) == 3
+    assert answer["explanation"]["candidates"][0]["reasons"]
+    assert told.stderr == ""
+
+
+def test_a_text_alone_is_looked_through() -> None:
+    found = link(f"--text={TEXT}", "--json")
+    assert found.returncode == 0, found.stderr
+    assert {json.loads(line)["mention"] for line in found.stdout.splitlines()} <= {"Kelfield"}
+    none = link("--text=nothing here")
+    assert "no mention of an entity was found" in none.stdout
+
+
+def test_many_are_linked_and_gone_on_with(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"id": f"m{i}", "text": f"{TEXT} {i}", "mention": "Kelfield"} for i in range(400)
+    ]
+    rows[3] = {"text": "", "span": "odd"}
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-m", "drin_jax.link", f"--model={linkers.trained()}"]
+    command += [f"--input={source}", f"--output={target}", "--batch=4", "--k=2"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and (not target.exists() or target.stat().st_size < 20_000):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with target.open("a") as file:
+        file.write('{"id": "half')
+    kept = target.read_bytes().count(b"\n")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if kept < 400:
+        assert f"{kept} answers are there already" in done.stderr
+    found = answers(target)
+    assert [one["id"] for one in found] == [row.get("id", i) for i, row in enumerate(rows)]
+    assert "error" in found[3]
+    assert all(len(one["candidates"]) == 2 for i, one in enumerate(found) if i != 3)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "400 answers are there already" in again.stderr
+    assert answers(target) == found
+    target.write_text(target.read_text().replace(found[0]["model"], "another"))
+    other = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert_one_clear_line(other, "holds answers of another model")
+
+
+def test_a_model_is_saved(tmp_path: Path) -> None:
+    assert link(f"--save={tmp_path / 'model'}").returncode == 0
+    text = (f"--text={TEXT}", "--mention=Kelfield", "--json")
+    saved = run("drin_jax.link", f"--model={tmp_path / 'model'}", *text)
+    assert json.loads(saved.stdout) == json.loads(link(*text).stdout)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ((), "give one of --text"),
+        (("--text=x", "--span=3"), "write it as 13:20"),
+        (("--text=x", "--save=y"), "give one of"),
+        (("--input=a.jsonl",), "go together"),
+        (("--input=a.jsonl", "--output=b", "--mention=x"), "is of a single text"),
+        (("--input=nowhere.jsonl", "--output=b"), "nowhere.jsonl"),
+        (("--text=Kelfield", "--span=0:99"), "is not within"),
+        (("--text=Kelfield", "--mention=x", "--image=nowhere.png"), "no such file"),
+        (("--text=x", "--kb=nowhere"), "there is no knowledge base"),
+        (("--text=x", "--ner=odd"), "give spacy:PIPELINE"),
+        (("--text=x", "--workdir=y"), "are not taken here"),
+    ],
+)
+def test_mistakes_are_one_line(flags: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    flags = tuple(f.replace("=nowhere", f"={tmp_path}/nowhere") for f in flags)
+    assert_one_clear_line(link(*flags), told)
