@@ -33,7 +33,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipeline.files import load_json
-from data_pipeline.output import Progress
+from data_pipeline.output import Progress, say
 from data_pipeline.sample import drawing, tiny_bert
 from data_pipeline.sample.people import make_entities, make_mentions
 from data_pipeline.schema import SPLITS, UserError
@@ -91,7 +91,7 @@ def generate(
             raise UserError(f"data.root = {root} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    print(f"sample world: {counts} in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    say(f"sample world: {counts} in {time.perf_counter() - began:.1f} s")
     return root
 
 

@@ -1,9 +1,11 @@
 """What a linker knows: a trained system with all that it reads beside a mention, and its place in
 a knowledge base."""
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,8 @@ def from_run(workdir: Path) -> LinkModel:
         UserError: it is not finished, or the raw files that it reads training mentions from are
             gone or changed.
     """
-    run = open_run(workdir)
+    with _hushed():
+        run = open_run(workdir)
     store, remembered, scale = run.store, None, None
     calibration = calibration_of(run.report, workdir)
     if "evidence" in run.setup.spec.needs:
@@ -140,6 +143,18 @@ def from_run(workdir: Path) -> LinkModel:
             split: {k: v for k, v in own.items() if k in TOLD} for split, own in splits.items()
         },
     )
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Orbax warns of every checkpoint that it reads; what is wrong with one is an exception."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def unkept(kb: KnowledgeBase, r: int, mentions: int, name: str) -> UnkeptStore:
