@@ -296,7 +296,7 @@ class Linker:
             order = np.argsort(-np.where(there[row], scores[row], -np.inf), kind="stable")
             best = order[: min(k, int(there[row].sum()))]
             rows = candidates[row, best].astype(np.int64)
-            pictured = np.asarray(state.kb.array("entity_has_image"))[rows]
+            pictured = state.kb.array("entity_has_image")[rows]
             entities = state.kb.entities(rows)
             image: Any = files.get(str(mention.image), mention.image)
             shown = dataclasses.replace(mention, image=image)

@@ -98,7 +98,7 @@ class State:
         if self._relations is not None:
             assert model.scale is not None
             has = store.array("mention_has_image")[:, None]
-            theirs = np.asarray(self.kb.array("entity_has_image"))[np.maximum(found.rows, 0)]
+            theirs = self.kb.array("entity_has_image")[np.maximum(found.rows, 0)]
             pictures = np.stack(np.broadcast_arrays(has, theirs), 2)
             retrieved = Retrieved(found.rows, found.scores, edges, **found.by_stage)
             side = self._relations.mentions(mentions, store.array(VECTORS[0]))

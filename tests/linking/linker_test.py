@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -405,3 +407,32 @@ def test_annotate_finds_mentions_and_asks_a_recogniser(run: FinishedRun) -> None
     assert more - there == ({"car."} if not plain.link(text, mention="car.").is_nil else set())
     assert plain.annotate(text, least=1.1) == ()
     assert "give spacy:PIPELINE" in refused(lambda: Linker.from_pretrained(run.workdir, ner="x"))
+
+
+def test_recognisers_go_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both libraries stood in for by what is used of them."""
+    entity = types.SimpleNamespace(start_char=3, end_char=7)
+    pipeline = types.SimpleNamespace(ents=[entity])
+    spacy: Any = types.ModuleType("spacy")
+    spacy.load = {"pipe": lambda text: pipeline}.__getitem__
+    monkeypatch.setitem(sys.modules, "spacy", spacy)
+    assert spans.recogniser("spacy:pipe")("to Oxford") == [(3, 7)]
+    asked: list[Any] = []
+
+    class Model:
+        @classmethod
+        def from_pretrained(cls, place: str) -> "Model":
+            asked.append(place)
+            return cls()
+
+        def predict_entities(self, text: str, labels: list[str]) -> list[dict[str, Any]]:
+            asked.append(labels)
+            return [{"start": 0, "end": 2, "label": labels[0], "score": 0.9}]
+
+    gliner: Any = types.ModuleType("gliner")
+    gliner.GLiNER = Model
+    monkeypatch.setitem(sys.modules, "gliner", gliner)
+    assert spans.recogniser("gliner:owner/name#city,river")("to Oxford") == [(0, 2)]
+    assert asked == ["owner/name", ["city", "river"]]
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    assert 'pip install "drin_jax[ner]"' in refused(lambda: spans.recogniser("spacy:pipe"))
