@@ -163,3 +163,18 @@ def test_without_pictures_everything_is_told_of_the_same_scores(
 def test_nil_needs_a_system_that_learns_it(store: Path, tmp_path: Path) -> None:
     result = run("drin_jax.main", *arguments(store, tmp_path, "--config.model.nil=True"))
     assert_one_clear_line(result, "model.nil is learnt by", "relational", "softmax")
+
+
+def test_predictions_are_those_of_the_report(whole: Path) -> None:
+    report = json.loads((whole / "report.json").read_text())
+    for split in ("valid", "test"):
+        lines = (whole / f"predictions_{split}.jsonl").read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        result = report["splits"][split]
+        assert len(found) == result["counts"]["mentions"]
+        first = [one["gold"] == one["candidates"][0]["id"] for one in found if one["candidates"]]
+        hits = result["subsets"]["all"]["end_to_end"][report["system"]]["mean"]["hits@1"]
+        assert abs(sum(first) / len(found) - hits) < 0.02  # ties count half there
+        for one in found:
+            total = sum(c["probability"] for c in one["candidates"]) + one["nil_probability"]
+            assert abs(total - 1) < 1e-4

@@ -53,6 +53,7 @@ class Linker:
         borrowed: the knowledge base is not the user's: changes are made to a copy that goes with
             the process.
         ner: finds mentions in raw text, beside what is found without.
+        urls: pictures may be addresses, which are fetched.
 
     Attributes:
         kb: what is in the knowledge base, to be searched and changed.
@@ -68,8 +69,9 @@ class Linker:
         kb: KnowledgeBase,
         borrowed: bool = False,
         ner: spans.Recogniser | None = None,
+        urls: bool = False,
     ):
-        self._model, self._ner = model, ner
+        self._model, self._ner, self._urls = model, ner, urls
         config = model.config.copy_and_resolve_references()
         config.image.workers = 1  # a process for a picture takes longer than the picture
         self.encoders = Encoders(config)
@@ -96,6 +98,7 @@ class Linker:
         *,
         kb: str | Path | None = None,
         ner: str | spans.Recogniser | None = None,
+        urls: bool = False,
     ) -> "Linker":
         """A linker with the model in `place`.
 
@@ -108,12 +111,13 @@ class Linker:
             ner: a recogniser of named entities for `annotate`: "spacy:PIPELINE" or
                 "gliner:OWNER/NAME" (extra `ner`), or a function of a text to the first and last+1
                 characters of its mentions.
+            urls: pictures may be addresses, http:// or https://, which are fetched.
 
         Raises:
             UserError: one line on what is not there, damaged, or does not fit.
         """
         found = spans.recogniser(ner) if isinstance(ner, str) else ner
-        return cls(*places.opened(place, kb), found)
+        return cls(*places.opened(place, kb), found, urls)
 
     def examples(self, n: int = 4) -> list[dict[str, Any]]:
         """Some short mentions that the model remembers of training, of different names, to try it
@@ -256,7 +260,7 @@ class Linker:
                     query = Query.of(given)
                     name = None
                     if query.image is not None and self.encoders.names["image"]:
-                        file = file_of(query.image)
+                        file = file_of(query.image, self._urls)
                         name = file if isinstance(file, str) else _named(file)
                         if isinstance(file, bytes):
                             files[name] = file

@@ -1,8 +1,10 @@
 """What a linker is asked, checked: a text, a mention in it, and a picture."""
 
 import dataclasses
+import http.client
 import io
 import unicodedata
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipeline.schema import Mention, Span, UserError
+from data_pipeline.schema import Mention, Span, UserError, reason
 from data_pipeline.store.unkept import SPLIT
 
 LONGEST = 1_000_000  # characters of a text
+FETCH_BYTES, FETCH_SECONDS = 32_000_000, 20  # of a picture of the web
 _JOINER = "\u200d"
 _MODIFIERS = range(0x1F3FB, 0x1F400)  # of skin
 _SELECTORS = range(0xFE00, 0xFE10)
@@ -84,6 +87,20 @@ def mention_of(query: Query, number: int, picture: str | None) -> Mention:
     return Mention(str(number), text, name, start, end, SPLIT, str(number), None, picture)
 
 
+def _fetched(url: str) -> bytes:
+    """What an address answers. UserError."""
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"{url!r:.60}: only http:// and https:// are fetched")
+    try:
+        with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as answer:
+            content: bytes = answer.read(FETCH_BYTES + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UserError(f"{url:.60}: cannot be fetched ({reason(error)})") from None
+    if len(content) > FETCH_BYTES:
+        raise UserError(f"{url:.60}: has more than {FETCH_BYTES:,} bytes")
+    return content
+
+
 def _text(what: str, text: Any) -> str:
     if not isinstance(text, str):
         raise UserError(f"the {what} is {type(text).__name__}, not a text")
@@ -123,12 +140,18 @@ def _belongs(before: str, after: str) -> bool:
     return joined or unicodedata.category(after)[0] == "M" or (before, after) == ("\r", "\n")
 
 
-def file_of(picture: Picture) -> str | bytes:
-    """A picture as a path, or as what is in its file. UserError for what is none."""
+def file_of(picture: Picture, urls: bool = False) -> str | bytes:
+    """A picture as a path, or as what is in its file. UserError for what is none.
+
+    Args:
+        urls: http:// and https:// are fetched.
+    """
     if isinstance(picture, str | Path):
-        if "://" in str(picture):
+        if "://" not in str(picture):
+            return str(picture)
+        if not urls:
             raise UserError(f"{str(picture)!r:.60}: pictures of the web are not fetched here")
-        return str(picture)
+        return _fetched(str(picture))
     if isinstance(picture, bytes | bytearray | memoryview):
         return bytes(picture)
     if isinstance(picture, np.ndarray):

@@ -1,7 +1,11 @@
 """The linker as a library: the same answers as evaluation, pictures, NIL, a base that grows."""
 
 import dataclasses
+import functools
+import http.server
 import json
+import os
+import subprocess
 import sys
 import threading
 import types
@@ -14,12 +18,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipeline.kb.change import open_change
 from data_pipeline.schema import PADDING, Mention, UserError
 from drin_jax import Linker, Query
 from drin_jax.extract.corpus import read_corpus
-from drin_jax.linking import spans
+from drin_jax.linking import places, spans
 from drin_jax.workdir import FinishedRun, open_run
-from tests.support import commands, linkers
+from tests.support import bases, commands, linkers
+from tests.support.hub_stand_in import StandIn
+from tests.support.paths import ROOT
 
 CLOSE = 2e-2  # of scores of some units: evidence is kept in float16
 
@@ -436,3 +443,85 @@ def test_recognisers_go_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == ["owner/name", ["city", "river"]]
     monkeypatch.setitem(sys.modules, "spacy", None)
     assert 'pip install "drin_jax[ner]"' in refused(lambda: spans.recogniser("spacy:pipe"))
+
+
+def test_addresses_of_pictures_are_fetched_where_that_is_allowed(
+    run: FinishedRun, mentions: list[Mention], tmp_path: Path
+) -> None:
+    linker = Linker.from_pretrained(run.workdir, urls=True)
+    image = next(m.image for m in mentions if m.image)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=Path(image).parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        text = ("Snow fell on Kelfield.", (13, 21))
+        fetched = linker.link(*text, image=f"{place}/{Path(image).name}")
+        assert fetched == linker.link(*text, image=Path(image).read_bytes())
+        told = refused(lambda: linker.link(*text, image=f"{place}/none.png"))
+        assert "cannot be fetched" in told
+        server.shutdown()
+    assert "only http://" in refused(lambda: linker.link(*text, image="file:///etc/passwd"))
+
+
+def test_a_model_comes_from_the_hub_and_goes_there(
+    own: Linker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = tmp_path / "model"
+    files = {
+        p.relative_to(saved).as_posix(): p.read_bytes() for p in saved.rglob("*") if p.is_file()
+    }
+    script = (
+        "import sys; from drin_jax import Linker\n"
+        "linker = Linker.from_pretrained('me/linker')\n"
+        "print(linker.link('Snow fell on Kelfield.', mention='Kelfield').best.id)\n"
+    )
+    with StandIn({("models", "me/linker"): files}) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hub")}
+        command = [sys.executable, "-c", script]
+        for _ in range(2):  # the second time of the cache
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            best = own.link("Snow fell on Kelfield.", mention="Kelfield").best
+            assert best is not None
+            assert done.stdout.strip() == best.id
+        hub.shutdown()
+    pushed: dict[str, Any] = {}
+
+    class Api:
+        def create_repo(self, name: str, **options: Any) -> str:
+            pushed.update(options, name=name)
+            return f"https://hub/{name}"
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path) -> None:
+            pushed["files"] = {p.name for p in folder_path.iterdir()}
+
+    monkeypatch.setattr(places, "HfApi", Api)
+    assert own.push_to_hub("me/linker") == "https://hub/me/linker"
+    assert pushed["private"]
+    assert pushed["files"] >= {"model.json", "README.md", "kb"}
+    assert "write OWNER/NAME" in refused(lambda: own.push_to_hub("linker"))
+
+
+def test_a_base_of_other_encoders_is_refused(run: FinishedRun, tmp_path: Path) -> None:
+    bases.build(tmp_path / "bare", [bases.entity("Q1", "One")])
+    told = refused(lambda: Linker.from_pretrained(run.workdir, kb=tmp_path / "bare"))
+    assert "has no features" in told
+    bases.build(tmp_path / "other", [bases.entity("Q1", "One")], features=True)
+    told = refused(lambda: Linker.from_pretrained(run.workdir, kb=tmp_path / "other"))
+    assert "was built by other encoders" in told
+
+
+def test_a_change_that_another_process_makes_is_waited_for_by_hand(own: Linker) -> None:
+    with open_change(own._state.kb.path):
+        told = refused(lambda: own.kb.add([{"id": "X1", "name": "Two writers"}]))
+    assert "in use by" in told
+    own.kb.add([{"id": "X1", "name": "Two writers"}])
+    assert own.kb.get("X1") is not None
