@@ -137,6 +137,9 @@ def get_config() -> ConfigDict:
     loss.margin = 0.25
 
     config.train = train = ConfigDict()
+    # workdir of a finished run, or a folder of save_pretrained, whose parameters training starts
+    # from; empty: from random ones
+    train.init = ""
     train.epochs = 30
     train.batch = 64  # mentions, over all devices
     # parts of a device's share of a batch that are computed one after another: less memory, a

@@ -63,7 +63,7 @@ FIELDS = {
             "vertex_activation recurrent_width image_text_threshold image_entity_threshold dtype "
             "state dropout drop_relations drop_pictures vertices nil",
             "loss": "form margin",
-            "train": "batch learning_rate average max_mentions",
+            "train": "init batch learning_rate average max_mentions",
         },
         COURSE: {
             "data": "tables",  # equal up to rounding
@@ -100,6 +100,7 @@ BEFORE: Mapping[str, Any] = {
     "model.image_entity_threshold": 0.3,
     "train.accumulate": 1,
     "train.average": 0.0,
+    "train.init": "",
     "model.state": 128,
     "model.dropout": 0.3,
     "model.drop_relations": 0.0,

@@ -1,6 +1,7 @@
 """One experiment from its config: store -> model -> training -> evaluation -> report."""
 
 import dataclasses
+import os
 import resource
 import sys
 import time
@@ -18,7 +19,8 @@ from data_pipeline.schema import RELATIONS, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.config import check, flat
-from drin_jax.evaluation import report
+from drin_jax.encoders import pretrained
+from drin_jax.evaluation import predictions, report
 from drin_jax.evaluation.calibration import calibrate, decisions
 from drin_jax.evaluation.evaluate import Setup, SplitView, Trained, baseline_scores, evaluate_split
 from drin_jax.evaluation.whole_base import raw_encoders
@@ -27,24 +29,27 @@ from drin_jax.explain.cases import Outcome
 from drin_jax.extract.preparation import describe, prepare
 from drin_jax.extract.stored import store_path
 from drin_jax.parallel import multihost
-from drin_jax.training.session import Session
+from drin_jax.training.session import Session, begun
 from drin_jax.training.setup import LEAK_WARNING
-from drin_jax.workdir import claim
+from drin_jax.workdir import REPORT, claim, open_run
 
 SAVE_SECONDS = 1.0  # at the ends of epochs; a save takes a tenth of it
+SAVED, SAVED_NAMES = "model.safetensors", "parameters."  # of a folder of save_pretrained
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Prepare, train, evaluate and report; returns what `report.json` holds."""
     began = time.perf_counter()
     check(config)
+    if config.train.init and not begun(workdir):
+        _is_saved(config.train.init)  # or it is told before anything is made
     if jax.process_index() == 0:
         claim(workdir, config)
     multihost.check_shared(workdir)
     store = _prepare(config, workdir)
     say(describe(store))
     prepared = time.perf_counter()
-    session = Session(config, store)
+    session = Session(config, store, lambda like: _initial(config.train.init, like))
     if session.setup.spec.gold_slot:
         say(LEAK_WARNING)
     say(_overview(config, session.setup))
@@ -56,7 +61,7 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     best_step, params = trainer.position.best_step, trainer.best_params()
     trainer.close()
     run = Trained(config, store, session.setup, params, _system_name(config))
-    result = _evaluate(run, session) | {"best_step": best_step}
+    result = _evaluate(run, session, workdir) | {"best_step": best_step}
     ended = time.perf_counter()
     result["seconds"] = {
         "prepare": prepared - began,
@@ -94,6 +99,41 @@ def _prepare(config: ConfigDict, workdir: Path) -> Store:
     return store
 
 
+def _is_saved(place: str) -> bool:
+    """Whether `train.init` names a folder of save_pretrained; else it is a workdir. UserError where
+    it names neither."""
+    saved, finished = (os.path.isfile(os.path.join(place, name)) for name in (SAVED, REPORT))
+    if not saved and not finished:
+        raise UserError(
+            f"train.init is {place!r:.200}, which is neither the workdir of a finished run nor a "
+            "folder of save_pretrained; name one, or leave it empty to start from random parameters"
+        )
+    return saved
+
+
+def _initial(place: str, like: Any) -> Any:
+    """The parameters of the model in `place`, laid out like `like`.
+
+    Raises:
+        UserError: it is not there, cannot be read, or has parameters of other names or shapes.
+    """
+    wanted = models.named(like)
+    if _is_saved(place):
+        arrays = pretrained.read_file(Path(place, SAVED))
+        own = {name for name in arrays if name.startswith(SAVED_NAMES)}  # beside its memory
+        found = {name.removeprefix(SAVED_NAMES): arrays[name] for name in own}
+    else:
+        found = models.named(open_run(Path(place)).params)
+    if told := pretrained.misfits(found, wanted):
+        raise UserError(
+            f"train.init: the parameters of {place} do not fit this config ({told}); give the "
+            "system the fields and encoders that it was trained with"
+        )
+    say(f"training starts from the parameters of {place}")
+    leaves = [jax.numpy.asarray(found[name], leaf.dtype) for name, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
 def _overview(config: ConfigDict, setup: Setup) -> str:
     named = models.named(setup.params)
     arrays = {name.replace(".", "/"): np.asarray(leaf) for name, leaf in named.items()}
@@ -105,7 +145,7 @@ def _overview(config: ConfigDict, setup: Setup) -> str:
     )
 
 
-def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
+def _evaluate(run: Trained, session: Session, workdir: Path) -> dict[str, Any]:
     store, spec, splits = run.store, run.setup.spec, {}
     calibration = None
     ks = [k for k in run.config.eval.ks if k <= spec.r]
@@ -117,6 +157,8 @@ def _evaluate(run: Trained, session: Session) -> dict[str, Any]:
         calibration = calibration or calibrate(view, scores)  # by valid, which comes first
         splits[split] = evaluate_split(view, systems, ks, whole)
         splits[split]["decisions"] = decisions(view, scores, calibration)
+        if jax.process_index() == 0:
+            predictions.write(workdir, store, view, scores, calibration)
     found = Outcome(view, scores)
     return {
         "name": f"{store.name}: {run.system}",

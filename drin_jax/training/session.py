@@ -1,5 +1,6 @@
 """What all runs of a config over a store share, whatever their seed: tables, steps, programs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ def make_steps(
     return HostSteps(step, loader, config.seed, setup.parallel)
 
 
+def begun(workdir: Path) -> bool:
+    """Whether a run has left a checkpoint there to go on from."""
+    return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
+
+
 class Session:
     """What all runs of a config over a store share, whatever their seed: model, devices, the
     tables there, and the compiled programs.
@@ -65,13 +71,20 @@ class Session:
     Args:
         config: of the runs, and of the first one's seed.
         store: an open store.
+        initial: makes the parameters that a new run starts from, out of its seed's, where the
+            config has train.init.
 
     Raises:
-        UserError: the tables do not fit, or no valid mention has its gold among the candidates.
+        UserError: the tables do not fit, no valid mention has its gold among the candidates, or
+            train.init is set where nothing reads it.
     """
 
-    def __init__(self, config: ConfigDict, store: Store):
-        self.config, self.store = config, store
+    def __init__(
+        self, config: ConfigDict, store: Store, initial: Callable[[Any], Any] | None = None
+    ):
+        if config.train.init and initial is None:
+            raise UserError("train.init is read by drin_jax.main alone; leave it empty here")
+        self.config, self.store, self._initial = config, store, initial
         self.setup = setup = set_up(config, store)
         self._valid = SplitView.of(store, "valid", setup.spec.r)
         if not np.any(self._valid.gold >= 0):
@@ -97,6 +110,8 @@ class Session:
             config = self.config.copy_and_resolve_references()
             config.seed = seed
             params, steps = set_up(config, self.store).params, steps.of_seed(seed)
+        if self._initial and self.config.train.init and not begun(workdir):
+            params = self._initial(params)
         return Trainer(
             state=create_state(
                 params,
