@@ -3,6 +3,7 @@
 No code of a checkpoint is run.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,8 @@ def load_tokenizer(folder: Path, vocab_size: int) -> Any:
     Raises:
         UserError: damaged files, no fast tokenizer, more tokens than the model has.
     """
+    # Of models without PyTorch, of which none is read here.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer  # imports slowly, and torch with it where installed
 
     try:

@@ -30,7 +30,7 @@ from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.stages import Stages
 from drin_jax.linking import places, saved, spans
 from drin_jax.linking.entities import EntityBase
-from drin_jax.linking.model import LinkModel
+from drin_jax.linking.model import LinkModel, encoders_of
 from drin_jax.linking.query import Picture, Query, file_of, mention_of
 from drin_jax.linking.result import LinkedEntity, LinkResult
 from drin_jax.linking.state import State
@@ -54,6 +54,9 @@ class Linker:
             the process.
         ner: finds mentions in raw text, beside what is found without.
         urls: pictures may be addresses, which are fetched.
+        encoders: the model's, where they are at hand.
+        nil_threshold: probability that nobody is meant from which on that is the answer; None: that
+            which was chosen on the model's valid split.
 
     Attributes:
         kb: what is in the knowledge base, to be searched and changed.
@@ -70,11 +73,15 @@ class Linker:
         borrowed: bool = False,
         ner: spans.Recogniser | None = None,
         urls: bool = False,
+        encoders: Encoders | None = None,
+        nil_threshold: float | None = None,
     ):
+        if nil_threshold is not None:
+            calibration = dataclasses.replace(model.calibration, threshold=nil_threshold)
+            model = dataclasses.replace(model, calibration=calibration)
         self._model, self._ner, self._urls = model, ner, urls
-        config = model.config.copy_and_resolve_references()
-        config.image.workers = 1  # a process for a picture takes longer than the picture
-        self.encoders = Encoders(config)
+        self.encoders = encoders or encoders_of(model)
+        config = self.encoders.config
         self._stages = Stages(config, "mention", [], {}, self.encoders, known=False)
         self._relations = model.relations()
         self._lock = threading.RLock()
@@ -99,6 +106,7 @@ class Linker:
         kb: str | Path | None = None,
         ner: str | spans.Recogniser | None = None,
         urls: bool = False,
+        nil_threshold: float | None = None,
     ) -> "Linker":
         """A linker with the model in `place`.
 
@@ -112,12 +120,15 @@ class Linker:
                 "gliner:OWNER/NAME" (extra `ner`), or a function of a text to the first and last+1
                 characters of its mentions.
             urls: pictures may be addresses, http:// or https://, which are fetched.
+            nil_threshold: probability that nobody is meant from which on that is the answer; None:
+                that which was chosen on the model's valid split.
 
         Raises:
             UserError: one line on what is not there, damaged, or does not fit.
         """
         found = spans.recogniser(ner) if isinstance(ner, str) else ner
-        return cls(*places.opened(place, kb), found, urls)
+        model, base, borrowed, encoders = places.opened(place, kb)
+        return cls(model, base, borrowed, found, urls, encoders, nil_threshold)
 
     def examples(self, n: int = 4) -> list[dict[str, Any]]:
         """Some short mentions that the model remembers of training, of different names, to try it

@@ -23,6 +23,7 @@ from drin_jax import models
 from drin_jax.evaluation.calibration import Calibration
 from drin_jax.evaluation.evaluate import Setup, Trained
 from drin_jax.extract.corpus import read_corpus
+from drin_jax.extract.encoding import Encoders
 from drin_jax.workdir import open_run
 
 # Of a report: what a model card tells of a split.
@@ -76,6 +77,13 @@ class LinkModel:
         if self.remembered is None:
             return None
         return Relations(self.kb, self.kb.array(evidence.VECTORS[1]), self.remembered)
+
+
+def encoders_of(model: LinkModel) -> Encoders:
+    """The encoders of a model, for a few mentions or entities at a time."""
+    config = model.config.copy_and_resolve_references()
+    config.image.workers = 1  # a process for a picture takes longer than the picture
+    return Encoders(config)
 
 
 def sizes_of(kb: KnowledgeBase, r: int) -> dict[str, int]:

@@ -28,7 +28,7 @@ from drin_jax.extract.stages import Stages
 from drin_jax.extract.stored import check_encoders, kb_settings
 from drin_jax.linking import saved
 from drin_jax.linking.entities import QUIET
-from drin_jax.linking.model import LinkModel, from_run
+from drin_jax.linking.model import LinkModel, encoders_of, from_run
 from drin_jax.workdir import REPORT
 
 SAMPLE = "sample"
@@ -45,17 +45,18 @@ def cache() -> Path:
 
 def opened(
     place: str | Path, kb: str | Path | None = None
-) -> tuple[LinkModel, KnowledgeBase, bool]:
-    """The model in a place, the knowledge base that it links to, and whether that is borrowed.
-    UserError."""
+) -> tuple[LinkModel, KnowledgeBase, bool, Encoders]:
+    """The model in a place, the knowledge base that it links to, whether that is borrowed, and the
+    model's encoders. UserError."""
     model, borrowed = find_model(place)
+    encoders = encoders_of(model)
     if kb is None:
-        return model, open_kb(model.kb.path), borrowed
-    found = _base(kb, model)
+        return model, open_kb(model.kb.path), borrowed, encoders
+    found = _base(kb, model, encoders)
     if not found.entity_count:
         raise UserError(f"{kb}: the knowledge base is empty; add entities to it")
-    check_encoders(model.config, found, Encoders(model.config))
-    return model, found, False
+    check_encoders(model.config, found, encoders)
+    return model, found, False, encoders
 
 
 def find_model(place: str | Path) -> tuple[LinkModel, bool]:
@@ -127,15 +128,13 @@ def _sample() -> Path:
     return workdir
 
 
-def _base(place: str | Path, model: LinkModel) -> KnowledgeBase:
+def _base(place: str | Path, model: LinkModel, encoders: Encoders) -> KnowledgeBase:
     """The knowledge base in a place; of a file of entities it is made, once."""
     if is_url(place) or Path(place).suffix.lower() not in entity_files.KINDS:
         return open_kb(place)
     file = Path(place)
     entities = unique(entity_files.read(file, {}))
-    config = model.config.copy_and_resolve_references()
-    config.image.workers = 1
-    encoders = Encoders(config)
+    config = encoders.config
     made_from = kb_settings(config, encoders)
     table = rows.table(entities, "")
     told = json.dumps([rows.digest(table), rows.digest_of_images(table), made_from], sort_keys=True)

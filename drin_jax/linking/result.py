@@ -40,7 +40,8 @@ class LinkResult:
         mention: its surface form.
         span: its first and last+1 character; None: it is not in the text.
         candidates: the k likeliest, best first.
-        is_nil: whether most likely no entity of the knowledge base is meant.
+        is_nil: whether no entity of the knowledge base is meant: `nil_probability` is at least the
+            model's threshold, which was chosen on its valid split.
         nil_probability: of that; 0 where the model was calibrated without such mentions.
         model: which model this is from.
         kb: which state of which knowledge base, "GENERATION-FINGERPRINT".

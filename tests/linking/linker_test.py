@@ -95,6 +95,12 @@ def test_probabilities_and_nil_are_those_of_calibration(linker: Linker) -> None:
     assert nobody.nil_probability > found.nil_probability
 
 
+def test_the_threshold_of_nil_may_be_given(run: FinishedRun) -> None:
+    for threshold, is_nil in ((0.0, True), (1.1, False)):
+        linker = Linker.from_pretrained(run.workdir, nil_threshold=threshold)
+        assert linker.link("Snow fell on Kelfield.", mention="Kelfield").is_nil == is_nil
+
+
 def test_a_picture_comes_as_path_bytes_picture_or_array(
     linker: Linker, mentions: list[Mention]
 ) -> None:
