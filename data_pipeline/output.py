@@ -32,6 +32,12 @@ def visible(text: str) -> str:
     return text.translate(CONTROLS)
 
 
+def shortened(text: str, most: int) -> str:
+    """A text on one line of at most so many characters, with a mark where it is cut."""
+    line = " ".join(text.split())
+    return f"{line[: most - 1].rstrip()}…" if len(line) > most else line
+
+
 class _Console(Console):
     """Shows control characters as symbols, and what looks like rich's markup as it is."""
 

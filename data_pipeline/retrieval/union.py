@@ -18,6 +18,7 @@ once, on WikiMEL's valid split, and early on its train and valid.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -163,7 +164,7 @@ def best_ratios(
     names: [n,s] float32, 0 to 1."""
     asked = np.array([[default_process(name) for name in some] for some in queries], object)
     unique, place = np.unique(rows, return_inverse=True)
-    names = np.array([default_process(bare(name)) for name in kb.taken("name", unique)], object)
+    names = np.array([_compared_as(name) for name in kb.taken("name", unique)], object)
     out = _compared(asked[owner], names[place])
     lists = [[default_process(name) for name in one] for one in kb.taken("aliases", unique)]
     counts = np.array([len(one) for one in lists])[place]
@@ -172,6 +173,11 @@ def best_ratios(
         others = [name for i in place[counts > 0].tolist() for name in lists[i]]
         np.maximum.at(out, pair, _compared(asked[owner[pair]], np.array(others, object)))
     return out
+
+
+@functools.lru_cache(maxsize=1 << 17)  # candidates come again and again
+def _compared_as(name: str) -> str:
+    return str(default_process(bare(name)))
 
 
 def _compared(asked: np.ndarray, names: np.ndarray) -> np.ndarray:

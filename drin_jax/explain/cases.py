@@ -161,8 +161,8 @@ def _evidence(
     run: Trained, graphs: GraphBatch, aux: Aux
 ) -> tuple[np.ndarray, np.ndarray, HostArrays]:
     """The values [b,r,k] as they were before they were standardised, NaN where they are not known,
-    whether they were cut then, and the scores [b,r] without each relation; empty for a system that
-    reads none."""
+    whether they were cut then, 1 where they are more and -1 where they are less, and the scores
+    [b,r] without each relation; empty for a system that reads none."""
     if "evidence" not in aux:
         return np.zeros(0), np.zeros(0), {}
     mean, spread = np.asarray(run.store.array("evidence_scale"))
@@ -177,16 +177,16 @@ def _evidence(
             kept = jnp.where(own, 0, graphs.needed("evidence"))
             less = graphs.replace(evidence=kept)  # type: ignore[attr-defined]
             without[name] = np.asarray(_forward(run.setup.graphdef, run.params, less)[0])
-    return values, np.abs(read) >= CUT, without
+    return values, np.sign(read) * (np.abs(read) >= CUT), without
 
 
 def _reasons(values: np.ndarray, cut: np.ndarray) -> dict[str, str]:
-    """What each relation tells of one candidate, of its values [k] and whether they were cut."""
+    """What each relation tells of one candidate, of its values [k] and how they were cut."""
     out, begin = {}, 0
     for name, own in EVIDENCE.items():
         some = slice(begin, begin + len(own))
         known = dict(zip(own, values[some].tolist(), strict=True))
-        beyond = [value for value, is_cut in zip(own, cut[some], strict=True) if is_cut]
+        beyond = {value: int(side) for value, side in zip(own, cut[some], strict=True) if side}
         begin += len(own)
         if told := words.told(name, known, beyond):
             out[name] = told

@@ -156,6 +156,7 @@ def _write(at: Figure | Axes, x: float, y: float, lines: list[list[tuple[str, di
 def _heading(figure: Figure, case: Case, against: Case | None) -> None:
     width, height = figure.get_size_inches()
     right = bool(case.candidates) and case.candidates[0].gold
+    verdict = ("right" if right else "wrong") if case.gold else ""  # of new text nobody knows
     bold = {"size": 11, "weight": "bold", "color": GOLD if right else MISS}
     surface = _lines(f"“{case.surface}”", width / 2, 15, 1)[0]
     about = f"{case.split} {case.id} · {case.system}"
@@ -163,8 +164,8 @@ def _heading(figure: Figure, case: Case, against: Case | None) -> None:
     lines: list[Any] = [
         [
             (surface, {"size": 15, "weight": "bold"}),
-            (f"   {'right' if right else 'wrong'}   ", bold),
-            (f"gold: {case.gold}", {"size": 11}),
+            (f"   {verdict}   ", bold),
+            (f"gold: {case.gold}" if case.gold else "", {"size": 11}),
         ],
         [(_lines(about, width - 2 * MARGIN, 8, 1)[0], {"size": 8, "color": GREY})],
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from PIL import Image
 
+from data_pipeline.output import shortened
 from data_pipeline.pictures.images import STATUSES, open_picture
 from data_pipeline.schema import Entity, Mention, UserError
 from drin_jax.extract.corpus import read_corpus
@@ -27,8 +28,8 @@ class Sources:
         """An entity's description on one line of at most so many characters (0: all of it), ""
         where there is none or it is not at hand."""
         entity = self.entities.get(entity_id)
-        text = " ".join(entity.description.split()) if entity else ""
-        return f"{text[: most - 1].rstrip()}…" if 0 < most < len(text) else text
+        text = entity.description if entity else ""
+        return shortened(text, most or len(text))
 
     def parts(self, mention_id: str, surface: str) -> tuple[str, str, str]:
         """What stands before a mention in its text, the mention, and what stands after.

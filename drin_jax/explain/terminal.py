@@ -28,9 +28,13 @@ def show_case(out: Console, case: Case, sources: Sources, n: int, against: Case 
     bare = out.is_terminal or not mention or not span
     text = Text.assemble(before, (span, "bold reverse") if bare else f"[[{span}]]", after)
     out.print(Panel(text, title=Text(f"{case.split} {case.id}"), title_align="left"))
-    out.print(Text(f"gold: {case.gold}"))
+    if case.gold:  # of new text nobody knows it
+        out.print(Text(f"gold: {case.gold}"))
     picture = mention.image if mention and mention.image else "none"
-    told = [sources.missing or f"picture: {picture}", f"{case.system}; {case.protocol}"]
+    told = [
+        sources.missing or f"picture: {picture}",
+        "; ".join(filter(None, (case.system, case.protocol))),
+    ]
     for line in [*told, f"against: {against.system}"] if against else told:
         out.print(Text(line), soft_wrap=True)
     shown = case.shown(n)

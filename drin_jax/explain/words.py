@@ -1,11 +1,13 @@
 """What relations know of a candidate, in words a person understands."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from data_pipeline.schema import BEYOND, EVIDENCE, LIFE, NEAR, STAGES
 
+Beyond = Mapping[str, int]  # name of a value that was cut -> 1 from above, -1 from below
 Values = Mapping[str, float]  # name of a value -> it, NaN where it is not known
 MOSTLY = 0.6  # so much of a name, by what its words weigh
 ALIKE = 0.05  # a smaller likeness is none worth a word
@@ -17,12 +19,12 @@ FLAGS = frozenset(
 BEST = -1e-3  # below the best candidate's: so little is the best
 
 
-def told(relation: str, values: Values, beyond: Collection[str] = ()) -> str:
+def told(relation: str, values: Values, beyond: Beyond = MappingProxyType({})) -> str:
     """One line on what a relation knows of a candidate, "" where it knows nothing worth telling.
 
     Args:
         values: those of the relation, by the names that `EVIDENCE` has.
-        beyond: the names of those that a store cut, which are at least, or at most, so much.
+        beyond: of those that a store cut, 1 where they are at least so much, -1 where at most.
     """
     known = {name: value for name, value in values.items() if not np.isnan(value)}
     tell = _TELL[relation]
@@ -55,7 +57,7 @@ def _words(v: Values) -> str:
     return "; ".join(out)
 
 
-def _years(v: Values, beyond: Collection[str]) -> str:
+def _years(v: Values, beyond: Beyond) -> str:
     if "first year" not in v:
         return ""
     if "first year" in beyond:
@@ -69,7 +71,7 @@ def _years(v: Values, beyond: Collection[str]) -> str:
         return f"its description begins in {first}; the text is of another age"
     says = first + round(LIFE * v["age"])
     after = round(v.get("after its time", 0) * NEAR)
-    least = "at least " * (after >= NEAR - 1 or "after its time" in beyond)
+    least = "at least " * (after >= NEAR - 1 or beyond.get("after its time", 0) > 0)
     gone = f", {least}{after} years after its end" if after >= 1 else ""
     early = ", before it was there" if says < first else ""
     return f"since {first}, the text says about {says}{early}{gone}"
@@ -101,21 +103,30 @@ def _retrieval(v: Values) -> str:
     return f"{place}; rank by {', '.join(found)}" if found else place
 
 
-def _votes(v: Values, beyond: Collection[str]) -> str:
+def _votes(v: Values, beyond: Beyond) -> str:
     for kind, name in (("surface", "surface"), ("form", "full form")):
         counts = [f"votes of the {kind}", f"others of the {kind}"]
-        mine, others = (round(float(np.expm1(v.get(count, 0)))) for count in counts)
+        mine, others = (_count(v, count) for count in counts)
         if mine + others:
-            whole, own = ("at least " * (not {*names}.isdisjoint(beyond))
-                          for names in (counts, counts[:1]))  # fmt: skip
+            whole, own = (_bound(beyond, names) for names in (counts, counts[:1]))
             return (
                 f"{whole}{mine + others} training mentions of this {name} meant a candidate, "
                 f"{own}{mine} of them this one"
             )
-    named = round(float(np.expm1(v.get("named in training", 0))))
-    least = "at least " * ("named in training" in beyond)
-    said = f"meant {least}{named} times in training, by other names"
+    named = _count(v, "named in training")
+    bound = _bound(beyond, ["named in training"])
+    said = f"meant {bound}{named} times in training, by other names"
     return said if named else "not met in training"
+
+
+def _count(v: Values, name: str) -> int:
+    return round(float(np.expm1(v.get(name, 0))))
+
+
+def _bound(beyond: Beyond, counts: Sequence[str]) -> str:
+    """What stands before a sum of counts of which some were cut."""
+    sides = {beyond[name] for name in counts if name in beyond}
+    return {0: "", 1: "at least ", -1: "at most "}[sum(sides)] if len(sides) < 2 else "about "
 
 
 def _exemplars(v: Values) -> str:

@@ -22,9 +22,8 @@ from data_pipeline.schema import UserError, check_known, reason
 from drin_jax import models
 from drin_jax.config import flat
 from drin_jax.export import scorer
-from drin_jax.extract.encoding import Encoders
 from drin_jax.linking import saved
-from drin_jax.linking.model import from_run
+from drin_jax.linking.model import encoders_of, from_run
 from drin_jax.linking.places import IN_EXPORT
 from drin_jax.training.setup import build_model
 from drin_jax.types import GraphBatch
@@ -121,7 +120,7 @@ def write(
         content["files"] = checksums(partial)  # a linker's folder has its own
         if linker:
             model = from_run(finished.workdir)
-            saved.write(model, Encoders(model.config), partial / IN_EXPORT)
+            saved.write(model, model.kb, encoders_of(model), partial / IN_EXPORT)
         content["checksum"] = own_checksum(content)
         write_json(partial / scorer.MANIFEST, content)
         older = out.with_name(out.name + ".older")  # an older export goes first, whole

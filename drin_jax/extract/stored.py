@@ -76,7 +76,8 @@ def check_encoders(config: ConfigDict, kb: KnowledgeBase, encoders: Any) -> None
     """UserError unless a knowledge base's features are those that this config's encoders make."""
     if not kb.tables:
         raise UserError(
-            f"{kb.path}: has no features; build it with the encoders: drin-jax kb build --config=…"
+            f"{kb.path}: has no features; build it with the encoders: drin-jax kb build with "
+            "--config=… or --model=…"
         )
     now = kb_settings(config, encoders)
     old, new = (

@@ -1,6 +1,7 @@
 """A knowledge base of one's own: built once, searched in milliseconds, added to for ever.
 
     drin-jax kb build   KB --entities=FILE [--config=CARD --config.encoders.text=…]
+    drin-jax kb build   KB --entities=FILE --model=PLACE         to be linked to by a model
     drin-jax kb build   KB --config=CARD --config.data.root=…    the entities of a data set
     drin-jax kb add     KB --entities=FILE [--update]
     drin-jax kb remove  KB --ids=Q1,Q2
@@ -41,6 +42,8 @@ def build(path: Place) -> None:
     from data_pipeline.kb.change import open_change
 
     config: ConfigDict | None = FLAGS.config
+    if FLAGS.model:
+        return _build_for_model(path)
     if config is None:
         entities: Sequence[Entity] = _read()
         with open_change(path) as change:
@@ -71,6 +74,24 @@ def build(path: Place) -> None:
     info(path)
 
 
+def _build_for_model(path: Place) -> None:
+    """Make a knowledge base of --entities by the encoders of --model."""
+    if FLAGS.config is not None:
+        raise UserError("--config and --model do not go together; a model brings its own encoders")
+    from data_pipeline.kb.change import open_change
+    from drin_jax.extract.stored import kb_settings
+    from drin_jax.linking.model import encoders_of
+    from drin_jax.linking.places import find_model
+
+    entities, (model, _) = _read(), find_model(FLAGS.model)
+    encoders = encoders_of(model)
+    fill = _fill(encoders.config, encoders, entities, path)
+    with open_change(path, fill) as change:
+        made_from = kb_settings(encoders.config, encoders)
+        change.build(entities, name=FLAGS.name or _last(path), root=_root(), made_from=made_from)
+    info(path)
+
+
 def add(path: Place) -> None:
     """Add --entities, encoded by the knowledge base's own encoders where it has features."""
     from data_pipeline.kb.change import open_change
@@ -98,7 +119,8 @@ def _fill(config: ConfigDict, encoders: Any, entities: Sequence[Entity], path: P
 
     # Where pictures that no encoder saw are listed.
     workdir = path if isinstance(path, Path) else Path.cwd()
-    return filled_by(Stages(config, "entity", entities, {}, encoders), workdir)
+    # New entities are in no data set, and so not in its file of boxes.
+    return filled_by(Stages(config, "entity", entities, {}, encoders, known=False), workdir)
 
 
 def _read() -> list[Entity]:
@@ -197,7 +219,13 @@ def search(path: Place) -> None:
         return
     table = Table("", "id", "name", "score", "description")
     for place, (entity, score) in enumerate(zip(entities, scores, strict=True), 1):
-        cells = (str(place), entity.id, entity.name, f"{score:.2f}", entity.description[:SHOWN])
+        cells = (
+            str(place),
+            entity.id,
+            entity.name,
+            f"{score:.2f}",
+            output.shortened(entity.description, SHOWN),
+        )
         table.add_row(*map(Text, cells))
     output.console().print(table)
 
@@ -248,6 +276,9 @@ def _last(place: Place) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_string("entities", None, "File of entities: .jsonl, .csv or .parquet.")
+    flags.DEFINE_string(
+        "model", None, "Model whose encoders make the features, as of drin-jax link."
+    )
     flags.DEFINE_string("name", None, "What reports call it; by default its folder's name.")
     flags.DEFINE_bool("update", False, "Replace entities that are there already.")
     flags.DEFINE_list("ids", [], "Ids of the entities to remove.")

@@ -97,9 +97,10 @@ def _show(found: "list[LinkResult] | tuple[LinkResult, ...]") -> None:
         table = Table("", "probability", "name", "id", "description", title=Text(title))
         for c in one.candidates:
             cells = (str(c.rank), f"{100 * c.probability:.1f} %", c.name, c.id)
-            description = " ".join(c.description.split())[:SHOWN]
-            table.add_row(*map(Text, (*cells, description)))
-        nil = ("–", f"{100 * one.nil_probability:.1f} %", "none of them", "", "")
+            table.add_row(*map(Text, (*cells, output.shortened(c.description, SHOWN))))
+        when = f"the answer from {100 * one.nil_threshold:.0f} % on"
+        told = when if one.nil_threshold <= 1 else "never the answer of this model"
+        nil = ("–", f"{100 * one.nil_probability:.1f} %", "none of them", "", told)
         table.add_row(*map(Text, nil), style="bold" if one.is_nil else "")
         out.print(table)
         if FLAGS.explain:

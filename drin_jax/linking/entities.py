@@ -58,6 +58,11 @@ class EntityBase:
         return self._state().kb
 
     @property
+    def is_copy(self) -> bool:
+        """Whether what is changed goes with this process."""
+        return self._copy is not None
+
+    @property
     def version(self) -> str:
         """Which state of which knowledge base this is."""
         return self._state().version

@@ -1,43 +1,26 @@
 """Links a mention of any text, with a picture, to an entity of a knowledge base.
 
-A new mention takes the way of a data set's: the same encoders, first stage, edges, relations and
-graph, over arrays that nobody keeps (`store.unkept`). Its scores are calibrated to probabilities.
+`linking.answering` does the work; here is what a user asks for.
 """
 
 import dataclasses
-import functools
-import hashlib
 import itertools
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
-
-from data_pipeline.graphs import GraphTables
 from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.output import Progress
-from data_pipeline.pictures.images import READ, STATUSES, Limits, open_picture
-from data_pipeline.schema import PADDING, Entity, Mention, UserError
-from data_pipeline.store.unkept import SPLIT, UnkeptStore
-from drin_jax.explain.cases import Case, ranked
-from drin_jax.explain.sources import Sources
+from data_pipeline.schema import UserError
 from drin_jax.extract.encoding import Encoders
-from drin_jax.extract.stages import Stages
 from drin_jax.linking import places, saved, spans
+from drin_jax.linking.answering import Answerer, blank
 from drin_jax.linking.entities import EntityBase
 from drin_jax.linking.model import LinkModel, encoders_of
-from drin_jax.linking.query import Picture, Query, file_of, mention_of
-from drin_jax.linking.result import LinkedEntity, LinkResult
-from drin_jax.linking.state import State
-from drin_jax.types import GraphBatch
+from drin_jax.linking.query import Picture, Query, mention_of
+from drin_jax.linking.result import LinkResult
 
 BATCH = 64
-SIZES = (1, 8, BATCH)  # mentions scored at once: what is fewer is filled up
 WARMED = (1, 2, 4, 8, 16)  # numbers of pictures, and more, that are compiled apart
 EXAMPLE = 240  # characters of a text that is shown as one
 K = 5
@@ -79,23 +62,11 @@ class Linker:
         if nil_threshold is not None:
             calibration = dataclasses.replace(model.calibration, threshold=nil_threshold)
             model = dataclasses.replace(model, calibration=calibration)
-        self._model, self._ner, self._urls = model, ner, urls
+        self._model, self._ner = model, ner
         self.encoders = encoders or encoders_of(model)
-        config = self.encoders.config
-        self._stages = Stages(config, "mention", [], {}, self.encoders, known=False)
-        self._relations = model.relations()
-        self._lock = threading.RLock()
-        graphdef, pictures = model.setup.graphdef, model.setup.pictures
-
-        def score(params: Any, arrays: Mapping[str, jax.Array]) -> jax.Array:
-            graphs = GraphBatch.from_host(arrays)
-            if not pictures:
-                graphs = graphs.blind(jnp.zeros_like(graphs.mention_has_image))
-            return nnx.merge(graphdef, params)(graphs)[0]
-
-        self._score = jax.jit(score)
+        self._answerer = Answerer(model, self.encoders, urls)
         self.model = model.version
-        self._state = State(model, self._stages, self._relations, kb)
+        self._state = self._answerer.state(kb)
         self.kb = EntityBase(lambda: self._state, self._moved, self.encoders, borrowed)
 
     @classmethod
@@ -145,22 +116,33 @@ class Linker:
         """Writes the model as one folder, which `from_pretrained` reads.
 
         Args:
-            with_kb: with a copy of the knowledge base that it was trained on, as it was then (its
-                pictures stay where they are); else with a reference to it.
+            with_kb: with a copy of the knowledge base that it links to now, and of that which it
+                was trained on where it is another (pictures stay where they are); else with
+                references.
 
         Raises:
-            UserError: the folder is there already, or cannot be written.
+            UserError: the folder is there already, or cannot be written; what is referred to goes
+                with this process.
         """
-        saved.write(self._model, self.encoders, Path(folder), with_kb=with_kb)
+        if not with_kb and self.kb.is_copy:
+            raise UserError(
+                "the knowledge base was changed in a copy that goes with this process; save it "
+                "too, with_kb=True"
+            )
+        base = self._state.kb
+        saved.write(self._model, base, self.encoders, Path(folder), with_kb=with_kb)
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
         """Saves the model to the Hugging Face hub as OWNER/NAME; its address there. UserError."""
         return places.push(self.save_pretrained, name, private)
 
     def _moved(self, kb: KnowledgeBase) -> None:
-        state = State(self._model, self._stages, self._relations, kb)
-        with self._lock:
-            self._state = state
+        self._state = self._answerer.state(kb)
+
+    def _answers(self, queries: Sequence[Any], k: int) -> list[LinkResult | UserError]:
+        if not isinstance(k, int) or k < 1:
+            raise UserError(f"k is {k!r}; it must be at least 1")
+        return self._answerer(self._state, queries, k)
 
     def link(
         self,
@@ -179,7 +161,7 @@ class Linker:
         Raises:
             UserError: one line on what cannot be linked.
         """
-        found = self._link([Query(text, span, mention, image, candidates)], k)[0]
+        found = self._answers([Query(text, span, mention, image, candidates)], k)[0]
         if isinstance(found, UserError):
             raise found
         return found
@@ -208,7 +190,7 @@ class Linker:
         left, done = iter(queries), 0
         with Progress("linking", total, unit="mentions", loud=total > 0) as bar:
             while some := [*itertools.islice(left, batch)]:
-                for number, found in enumerate(self._link(some, k), done):
+                for number, found in enumerate(self._answers(some, k), done):
                     if isinstance(found, UserError) and not errors:
                         raise UserError(f"query {number}: {found}")
                     yield found
@@ -250,136 +232,8 @@ class Linker:
         for size in [one for one in WARMED if one < batch] + [batch]:
             words = ["warm up"] * size
             queries = [
-                Query(word, mention=word, image=_blank(encoders, i)) for i, word in enumerate(words)
+                Query(word, mention=word, image=blank(encoders, i)) for i, word in enumerate(words)
             ]
-            found = self._link(queries, 1)
+            found = self._answers(queries, 1)
         if isinstance(found[0], LinkResult):
             found[0].to_dict(explain=True)
-
-    def _link(self, queries: Sequence[Any], k: int) -> list[LinkResult | UserError]:
-        if not isinstance(k, int) or k < 1:
-            raise UserError(f"k is {k!r}; it must be at least 1")
-        out: list[LinkResult | UserError | None] = [None] * len(queries)
-        with self._lock:
-            state = self._state
-            mentions: list[Mention] = []
-            places: list[int] = []
-            files: dict[str, bytes] = {}
-            among: list[np.ndarray | None] = []
-            for i, given in enumerate(queries):
-                try:
-                    query = Query.of(given)
-                    name = None
-                    if query.image is not None and self.encoders.names["image"]:
-                        file = file_of(query.image, self._urls)
-                        name = file if isinstance(file, str) else _named(file)
-                        if isinstance(file, bytes):
-                            files[name] = file
-                    mention = mention_of(query, len(mentions), name)
-                    among.append(state.rows(query.candidates))
-                    mentions.append(mention)
-                    places.append(i)
-                except UserError as error:
-                    out[i] = error
-            if mentions:
-                for i, found in zip(
-                    places, self._answers(state, mentions, files, among, k), strict=True
-                ):
-                    out[i] = found
-        return [one for one in out if one is not None]
-
-    def _answers(
-        self,
-        state: State,
-        mentions: Sequence[Mention],
-        files: Mapping[str, Any],
-        among: Sequence[np.ndarray | None],
-        k: int,
-    ) -> Iterator[LinkResult | UserError]:
-        store = state.filled(mentions, files, among)
-        scores = self._scores(store)
-        candidates = store.array(f"{SPLIT}_candidates")
-        there = candidates != PADDING
-        calibration = self._model.calibration
-        probabilities = calibration.probabilities(scores, there)
-        decided, _ = calibration.decide(probabilities)
-        seen = store.array("mention_has_image")
-        for row, mention in enumerate(mentions):
-            if mention.image is not None and not seen[row]:
-                yield _unreadable(files.get(mention.image, mention.image), self._limits)
-                continue
-            order = np.argsort(-np.where(there[row], scores[row], -np.inf), kind="stable")
-            best = order[: min(k, int(there[row].sum()))]
-            rows = candidates[row, best].astype(np.int64)
-            pictured = state.kb.array("entity_has_image")[rows]
-            entities = state.kb.entities(rows)
-            image: Any = files.get(str(mention.image), mention.image)
-            shown = dataclasses.replace(mention, image=image)
-            yield LinkResult(
-                text=mention.text,
-                mention=mention.name,
-                span=None if mention.start is None else (mention.start, mention.end or 0),
-                candidates=tuple(
-                    LinkedEntity(
-                        id=entity.id,
-                        name=entity.name,
-                        description=entity.description,
-                        rank=rank,
-                        probability=float(probabilities[row, slot]),
-                        score=float(scores[row, slot]),
-                        has_image=bool(has),
-                    )
-                    for rank, (entity, slot, has) in enumerate(
-                        zip(entities, best.tolist(), pictured, strict=True), 1
-                    )
-                ),
-                is_nil=bool(decided[row] < 0 or not there[row].any()),
-                nil_probability=float(probabilities[row, -1]),
-                model=self.model,
-                kb=state.version,
-                _case=functools.partial(self._explained, store, row, shown, entities),
-            )
-
-    @property
-    def _limits(self) -> Limits:
-        image = self._model.config.image
-        return Limits(image.max_pixels, image.max_bytes, image.min_side)
-
-    def _explained(
-        self, store: UnkeptStore, row: int, mention: Mention, entities: Sequence[Entity]
-    ) -> tuple[Case, Sources]:
-        with self._lock:
-            case = ranked(self._model.trained(store), SPLIT, [row])[0]
-        case = dataclasses.replace(case, id=mention.name, split="linked:", gold="not known")
-        return case, Sources({case.id: mention}, {entity.id: entity for entity in entities})
-
-    def _scores(self, store: UnkeptStore) -> np.ndarray:
-        """[n,r] of all mentions of a store."""
-        tables = GraphTables(store, SPLIT, self._model.setup.spec)
-        n, parts = store.splits[SPLIT], []
-        for begin in range(0, n, SIZES[-1]):
-            count = min(n - begin, SIZES[-1])
-            rows = np.full(next(size for size in SIZES if size >= count), -1, np.int64)
-            rows[:count] = np.arange(begin, begin + count)
-            parts.append(np.asarray(self._score(self._model.params, tables.batch(rows)))[:count])
-        return np.concatenate(parts)
-
-
-def _unreadable(file: str | bytes, limits: Limits) -> UserError:
-    _, status = open_picture(file, limits)
-    shown = "the picture" if isinstance(file, bytes) else f"the picture {Path(file).name}"
-    if status < READ:
-        return UserError(f"{shown} is of no file that the model has features of")
-    return UserError(f"{shown} cannot be linked with: {STATUSES[status].removeprefix('masked: ')}")
-
-
-def _named(content: bytes) -> str:
-    """What a picture that is in no file is called: one that comes again is looked at once."""
-    return f"picture {hashlib.sha256(content).hexdigest()}"
-
-
-def _blank(encoders: Encoders, number: int) -> np.ndarray | None:
-    """A picture of this number, where the model looks at pictures."""
-    if not encoders.names["image"]:
-        return None
-    return np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)

@@ -26,6 +26,7 @@ from drin_jax.extract.corpus import read_corpus
 from drin_jax.extract.encoding import Encoders
 from drin_jax.workdir import open_run
 
+TOKENS = 1024  # of a batch of the text encoder: larger ones are seldom full, and mostly padding
 # Of a report: what a model card tells of a split.
 TOLD = ("counts", "retrieval", "subsets", "decisions")
 
@@ -41,6 +42,7 @@ class LinkModel:
         scale: [2,k] by which evidence is standardised; None: it reads none.
         remembered: what its relations keep of training; None where `scale` is.
         kb: the knowledge base that it was trained on, as it was then.
+        base: where that lies which mentions are linked to: the same, or another.
         scores: split -> what the report says of it.
     """
 
@@ -53,6 +55,7 @@ class LinkModel:
     scale: np.ndarray | None
     remembered: Remembered | None
     kb: KnowledgeBase
+    base: str
     scores: Mapping[str, Any]
 
     @property
@@ -83,6 +86,7 @@ def encoders_of(model: LinkModel) -> Encoders:
     """The encoders of a model, for a few mentions or entities at a time."""
     config = model.config.copy_and_resolve_references()
     config.image.workers = 1  # a process for a picture takes longer than the picture
+    config.encoders.batch_tokens = min(config.encoders.batch_tokens, TOKENS)
     return Encoders(config)
 
 
@@ -147,6 +151,7 @@ def from_run(workdir: Path) -> LinkModel:
         scale=scale,
         remembered=remembered,
         kb=store.kb,
+        base=str(store.kb.path),
         scores={
             split: {k: v for k, v in own.items() if k in TOLD} for split, own in splits.items()
         },

@@ -51,12 +51,12 @@ def opened(
     model, borrowed = find_model(place)
     encoders = encoders_of(model)
     if kb is None:
-        return model, open_kb(model.kb.path), borrowed, encoders
-    found = _base(kb, model, encoders)
+        return model, open_kb(model.base), borrowed, encoders
+    found, borrowed = _base(kb, encoders)
     if not found.entity_count:
         raise UserError(f"{kb}: the knowledge base is empty; add entities to it")
     check_encoders(model.config, found, encoders)
-    return model, found, False, encoders
+    return model, found, borrowed, encoders
 
 
 def find_model(place: str | Path) -> tuple[LinkModel, bool]:
@@ -119,7 +119,7 @@ def _sample() -> Path:
         return workdir
     config = card("sample").get_config("linker")
     config.data.reader, config.data.root = "jsonl", str(root)  # a smaller world than the card's
-    say(f"training the embedded sample's model, once, in {workdir}: some seconds")
+    say(f"training the embedded sample's model, once, in {workdir}: about a minute")
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder / "lock"), output.silent():
         if not (workdir / REPORT).exists():
@@ -128,10 +128,11 @@ def _sample() -> Path:
     return workdir
 
 
-def _base(place: str | Path, model: LinkModel, encoders: Encoders) -> KnowledgeBase:
-    """The knowledge base in a place; of a file of entities it is made, once."""
+def _base(place: str | Path, encoders: Encoders) -> tuple[KnowledgeBase, bool]:
+    """The knowledge base in a place; of a file of entities it is made, once, and is borrowed: it
+    has to stay what the file says."""
     if is_url(place) or Path(place).suffix.lower() not in entity_files.KINDS:
-        return open_kb(place)
+        return open_kb(place), False
     file = Path(place)
     entities = unique(entity_files.read(file, {}))
     config = encoders.config
@@ -147,7 +148,7 @@ def _base(place: str | Path, model: LinkModel, encoders: Encoders) -> KnowledgeB
     )
     with Change(path, fill) as change:
         if change.begun:
-            return open_kb(path)
+            return open_kb(path), True
         say(f"{file}: {len(entities)} entities are encoded, once, in {path}")
         root = str(file.parent.absolute())
-        return change.build(entities, name=file.stem, root=root, made_from=made_from)
+        return change.build(entities, name=file.stem, root=root, made_from=made_from), True

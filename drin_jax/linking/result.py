@@ -43,6 +43,7 @@ class LinkResult:
         is_nil: whether no entity of the knowledge base is meant: `nil_probability` is at least the
             model's threshold, which was chosen on its valid split.
         nil_probability: of that; 0 where the model was calibrated without such mentions.
+        nil_threshold: above 1 where that is never the answer.
         model: which model this is from.
         kb: which state of which knowledge base, "GENERATION-FINGERPRINT".
     """
@@ -53,6 +54,7 @@ class LinkResult:
     candidates: tuple[LinkedEntity, ...]
     is_nil: bool
     nil_probability: float
+    nil_threshold: float
     model: str
     kb: str
     _case: Callable[[], tuple[Case, Sources]] = dataclasses.field(repr=False, compare=False)
@@ -79,6 +81,7 @@ class LinkResult:
             "span": list(self.span) if self.span else None,
             "is_nil": self.is_nil,
             "nil_probability": self.nil_probability,
+            "nil_threshold": self.nil_threshold,
             "candidates": [one.to_dict() for one in self.candidates],
             "model": self.model,
             "kb": self.kb,

@@ -6,6 +6,7 @@ model.safetensors   parameters, and what is remembered of training, as arrays
 memory.jsonl        the training mentions that are remembered
 encoders/NAME/      of the encoders that have no hub id
 kb/                 the knowledge base, unless model.json refers to another place
+base/               that which mentions are linked to, where it is another
 README.md           the model card
 """
 
@@ -34,7 +35,7 @@ from data_pipeline.files import (
     write_text,
 )
 from data_pipeline.kb.change import Change
-from data_pipeline.kb.knowledge_base import KnowledgeBase, is_url, open_kb
+from data_pipeline.kb.knowledge_base import KnowledgeBase, as_of, is_url, open_kb
 from data_pipeline.readers.raw_files import json_lines
 from data_pipeline.relations.evidence import Remembered
 from data_pipeline.relations.sides import Rarities
@@ -50,12 +51,12 @@ from drin_jax.workdir import CONFIG, read_config
 
 FORMAT, VERSION = "drin_jax model", 1
 MANIFEST, ARRAYS, MEMORY, CARD = "model.json", "model.safetensors", "memory.jsonl", "README.md"
-KB, ENCODERS = "kb", "encoders"
+KB, BASE, ENCODERS = "kb", "base", "encoders"
 AGAIN = "save it again with save_pretrained"
 # Files of other programs that may run what is in them.
 RUNS = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".py")
 _ROW = ("text", "name", "start", "end")  # of what is remembered of a mention
-_FIELDS = {dict: "calibration encoders kb files scores", str: "name system drin_jax"}
+_FIELDS = {dict: "calibration encoders kb base files scores", str: "name system drin_jax"}
 
 
 def is_model(folder: Path) -> bool:
@@ -63,11 +64,19 @@ def is_model(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def write(model: LinkModel, encoders: Encoders, folder: Path, *, with_kb: bool = True) -> None:
+def write(
+    model: LinkModel,
+    base: KnowledgeBase,
+    encoders: Encoders,
+    folder: Path,
+    *,
+    with_kb: bool = True,
+) -> None:
     """Write the folder, which appears whole.
 
     Args:
-        with_kb: False: it refers to the knowledge base where it is.
+        base: what mentions are linked to.
+        with_kb: False: it refers to knowledge bases where they are.
 
     Raises:
         UserError: the folder is there already, or cannot be written.
@@ -90,7 +99,7 @@ def write(model: LinkModel, encoders: Encoders, folder: Path, *, with_kb: bool =
             "model": model.version,
             "calibration": dataclasses.asdict(model.calibration),
             "encoders": _keep_encoders(encoders, partial, config),
-            "kb": _keep_kb(model.kb, partial, folder, with_kb),
+            **_keep_bases(model.kb, base, partial, folder, with_kb),
             "scores": model.scores,
         }
         write_json(partial / CONFIG, config | {"data.root": "", "data.source": "", "data.kb": ""})
@@ -99,7 +108,7 @@ def write(model: LinkModel, encoders: Encoders, folder: Path, *, with_kb: bool =
         write_text(partial / CARD, card.text(model, content))
         files = checksums(partial)  # a knowledge base has its own, and may grow
         content["files"] = {
-            name: one for name, one in files.items() if not name.startswith(f"{KB}/")
+            name: one for name, one in files.items() if not name.startswith((f"{KB}/", f"{BASE}/"))
         }
         content["checksum"] = own_checksum(content)
         write_json(partial / MANIFEST, content)
@@ -134,13 +143,27 @@ def _keep_encoders(
     return found
 
 
-def _keep_kb(kb: KnowledgeBase, partial: Path, folder: Path, with_kb: bool) -> dict[str, Any]:
+def _keep_bases(
+    own: KnowledgeBase, base: KnowledgeBase, partial: Path, folder: Path, with_kb: bool
+) -> dict[str, dict[str, Any]]:
+    """What the manifest says of the knowledge base that the model was trained on, `kb`, and of that
+    which mentions are linked to, `base`: the same as it has become, or another."""
+    try:
+        as_of(str(base.path), base.segments, own.reference())
+        bases = {"kb": base, "base": base}
+    except UserError:
+        bases = {"kb": own, "base": base}
     if not with_kb:
-        return {"path": str(kb.seen_from(folder.absolute())), **kb.reference()}
-    with Change(partial / KB) as change:
-        change.copy(kb)
-    (partial / KB / "lock").unlink(missing_ok=True)
-    return {"path": KB, **kb.reference()}
+        places = {name: one.seen_from(folder.absolute()) for name, one in bases.items()}
+    else:
+        places = {"kb": KB, "base": KB if bases["kb"] is base else BASE}
+        for name, place in places.items():
+            if not (partial / place).exists():
+                with Change(partial / place) as change:
+                    change.copy(bases[name])
+                (partial / place / "lock").unlink(missing_ok=True)
+    references = {"kb": own.reference(), "base": base.reference()}
+    return {name: {"path": place, **references[name]} for name, place in places.items()}
 
 
 def _keep_arrays(model: LinkModel, partial: Path) -> None:
@@ -200,6 +223,7 @@ def read(folder: Path) -> LinkModel:
         scale=scale,
         remembered=remembered,
         kb=kb,
+        base=str(_kb(folder, content["base"]).path),
         scores=content["scores"],
     )
 

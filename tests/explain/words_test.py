@@ -31,16 +31,20 @@ def test_votes_are_counts_of_training_mentions() -> None:
     values = {"votes of the surface": math.log1p(9), "others of the surface": math.log1p(3)}
     said = "12 training mentions of this surface meant a candidate, 9 of them this one"
     assert words.told("votes", values) == said
-    cut = words.told("votes", values, ["others of the surface"])
+    cut = words.told("votes", values, {"others of the surface": 1})
     assert cut == f"at least {said}"
+    least = words.told("votes", values, {"others of the surface": -1, "votes of the surface": -1})
+    assert least == f"at most {said}".replace(", 9", ", at most 9")
+    both = words.told("votes", values, {"others of the surface": -1, "votes of the surface": 1})
+    assert both == f"about {said}".replace(", 9", ", at least 9")
     assert words.told("votes", {"named in training": math.log1p(2)}).startswith("meant 2 times")
 
 
 def test_years() -> None:
     values = {"first year": 1.975, "age": 38 / LIFE, "year named": 0.0}
     assert words.told("years", values) == "since 1975, the text says about 2013"
-    assert "another age" in words.told("years", values, ["first year"])
-    assert "another age" in words.told("years", values, ["age"])
+    assert "another age" in words.told("years", values, {"first year": 1})
+    assert "another age" in words.told("years", values, {"age": -1})
     early = values | {"age": -5 / LIFE}
     assert words.told("years", early) == "since 1975, the text says about 1970, before it was there"
     assert "another age" in words.told("years", values | {"age": -1.0})  # where the value ends

@@ -117,7 +117,7 @@ def result(text: str, mention: str, span: Any, k: int) -> LinkResult:
     found = tuple(linked(k))
     case = Case("", mention, "test", "fake", "", "", 1, tuple(_seen(one) for one in found))
     return LinkResult(
-        text, mention, span, found, False, 0.25, "fake", "1-fake", lambda: (case, None)
+        text, mention, span, found, False, 0.25, 0.5, "fake", "1-fake", lambda: (case, None)
     )
 
 

@@ -86,6 +86,19 @@ def test_a_model_is_saved(tmp_path: Path) -> None:
     assert json.loads(saved.stdout) == json.loads(link(*text).stdout)
 
 
+def test_a_base_is_built_for_a_model(tmp_path: Path) -> None:
+    (tmp_path / "town.csv").write_text("id,name,description\nA,Kelfield,a village of snow\n")
+    base, model = tmp_path / "town", f"--model={linkers.trained()}"
+    entities = f"--entities={tmp_path / 'town.csv'}"
+    built = run("drin_jax.kb", "build", str(base), entities, model)
+    assert built.returncode == 0, built.stderr
+    found = link(f"--text={TEXT}", "--mention=Kelfield", f"--kb={base}")
+    assert "never the answer" in found.stdout or "the answer from" in found.stdout
+    assert "a village of snow" in found.stdout
+    both = run("drin_jax.kb", "build", str(base), entities, model, "--config=sample")
+    assert_one_clear_line(both, "do not go together")
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

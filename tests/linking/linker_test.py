@@ -138,7 +138,10 @@ def test_it_says_why(linker: Linker) -> None:
     text = found.explain()
     assert "Snow fell on" in text
     assert "its name equals this name" in text
-    assert "<svg" in found.explain("svg")
+    assert "gold" not in text
+    drawn = found.explain("svg")
+    assert "<svg" in drawn
+    assert "wrong" not in drawn
     told = json.loads(json.dumps(found.to_dict(explain=True), allow_nan=False))
     assert told == found.to_dict(explain=True)
     reasons = told["explanation"]["candidates"][0]
@@ -315,6 +318,33 @@ def test_examples_to_try_are_of_different_names(linker: Linker) -> None:
 def test_a_damaged_model_is_refused(own: Linker, tmp_path: Path, damage: Any, told: str) -> None:
     damage(tmp_path / "model")
     assert told in refused(lambda: Linker.from_pretrained(tmp_path / "model"))
+
+
+def test_what_is_saved_links_to_what_it_linked_to(
+    run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To another base than the model's, and to what was added; a file's own base stays as it is."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "mine.jsonl"
+    rows = [{"id": "A", "name": "Kelfield", "description": "a village"}, {"id": "B", "name": "Bo"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    linker = Linker.from_pretrained(run.workdir, kb=file)
+    linker.kb.add([{"id": "C", "name": "Kelfield", "description": "a later one"}])
+    assert "too, with_kb=True" in refused(
+        lambda: linker.save_pretrained(tmp_path / "refers", with_kb=False)
+    )
+    linker.save_pretrained(tmp_path / "saved")
+    again = Linker.from_pretrained(tmp_path / "saved")
+    assert again.kb.version == linker.kb.version
+    text = "Snow fell on Kelfield."
+    found = again.link(text, mention="Kelfield")
+    assert {one.id for one in found.candidates} == {"A", "B", "C"}
+    assert found == linker.link(text, mention="Kelfield")
+    assert Linker.from_pretrained(run.workdir, kb=file).kb.get("C") is None
+    own = Linker.from_pretrained(tmp_path / "saved", kb=tmp_path / "saved" / "kb")
+    own.kb.add([{"id": "D", "name": "Dora"}])
+    own.save_pretrained(tmp_path / "grown")
+    assert Linker.from_pretrained(tmp_path / "grown").kb.get("D") is not None
 
 
 def test_a_file_of_entities_becomes_a_base(

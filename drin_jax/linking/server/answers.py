@@ -3,6 +3,8 @@ and its like, and not checked again on their way out."""
 
 from pydantic import BaseModel, ConfigDict
 
+from drin_jax.linking.result import LinkedEntity
+
 
 class Answer(BaseModel):
     """A JSON object."""
@@ -14,18 +16,6 @@ class ErrorAnswer(Answer):
     """What is wrong, in one line."""
 
     error: str
-
-
-class CandidateAnswer(Answer):
-    """An entity that a mention may mean."""
-
-    id: str
-    name: str
-    description: str
-    rank: int
-    probability: float
-    score: float
-    has_image: bool
 
 
 class ReasonsAnswer(Answer):
@@ -56,7 +46,8 @@ class LinkAnswer(Answer):
     span: list[int] | None
     is_nil: bool
     nil_probability: float
-    candidates: list[CandidateAnswer]
+    nil_threshold: float
+    candidates: list[LinkedEntity]
     model: str
     kb: str
     explanation: ExplanationAnswer | None = None
@@ -90,7 +81,7 @@ class EntityAnswer(Answer):
 class FoundAnswer(Answer):
     """Entities, best first."""
 
-    entities: list[CandidateAnswer]
+    entities: list[LinkedEntity]
 
 
 class ChangeAnswer(Answer):
