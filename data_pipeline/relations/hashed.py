@@ -40,7 +40,7 @@ def _columns(text: str, cut: Cut) -> np.ndarray:
     return np.array(sorted({column(term) for term in cut(text)}), np.int32)
 
 
-columns = functools.lru_cache(maxsize=1 << 16)(_columns)  # candidates come again and again
+columns = functools.lru_cache(maxsize=1 << 17)(_columns)  # candidates come again and again
 
 
 def table_of(held: Sequence[np.ndarray]) -> sparse.csr_array:

@@ -19,6 +19,7 @@ from data_pipeline.relations.sides import GENERATION, Columns, EntitySide, Menti
 
 MOST = 50  # training mentions of one entity that are looked at
 NEIGHBOURS = 40
+ALIKE = 1e-5  # two that differ by less may be equal but for rounding
 SHARPNESS = 0.05  # temperature of the softmax over neighbours
 
 
@@ -159,18 +160,19 @@ def neighbours(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Colum
         "vectors": lambda: m.vectors @ memory.mentions.vectors.T,
         "words": lambda: (m.words @ memory.by_word).toarray(),
     }
-    own = m.component[:, None]
-    barred = (own >= 0) & (own == memory.mentions.component)
-    surface = memory.surfaces(m.folded[0])[:, None]
-    barred |= (surface >= 0) & (surface == memory.surface)
+    own, surface = m.component[:, None], memory.surfaces(m.folded[0])[:, None]
+    barred = np.where(surface >= 0, surface, -2) == memory.surface
+    if (own >= 0).any():
+        barred |= (own >= 0) & (own == memory.mentions.component)
     k = min(NEIGHBOURS, len(memory))
     for kind, alike in kernels.items():
         if kind == "vectors" and not m.vectors.shape[1]:
             for value in ("words", "vectors", "years"):
                 out[f"neighbours by {kind}: {value}"] = np.full(len(p), np.nan, np.float32)
             continue
-        similar = np.where(barred, -np.inf, alike())
-        near = np.argpartition(_ordered(similar), k - 1, axis=1)[:, :k]
+        similar = alike()
+        similar[barred] = -np.inf
+        near = likest(similar, k)
         weight = _softmax(np.take_along_axis(similar, near, 1) / SHARPNESS)
         starts = np.arange(0, near.size + 1, k)
         pool = sparse.csr_array(
@@ -194,10 +196,18 @@ def neighbours(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Colum
     return out
 
 
-def _ordered(similar: np.ndarray) -> np.ndarray:
-    """Keys [m,t] float64 that sort the likest first; those that are alike but for rounding, which
+def likest(similar: np.ndarray, k: int) -> np.ndarray:
+    """Columns [m,k] of the k largest of each row; those that are alike but for rounding, which
     differs from batch to batch, in their order."""
-    return np.arange(similar.shape[1]) * 1e-11 - np.round(similar.astype(np.float64), 5)
+    m, t = similar.shape
+    deep = max(1, t // (8 * k))  # the k-th of the columns' sets' largest is no larger than the k-th
+    sets = similar[:, : t // deep * deep].reshape(m, deep, -1).max(1)
+    least = np.partition(sets, sets.shape[1] - k, axis=1)[:, -k, None]
+    row, column = np.nonzero(similar >= least - 3 * ALIKE)  # whatever may be among them
+    rounded = np.round(similar[row, column].astype(np.float64) / ALIKE)
+    order = np.lexsort((column, -rounded, row))
+    starts = np.searchsorted(row, np.arange(len(similar)))
+    return column[order[starts[:, None] + np.arange(k)]]
 
 
 def _count(table: np.ndarray, keys: np.ndarray) -> np.ndarray:

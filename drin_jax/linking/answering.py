@@ -36,7 +36,8 @@ SIZES = (1, 8, 64)  # mentions scored at once: what is fewer is filled up
 
 
 class Answerer:
-    """Answers with a model; one call at a time works, threads wait.
+    """Answers with a model. Of several threads one encodes, on all cores, while another does what
+    is left of its mentions, on one; the others wait.
 
     Args:
         encoders: the model's.
@@ -47,7 +48,7 @@ class Answerer:
         self._model, self._encoders, self._urls = model, encoders, urls
         self._stages = Stages(encoders.config, "mention", [], {}, encoders, known=False)
         self._relations = model.relations()
-        self._lock = threading.RLock()
+        self._encoding, self._lock = threading.Lock(), threading.RLock()
         graphdef, pictures = model.setup.graphdef, model.setup.pictures
 
         def score(params: Any, arrays: Mapping[str, jax.Array]) -> jax.Array:
@@ -72,42 +73,43 @@ class Answerer:
             queries: `Query`s, or mappings of their fields.
         """
         out: list[LinkResult | UserError | None] = [None] * len(queries)
-        with self._lock:
-            mentions: list[Mention] = []
-            places: list[int] = []
-            files: dict[str, bytes] = {}
-            among: list[np.ndarray | None] = []
-            for i, given in enumerate(queries):
-                try:
-                    query = Query.of(given)
-                    name = None
-                    if query.image is not None and self._encoders.names["image"]:
-                        file = file_of(query.image, self._urls)
-                        name = file if isinstance(file, str) else _named(file)
-                        if isinstance(file, bytes):
-                            files[name] = file
-                    mention = mention_of(query, len(mentions), name)
-                    among.append(state.rows(query.candidates))
-                    mentions.append(mention)
-                    places.append(i)
-                except UserError as error:
-                    out[i] = error
-            if mentions:
-                for i, found in zip(
-                    places, self._answers(state, mentions, files, among, k), strict=True
-                ):
-                    out[i] = found
+        mentions: list[Mention] = []
+        places: list[int] = []
+        files: dict[str, bytes] = {}
+        among: list[np.ndarray | None] = []
+        for i, given in enumerate(queries):
+            try:
+                query = Query.of(given)
+                name = None
+                if query.image is not None and self._encoders.names["image"]:
+                    file = file_of(query.image, self._urls)
+                    name = file if isinstance(file, str) else _named(file)
+                    if isinstance(file, bytes):
+                        files[name] = file
+                mention = mention_of(query, len(mentions), name)
+                among.append(state.rows(query.candidates))
+                mentions.append(mention)
+                places.append(i)
+            except UserError as error:
+                out[i] = error
+        if mentions:
+            with self._encoding:
+                store = state.encoded(mentions, files)
+            with self._lock:
+                state.fill(store, mentions, among)
+                answers = [*self._answers(state, store, mentions, files, k)]
+            for i, found in zip(places, answers, strict=True):
+                out[i] = found
         return [one for one in out if one is not None]
 
     def _answers(
         self,
         state: State,
+        store: UnkeptStore,
         mentions: Sequence[Mention],
         files: Mapping[str, Any],
-        among: Sequence[np.ndarray | None],
         k: int,
     ) -> Iterator[LinkResult | UserError]:
-        store = state.filled(mentions, files, among)
         scores = self._scores(store)
         candidates = store.array(f"{SPLIT}_candidates")
         there = candidates != PADDING

@@ -5,7 +5,9 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +66,11 @@ class Linker:
             model = dataclasses.replace(model, calibration=calibration)
         self._model, self._ner = model, ner
         self.encoders = encoders or encoders_of(model)
-        self._answerer = Answerer(model, self.encoders, urls)
         self.model = model.version
-        self._state = self._answerer.state(kb)
+        with ThreadPoolExecutor(1, "loading") as pool:  # what is wrong is told when a text comes
+            pool.submit(getattr, self.encoders, "text")
+            self._answerer = Answerer(model, self.encoders, urls)
+            self._state = self._answerer.state(kb)
         self.kb = EntityBase(lambda: self._state, self._moved, self.encoders, borrowed)
 
     @classmethod
@@ -175,7 +179,8 @@ class Linker:
         total: int = 0,
         errors: bool = False,
     ) -> Iterator[Any]:
-        """What each mention means, in order; `batch` of them are held in memory at once.
+        """What each mention means, in order. Twice `batch` of them are held in memory at once: of
+        one batch answers are told while the next is encoded.
 
         Args:
             queries: or mappings of their fields.
@@ -187,15 +192,15 @@ class Linker:
         """
         if batch < 1:
             raise UserError(f"batch is {batch}; it must be at least 1")
-        left, done = iter(queries), 0
+        done = 0
         with Progress("linking", total, unit="mentions", loud=total > 0) as bar:
-            while some := [*itertools.islice(left, batch)]:
-                for number, found in enumerate(self._answers(some, k), done):
+            for answers in _overlapped(lambda some: self._answers(some, k), queries, batch):
+                for number, found in enumerate(answers, done):
                     if isinstance(found, UserError) and not errors:
                         raise UserError(f"query {number}: {found}")
                     yield found
-                done += len(some)
-                bar.advance(len(some))
+                done += len(answers)
+                bar.advance(len(answers))
 
     def annotate(
         self, text: str, image: Picture = None, k: int = K, least: float = 0.5
@@ -234,6 +239,28 @@ class Linker:
             queries = [
                 Query(word, mention=word, image=blank(encoders, i)) for i, word in enumerate(words)
             ]
-            found = self._answers(queries, 1)
-        if isinstance(found[0], LinkResult):
-            found[0].to_dict(explain=True)
+            first, *_ = self._answers(queries, 1)
+        if isinstance(first, LinkResult):
+            first.to_dict(explain=True)
+
+
+def _overlapped(
+    work: Callable[[list[Any]], list[Any]], items: Iterable[Any], size: int
+) -> Iterator[list[Any]]:
+    """What work makes of so many items at a time, in order, two times at once."""
+    left, waiting = iter(items), deque[Future[list[Any]]]()
+    failed: Exception | None = None
+    with ThreadPoolExecutor(2, "linking") as pool:
+        while True:
+            try:
+                some = [*itertools.islice(left, size)]
+            except Exception as error:  # told when what came before it is
+                failed, some = error, []
+            if some:
+                waiting.append(pool.submit(work, some))
+            if len(waiting) == 2 or (waiting and not some):
+                yield waiting.popleft().result()
+            elif not some:
+                break
+    if failed:
+        raise failed

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -26,7 +27,8 @@ from drin_jax.extract.corpus import read_corpus
 from drin_jax.extract.encoding import Encoders
 from drin_jax.workdir import open_run
 
-TOKENS = 1024  # of a batch of the text encoder: larger ones are seldom full, and mostly padding
+# Of a batch of the text encoder on a CPU: larger ones are seldom full, and mostly padding.
+TOKENS = 256
 # Of a report: what a model card tells of a split.
 TOLD = ("counts", "retrieval", "subsets", "decisions")
 
@@ -86,7 +88,8 @@ def encoders_of(model: LinkModel) -> Encoders:
     """The encoders of a model, for a few mentions or entities at a time."""
     config = model.config.copy_and_resolve_references()
     config.image.workers = 1  # a process for a picture takes longer than the picture
-    config.encoders.batch_tokens = min(config.encoders.batch_tokens, TOKENS)
+    if jax.default_backend() == "cpu":
+        config.encoders.batch_tokens = min(config.encoders.batch_tokens, TOKENS)
     return Encoders(config)
 
 

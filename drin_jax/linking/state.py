@@ -65,23 +65,29 @@ class State:
             raise UserError(f"the knowledge base has no candidate {unknown!r:.60}")
         return np.unique(rows)
 
-    def filled(
-        self, mentions: Sequence[Mention], files: Mapping[str, bytes], among: Among
-    ) -> UnkeptStore:
-        """Everything that the model reads of these mentions, as a store has it.
+    def encoded(self, mentions: Sequence[Mention], files: Mapping[str, bytes]) -> UnkeptStore:
+        """A store of these mentions' features.
 
         Args:
             files: what is in the files of pictures that are in none.
-            among: rows that a mention's candidates are.
         """
-        n, model, spec = len(mentions), self._model, self._model.setup.spec
-        store = unkept(self.kb, model.r, n, model.name)
+        model, spec = self._model, self._model.setup.spec
+        store = unkept(self.kb, model.r, len(mentions), model.name)
         features = Features(self._stages.of(mentions, files), store, loud=False)
         features.write()
         if "tokens" in spec.needs:
             features.write_tokens()
         if "regions" in spec.needs:
             features.write_regions(store)
+        return store
+
+    def fill(self, store: UnkeptStore, mentions: Sequence[Mention], among: Among) -> None:
+        """Add to their features whatever else the model reads of these mentions.
+
+        Args:
+            among: rows that a mention's candidates are.
+        """
+        n, model = len(mentions), self._model
         found = self._first(mentions, model.r, store.array, among)
         own = np.arange(n)
         edges = pairs.edges(store.array, own, found.rows)
@@ -107,4 +113,3 @@ class State:
             store.write("evidence_scale", model.scale)
         for name, array in arrays.items():
             store.write(f"{SPLIT}_{name}", array)
-        return store

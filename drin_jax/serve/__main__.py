@@ -12,6 +12,7 @@ who shows the token that FILE holds may change the knowledge base; without, nobo
 Ctrl-C finish what was taken, and end with 0. Needs the extra `serve`.
 """
 
+import gc
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def main() -> None:
     taken = serving.bound(FLAGS.host, FLAGS.port)  # before the model is waited for
     linker = Linker.from_pretrained(FLAGS.model, kb=FLAGS.kb)
     linker.warm_up(bounds.batch)
+    gc.collect()
+    gc.freeze()  # what stays for good is not gone through again with every few answers
     kb = linker.kb.info()
     told = f"{kb['entities']:,} entities of {kb['name']}, model {linker.model}"
     told += ", writable" if token else ""

@@ -8,7 +8,7 @@ from rapidfuzz import fuzz
 
 from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.kb.text_index import fold
-from data_pipeline.relations import hashed
+from data_pipeline.relations import hashed, memory
 from data_pipeline.relations.association import FOLDS, HALF, LEAST, folds
 from data_pipeline.relations.evidence import (
     Relations,
@@ -233,6 +233,20 @@ def test_neighbours_are_of_other_surface_forms(kb: KnowledgeBase) -> None:
     apart = np.exp(-np.abs(np.array([1966, 1965]) - 1963) / 20).mean()
     assert new["neighbours by vectors: years"][0] == pytest.approx(apart, rel=1e-5)
     assert np.isnan(new["neighbours by vectors: years"][1])
+
+
+@pytest.mark.parametrize("width", [40, 41, 700, 20_000])
+def test_the_likest_are_those_of_a_sort(width: int) -> None:
+    k, rng = memory.NEIGHBOURS, np.random.default_rng(width)
+    similar = rng.uniform(-1, 1, (16, width)).astype(np.float32)
+    similar[1] = np.round(similar[1], 2)  # ties
+    similar[2] = 0.5
+    similar[3, k // 2 :] = -np.inf
+    noise = rng.uniform(-1e-7, 1e-7, similar.shape).astype(np.float32)
+    found = memory.likest(similar, k)
+    order = np.argsort(-np.round(similar.astype(np.float64), 5), axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(found, order)
+    np.testing.assert_array_equal(memory.likest(similar + noise, k)[1:4], order[1:4])
 
 
 def test_context_is_what_the_text_names_beside(known: dict[str, np.ndarray]) -> None:

@@ -59,14 +59,15 @@ class FakeEntities(EntityBase):
 
 
 class FakeLinker(Linker):
-    """Links every mention to Q0, Q1, …; `batches` are the sizes it was asked for. It waits where
-    `goes_on` is cleared, and to annotate where `reads_on` is."""
+    """Links every mention to Q0, Q1, …; `begun` are the sizes that it was asked for, `batches`
+    those that it answered. It waits where `goes_on` is cleared, to annotate where `reads_on` is."""
 
     def __init__(self) -> None:
         self.model, self.kb = "fake", FakeEntities()
         self.batches: list[int] = []
         self.pictures: list[bytes] = []
-        self.goes_on, self.works = threading.Event(), threading.Event()
+        self.begun: list[int] = []
+        self.goes_on = threading.Event()
         self.reads_on = threading.Event()
         self.goes_on.set()
         self.reads_on.set()
@@ -78,7 +79,7 @@ class FakeLinker(Linker):
         self, queries: Iterable[Any], batch: int = 64, k: int = 5, *, total: int = 0, errors=False
     ) -> Iterator[Any]:
         queries = list(queries)
-        self.works.set()
+        self.begun.append(len(queries))
         self.goes_on.wait()
         self.batches.append(len(queries))
         for query in queries:

@@ -23,6 +23,7 @@ from data_pipeline.schema import PADDING, Mention, UserError
 from drin_jax import Linker, Query
 from drin_jax.extract.corpus import read_corpus
 from drin_jax.linking import places, spans
+from drin_jax.linking.result import LinkResult
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support import bases, commands, linkers
 from tests.support.hub_stand_in import StandIn
@@ -258,6 +259,27 @@ def test_many_are_linked_in_order_with_errors_in_their_place(linker: Linker) -> 
     assert found[0].candidates == found[2].candidates
     assert refused(lambda: [*linker.link_many(asked)]) == "query 1: the text is empty"
     assert [*linker.link_many([])] == []
+
+
+def test_batches_that_overlap_are_told_in_order(linker: Linker, mentions: list[Mention]) -> None:
+    queries = [query_of(mention) for mention in mentions[:11]]
+
+    def said(answer: LinkResult) -> tuple[str, str]:
+        return answer.text, answer.best.id
+
+    apart = [said(linker.link(**dataclasses.asdict(query))) for query in queries]
+
+    def broken() -> Iterator[Query]:
+        yield from queries
+        raise ValueError("no more is read")
+
+    answers = linker.link_many(broken(), batch=3)
+    assert [said(next(answers)) for _ in range(9)] == apart[:9]  # the whole batches before it
+    with pytest.raises(ValueError, match="no more is read"):
+        next(answers)
+    first = linker.link_many(iter(queries), batch=2)
+    assert said(next(first)) == apart[0]
+    first.close()  # whoever has heard enough
 
 
 def test_a_saved_model_answers_the_same(own: Linker, linker: Linker, tmp_path: Path) -> None:

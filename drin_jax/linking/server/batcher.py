@@ -1,4 +1,4 @@
-"""Jobs of many callers, done together by one thread."""
+"""Jobs of many callers, done together by a few threads."""
 
 import asyncio
 import collections
@@ -17,9 +17,9 @@ class Full(Exception):
 
 
 class Batcher:
-    """Collects jobs and hands them to `work` in batches, one at a time, in a thread of its own.
+    """Collects jobs and hands them to `work` in batches, each in a thread of its own.
 
-    What queued up while a batch ran is taken at once. After an idle time the first job waits
+    What queued up while all threads worked is taken at once. After an idle time the first job waits
     `wait` seconds at most for others to join it.
 
     Args:
@@ -27,6 +27,7 @@ class Batcher:
         size: jobs of a batch at most.
         wait: seconds.
         room: jobs that may wait; `put` raises Full beyond.
+        threads: batches at once at most.
         told: is called with the size of each batch.
     """
 
@@ -37,13 +38,14 @@ class Batcher:
         wait: float,
         room: int,
         told: Callable[[float], None] = lambda size: None,
+        threads: int = 1,
     ):
         self._work, self._size, self._wait, self._room, self._told = work, size, wait, room, told
         self._queue: collections.OrderedDict[asyncio.Future[Any], Any] = collections.OrderedDict()
-        self._running: list[asyncio.Future[Any]] = []
+        self._running: set[asyncio.Future[Any]] = set()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "linker")
-        self._loop: asyncio.Task[None] | None = None
+        self._threads, self._pool = threads, ThreadPoolExecutor(threads, "linker")
+        self._loops: list[asyncio.Task[None]] = []
 
     def __len__(self) -> int:
         """How many jobs wait."""
@@ -51,7 +53,7 @@ class Batcher:
 
     def start(self) -> None:
         """Begin to work, in the running event loop."""
-        self._loop = asyncio.create_task(self._serve())
+        self._loops = [asyncio.create_task(self._serve()) for _ in range(self._threads)]
 
     def put(self, jobs: Sequence[Any]) -> list["asyncio.Future[Any]"]:
         """Queue all of these jobs, or none and raise Full. A future that is cancelled takes its job
@@ -68,9 +70,9 @@ class Batcher:
     async def close(self) -> None:
         """Finish what runs and what is queued, and end."""
         await asyncio.gather(*self._running, *self._queue, return_exceptions=True)
-        if self._loop:
-            self._loop.cancel()
-        await asyncio.to_thread(self._thread.shutdown)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.to_thread(self._pool.shutdown)
 
     async def _serve(self) -> None:
         while True:
@@ -84,15 +86,15 @@ class Batcher:
 
     async def _run(self, batch: list[tuple["asyncio.Future[Any]", Any]]) -> None:
         self._told(len(batch))
-        self._running = [future for future, _ in batch]
+        mine = {future for future, _ in batch}
+        self._running |= mine
         loop = asyncio.get_running_loop()
         try:
-            answers = await loop.run_in_executor(
-                self._thread, self._work, [job for _, job in batch]
-            )
+            answers = await loop.run_in_executor(self._pool, self._work, [job for _, job in batch])
         except Exception as error:
             LOG.exception("a batch failed")
             answers = [error] * len(batch)
+        self._running -= mine
         for (future, _), answer in zip(batch, answers, strict=True):
             if future.done():  # its caller has gone
                 continue

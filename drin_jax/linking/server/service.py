@@ -38,10 +38,9 @@ class Service:
         self.linker, self.bounds, self.token = linker, bounds, token
         self.stopping = False
         self.metrics = Metrics(lambda: len(self._linking) + len(self._annotating), linker.kb.info)
-        link = functools.partial(link_all, linker, bounds.batch)
-        self._linking = Batcher(
-            link, bounds.batch, bounds.wait, bounds.queue, self.metrics.batches.observe
-        )
+        link, told = functools.partial(link_all, linker, bounds.batch), self.metrics.batches.observe
+        # Two: of one batch answers are made while the next is encoded.
+        self._linking = Batcher(link, bounds.batch, bounds.wait, bounds.queue, told, threads=2)
         # A long text holds many mentions. The linker takes those in turn with other callers'.
         self._annotating = Batcher(functools.partial(annotate_all, linker), 1, 0, MOST_TEXTS)
         self._writer = ThreadPoolExecutor(1, "writer")
