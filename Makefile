@@ -70,6 +70,7 @@ lint: $(DEV_STAMP)
 
 types: $(DEV_STAMP)
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 
 check: lint types test
 

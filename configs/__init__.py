@@ -1,0 +1,1 @@
+"""Cards: what is trained on what, and for how long."""

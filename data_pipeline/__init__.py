@@ -1,3 +1,5 @@
+"""The data side: readers, knowledge bases, stores, candidates, relations. Knows no devices."""
+
 import os
 import signal
 import sys

@@ -71,7 +71,7 @@ def main(url: str, name: str, token_file: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     flags.add_argument("--url", default="http://127.0.0.1:8000", help="of the service")
     flags.add_argument("--name", default="Kelfield", help="that the knowledge base has")
     flags.add_argument("--token-file", type=Path, help="with it, the knowledge base is changed")

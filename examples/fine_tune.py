@@ -87,7 +87,7 @@ def main(folder: Path, model: str, mentions: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     flags.add_argument("folder", type=Path, help="for data, models and runs")
     flags.add_argument("--model", default="sample", help="workdir, folder or name on the hub")
     flags.add_argument("--mentions", type=int, default=200, help="to train on")

@@ -59,6 +59,6 @@ def main(model: str) -> None:
 
 
 if __name__ == "__main__":
-    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     flags.add_argument("--model", default="sample", help="workdir, folder or name on the hub")
     main(**vars(flags.parse_args()))

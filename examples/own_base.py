@@ -42,7 +42,7 @@ def main(model: str, kb: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     flags.add_argument("--model", default="sample", help="workdir, folder or name on the hub")
     flags.add_argument("--kb", default=Path(__file__).with_suffix(".jsonl"), help="its entities")
     main(**vars(flags.parse_args()))

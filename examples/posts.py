@@ -62,7 +62,7 @@ def main(folder: Path, model: str) -> None:
 
 
 if __name__ == "__main__":
-    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     flags.add_argument("folder", type=Path, help="of posts; filled where it is empty")
     flags.add_argument("--model", default="sample", help="workdir, folder or name on the hub")
     main(**vars(flags.parse_args()))

@@ -61,6 +61,7 @@ class Segment:
 
     @property
     def folder(self) -> str:
+        """Its folder, below the knowledge base's."""
         return f"{self.number:06d}"
 
     def plain(self) -> dict[str, Any]:
@@ -89,12 +90,15 @@ class Finder(Protocol):
 
     def names(self, name: str, n: int) -> Found:
         """The n whose names are most like this one; fewer where no more are like it."""
+        ...
 
     def words(self, text: str, n: int) -> Found:
         """The n whose descriptions share most with a text."""
+        ...
 
     def knows(self, form: str) -> bool:
         """Whether one has this name or alias, given as `text_index.fold` makes it."""
+        ...
 
 
 class KnowledgeBase(Sequence[Entity]):
@@ -253,7 +257,8 @@ class KnowledgeBase(Sequence[Entity]):
         asked = pa.array([one.encode(errors="surrogatepass") for one in ids], pa.large_binary())
         for begin, table in zip(self._begins[-2::-1], self._tables[::-1], strict=True):
             if table.num_rows:
-                index = pc.index_in(asked, value_set=table["id"].cast(asked.type).combine_chunks())
+                values = table["id"].cast(asked.type).combine_chunks()
+                index = pc.index_in(asked, value_set=values)  # pyright: ignore[reportAttributeAccessIssue]
                 row = begin + index.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
                 there = index.is_valid().to_numpy(zero_copy_only=False) & self.alive[row]
                 found = np.where((found == PADDING) & there, row, found)

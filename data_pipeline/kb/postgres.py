@@ -96,10 +96,12 @@ class PostgresBase(KnowledgeBase):
 
     @property
     def meta(self) -> dict[str, Any]:
+        """As a folder's, without what only a server keeps."""
         return {name: value for name, value in super().meta.items() if name != "images"}
 
     @property
     def size(self) -> int:
+        """Bytes on the server, indexes included."""
         found = self._server.ask(
             "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class "
             "WHERE relkind = 'r' AND relnamespace = to_regnamespace(%s)",
@@ -108,6 +110,7 @@ class PostgresBase(KnowledgeBase):
         return int(found[0][0])
 
     def seen_from(self, folder: Any) -> str:
+        """The address: the same from every folder."""
         return self.path
 
     def table(self, name: str) -> str:
@@ -122,6 +125,7 @@ class PostgresBase(KnowledgeBase):
             yield from rows.entities(self._rows(begin, min(begin + PIECE, len(self))), self.root)
 
     def entities(self, chosen: np.ndarray) -> list[Entity]:
+        """The entities of rows [n]."""
         unique, place = np.unique(chosen, return_inverse=True)
         found: list[Entity] = []
         for begin in range(0, len(unique), PIECE):
@@ -138,6 +142,7 @@ class PostgresBase(KnowledgeBase):
         return _table(found)
 
     def put_last(self, table: pa.Table) -> bool:
+        """Whether these rows are the last segment already."""
         mine = (self.segments[-1].digest, self._images[len(self.segments) - 1])
         return mine == (rows.digest(table), rows.digest_of_images(table))
 
@@ -155,6 +160,7 @@ class PostgresBase(KnowledgeBase):
         return found
 
     def living(self) -> pa.Table:
+        """The rows that were not removed."""
         pieces = []
         for begin in range(0, len(self), PIECE):
             end = min(begin + PIECE, len(self))
@@ -162,6 +168,7 @@ class PostgresBase(KnowledgeBase):
         return pa.concat_tables(pieces)
 
     def column(self, name: str, begin: int = 0) -> pa.ChunkedArray:
+        """A column from a row on."""
         kind = rows.COLUMNS.field(name).type
         chunks = [
             pa.array(
@@ -172,6 +179,7 @@ class PostgresBase(KnowledgeBase):
         return pa.chunked_array(chunks, kind)
 
     def taken(self, name: str, chosen: np.ndarray) -> list[Any]:
+        """A column's values in rows [n]."""
         unique, place = np.unique(chosen, return_inverse=True)
         found: list[Any] = []
         for begin in range(0, len(unique), PIECE):
@@ -182,6 +190,7 @@ class PostgresBase(KnowledgeBase):
         return [found[i] for i in place.tolist()]
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
+        """The living row of each id, [n] int64; PADDING where there is none."""
         asked, there = [one for one in dict.fromkeys(ids) if _storable(one)], {}
         for begin in range(0, len(asked), PIECE):
             some = asked[begin : begin + PIECE]
@@ -192,6 +201,7 @@ class PostgresBase(KnowledgeBase):
         return np.array([there.get(one, PADDING) for one in ids], np.int64)
 
     def finder(self) -> Finder:
+        """Finds by `pg_trgm` on the server."""
         return PostgresFinder(self, self._server, self.table)
 
     def _pieces(self, number: int, name: str) -> Iterator[np.ndarray]:
@@ -206,6 +216,7 @@ class PostgresBase(KnowledgeBase):
             yield self._parts[name][0].kept(at, min(at + PIECE, end))
 
     def verify(self) -> None:
+        """Reads every array and compares checksums. UserError names what is damaged."""
         total = sum(spec.bytes for segment in self.segments for spec in segment.arrays.values())
         damaged = []
         with array_file.watch(f"verifying {self.path}", total) as bar:

@@ -108,6 +108,7 @@ class PostgresChange(Change):
 
     @property
     def begun(self) -> bool:
+        """Whether a knowledge base is there."""
         return read_meta(self._server) is not None
 
     def build(self, entities: Sequence[Entity], **named: Any) -> KnowledgeBase:

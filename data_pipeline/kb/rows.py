@@ -75,7 +75,9 @@ def open_table(path: Path) -> pa.Table:
         raise UserError(f"{path}: has other columns than a knowledge base's rows")
     for name, column in zip(COLUMNS.names, rows.columns, strict=True):
         lists = pa.types.is_large_list(column.type)
-        nulls = column.null_count + (pc.list_flatten(column).null_count if lists else 0)
+        nulls = column.null_count
+        if lists:
+            nulls += pc.list_flatten(column).null_count  # pyright: ignore[reportAttributeAccessIssue]
         if nulls and name != "popularity":
             raise UserError(f"{path}: lacks {name} in a row")
     return rows

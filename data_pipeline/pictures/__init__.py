@@ -1,0 +1,1 @@
+"""Pictures: decoded, scaled, and their features read."""

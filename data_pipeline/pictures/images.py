@@ -61,6 +61,7 @@ class Recipe:
     resample: int
 
     def __call__(self, image: Image.Image) -> np.ndarray:
+        """The picture as an encoder takes it, [h,w,3] uint8."""
         size = self.scaled(*image.size)
         if size != image.size:
             image = image.resize(size, self.resample)

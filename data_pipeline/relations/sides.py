@@ -79,6 +79,7 @@ class EntitySide:
 
     @cached_property
     def ids(self) -> list[str]:
+        """Their ids."""
         return self._kb.taken("id", self.rows)
 
     @cached_property

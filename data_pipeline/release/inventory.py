@@ -98,6 +98,7 @@ class Release:
         return dict(zip(SPLITS, itertools.accumulate(counts, initial=0), strict=False))
 
     def path(self, name: str) -> Path:
+        """The file of an array."""
         return self.folder / f"{name}.npy"
 
     def nbytes(self, *names: str) -> int:

@@ -1,0 +1,1 @@
+"""First stages: candidates of mentions."""

@@ -9,7 +9,7 @@ from data_pipeline.sample import world
 
 def main() -> None:
     """Make the world that the flags ask for. UserError."""
-    parser = argparse.ArgumentParser(description="Make the sample world.")
+    parser = argparse.ArgumentParser("drin-jax sample", description="Make the sample world.")
     parser.add_argument("--root", required=True, type=Path, help="the folder to make")
     parser.add_argument("--seed", type=int, default=world.SEED)
     arguments = parser.parse_args()

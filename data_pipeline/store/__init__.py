@@ -1,0 +1,1 @@
+"""The feature store of a data set."""

@@ -1,0 +1,1 @@
+"""What raw files hold, and what is wrong with them."""

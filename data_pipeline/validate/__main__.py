@@ -32,6 +32,7 @@ class Flags(argparse.ArgumentParser):
     """Ends in the house's one line on wrong flags."""
 
     def error(self, message: str) -> NoReturn:
+        """One line, and exit code 2."""
         exits.fail(f"{message}; see --help")
         sys.exit(2)
 

@@ -1,0 +1,1 @@
+"""Frozen encoders: BERT, CLIP, ResNet and the object detector."""

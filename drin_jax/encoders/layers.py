@@ -73,6 +73,7 @@ class TransformerLayer(nnx.Module):
         return self.norm(self.feed(x) + x).astype(x.dtype)
 
     def feed(self, x: Float[Array, "b q d"]) -> Float[Array, "b q d"]:
+        """The two products between which the activation is."""
         return self.down(self.activation(self.up(x)))
 
     def attend(

@@ -132,6 +132,7 @@ class Block(nnx.Module):
         self.shortcut = ConvNorm(inputs, outputs, 1, stride, dtype, rngs) if shortcut else None
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        """The block's output."""
         residual = x if self.shortcut is None else self.shortcut(x)
         y = x
         for layer in list(self.layers)[:-1]:  # inside, checkpoints have ReLU whatever hidden_act is

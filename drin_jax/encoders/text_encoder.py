@@ -29,6 +29,7 @@ class Window(NamedTuple):
 
     @property
     def length(self) -> int:
+        """Tokens, with the two that stand around them."""
         return self.high - self.low + 2
 
 

@@ -1,0 +1,1 @@
+"""Scores, ranks, calibration and reports."""

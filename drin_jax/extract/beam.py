@@ -44,10 +44,12 @@ class EncodeShard(apache_beam.DoFn):
         self._shared = shared.Shared()  # one copy of the weights a process, however many threads
 
     def setup(self) -> None:
+        """Loads the encoders, once a process."""
         config = self.config
         self.encoders = self._shared.acquire(lambda: Encoders(config))
 
     def process(self, job: str) -> Iterator[str]:
+        """Encodes the shard of a job; yields the name of its file."""
         with FileSystems.open(job) as file:
             content = json.loads(file.read())
         kind = content["kind"]

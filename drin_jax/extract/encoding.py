@@ -61,6 +61,7 @@ class Encoders:
 
     @cached_property
     def text(self) -> Any:
+        """The text encoder."""
         from drin_jax.encoders.text_encoder import TextEncoder
 
         limits = {name: self.config.encoders[name] for name in ("max_length", "batch_tokens")}
@@ -68,12 +69,14 @@ class Encoders:
 
     @cached_property
     def clip(self) -> Any:
+        """CLIP, both towers."""
         from drin_jax.encoders.picture_encoders import ClipEncoder
 
         return self._pictures_by(ClipEncoder, "clip")
 
     @cached_property
     def image(self) -> Any:
+        """The ResNet."""
         from drin_jax.encoders.picture_encoders import ResNetEncoder
 
         return self._pictures_by(ResNetEncoder, "image")
@@ -84,6 +87,7 @@ class Encoders:
 
     @cached_property
     def detector(self) -> Any:
+        """The object detector."""
         from drin_jax.encoders.detector import Detector
 
         encoders = self.config.encoders

@@ -31,6 +31,7 @@ class Picture:
 
     @classmethod
     def from_plain(cls, row: Sequence[Any]) -> "Picture":
+        """The picture of a row of a job."""
         path, keep, boxes, scores = row
         if boxes is None:
             return cls(path, keep)

@@ -46,6 +46,7 @@ class Stage:
 
     @property
     def shards(self) -> int:
+        """How many shards it has."""
         return -(-self.count // self.rows)
 
     def shard(self, number: int) -> range:

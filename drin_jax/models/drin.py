@@ -32,8 +32,9 @@ class DRIN(nnx.Module):
         relations: the enabled ones of tt, tv, vt, vv.
         dynamic: whether layers update the edges.
         adjacency: "block" or "dense"; the same numbers, the first with far less work.
-        text_width, image_width: of the frozen features; 0 for a store without pictures, whose
-            graphs then have text vertices only.
+        text_width: of the frozen features.
+        image_width: likewise; 0 for a store without pictures, whose graphs then have text vertices
+            only.
         pictures: whether there are image vertices; by default where a relation reaches one.
     """
 

@@ -70,6 +70,7 @@ class InputProjections(nnx.Module):
             self.entity_image = nnx.Linear(image_width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, batch: GraphBatch) -> Vertices:
+        """The vertices of a batch of graphs."""
         mt, et = self.mention_text(batch.mention_text), self.entity_text(batch.entity_text)
         if not self.pictures:
             return Vertices(mt, et)

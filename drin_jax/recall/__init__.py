@@ -1,0 +1,1 @@
+"""What each first stage finds."""

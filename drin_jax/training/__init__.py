@@ -1,0 +1,1 @@
+"""The training step, its batches and its loop."""

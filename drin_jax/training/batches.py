@@ -50,15 +50,18 @@ class HostSteps:
         self.order = self._loader.order
 
     def of_seed(self, seed: int) -> "HostSteps":
+        """The same in the order of another seed."""
         other = copy.copy(self)
         other._loader = self._loader_of(seed)
         other.order = other._loader.order
         return other
 
     def go_to(self, step: int) -> None:
+        """Go on from this step."""
         self._loader.go_to(step)
 
     def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
+        """The state after the next steps, `most` at most, their metrics, and how many they were."""
         state, metrics = self._step(state, self._parallel.shard(next(self._loader)))
         return state, metrics, 1
 
@@ -97,6 +100,7 @@ class ResidentSteps:
         """Nothing to prepare: rows are those of the step that a call names."""
 
     def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Metrics, int]:
+        """The state after the next steps, `most` at most, their metrics, and how many they were."""
         within = self._begin(step)
         n = min(most, self._most, self.order.steps_per_epoch - within)
         state, metrics = self._program(
@@ -105,6 +109,7 @@ class ResidentSteps:
         return state, metrics, n
 
     def of_seed(self, seed: int) -> "ResidentSteps":
+        """The same in the order of another seed."""
         other, order = copy.copy(self), self.order
         other.order = TrainOrder(
             order.split_size, batch=order.batch, seed=seed, max_mentions=order.mentions

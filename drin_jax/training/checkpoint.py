@@ -161,6 +161,7 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
+        """Waits for what is being written."""
         with contextlib.suppress(Exception):
             self.wait()
         self._manager.close()

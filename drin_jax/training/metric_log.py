@@ -52,6 +52,7 @@ class MetricLog:
             out.flush()
 
     def close(self) -> None:
+        """Closes the files."""
         for out in filter(None, (self._file, self._board)):
             out.close()
 
