@@ -2,6 +2,9 @@
 # make test    set up and run the tests
 # make demo    set up, serve the embedded sample's linker, and print the address of its page
 # make check   format, lint, types and tests: what a change has to pass
+# make docs    build the site into build/site; make docs-test runs every page's blocks
+# make release build the package, and try it in fresh environments; make test-oldest tests with the
+#              oldest versions of everything that it may be installed with
 # make torture try for an hour to lose work or get wrong results (docs/reliability.md)
 
 PYTHON ?= python3
@@ -15,13 +18,15 @@ BEAM ?= apache-beam>=2.70,<3
 DETECTOR ?= torch==2.14.1 torchvision==0.29.1
 DETECTOR_VENV ?= .venv-detector
 WORKDIR ?= runs/sample
+# Of `make release`: each is an interpreter or a version that uv finds.
+PYTHONS ?= 3.11 3.12 3.13
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/run.stamp
 DEV_STAMP := $(VENV)/dev.stamp
 
-.PHONY: run demo test torture test-detector check format lint types clean
+.PHONY: run demo test torture test-detector test-oldest docs docs-test release try-release check format lint types clean
 .DEFAULT_GOAL := run
 
 $(BIN)/python:
@@ -51,6 +56,44 @@ demo: $(VENV)/serve.stamp
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# The site works without a network: `python -m http.server -d build/site`.
+$(VENV)/docs.stamp: $(RUN_STAMP)
+	@$(BIN)/python -m pip install --quiet -e '.[docs,serve]' || \
+	  { echo "error: the extra docs could not be installed; the pages are Markdown in docs/"; exit 1; }
+	@touch $@
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m docs.reference.make
+	$(BIN)/python -m zensical build --strict --clean
+
+# Every page's commands and Python, from top to bottom, each page in an empty folder.
+docs-test: $(DEV_STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m documents tests/documents_test.py tests/site_test.py
+
+# The package, checked, installed into fresh environments, and README and the tutorial run there.
+release: $(DEV_STAMP)
+	rm -rf build/release dist
+	$(BIN)/python -m build --quiet --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	@for version in $(PYTHONS); do $(MAKE) --no-print-directory try-release TRIED=$$version || exit 1; done
+
+try-release:
+	$(BIN)/uv venv --quiet --seed --python $(TRIED) build/release/$(TRIED)
+	$(BIN)/uv pip install --quiet --python build/release/$(TRIED)/bin/python "$$(echo dist/*.whl)[serve]"
+	DRIN_INSTALLED=build/release/$(TRIED) $(BIN)/python -m pytest -m documents tests/documents_test.py
+
+# The suite with the oldest versions that requirements.txt allows; `make test` takes the newest.
+test-oldest: $(BIN)/python
+	$(BIN)/python -m pip install --quiet 'uv>=0.5'
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e '.[dev]'
+	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS)
+
+# What was tested, to the patch: `pip install -r requirements.lock`.
+requirements.lock: requirements.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra serve --extra index \
+	  --no-header --output-file $@ pyproject.toml
+
 # Kills, full disks and random input, for about an hour; no part of `make test`.
 torture: $(DEV_STAMP)
 	$(BIN)/python -m tests.torture --document=docs/reliability.md
@@ -79,4 +122,4 @@ format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf runs .cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf runs .cache .mypy_cache .ruff_cache build dist *.egg-info

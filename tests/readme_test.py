@@ -11,8 +11,7 @@ from tests.support.paths import ROOT
 
 def test_the_first_lines_link_a_mention(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text()
-    [block] = re.findall(r"(?m)^    from drin_jax import Linker\n(?:    .*\n)+", text)
-    lines = re.sub(r"(?m)^    ", "", block)
+    [lines] = re.findall(r"```python\n(from drin_jax import Linker\n.*?)```", text, re.DOTALL)
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     environment = {**os.environ, **cache, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", lines]
