@@ -18,8 +18,9 @@ BEAM ?= apache-beam>=2.70,<3
 DETECTOR ?= torch==2.14.1 torchvision==0.29.1
 DETECTOR_VENV ?= .venv-detector
 WORKDIR ?= runs/sample
-# Of `make release`: each is an interpreter or a version that uv finds.
+# Of `make release`: interpreters, or versions that uv finds or fetches.
 PYTHONS ?= 3.11 3.12 3.13
+TRIED_IN = build/release/$(subst /,_,$(TRIED))
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 BIN := $(VENV)/bin
@@ -78,21 +79,23 @@ release: $(DEV_STAMP)
 	@for version in $(PYTHONS); do $(MAKE) --no-print-directory try-release TRIED=$$version || exit 1; done
 
 try-release:
-	$(BIN)/uv venv --quiet --seed --python $(TRIED) build/release/$(TRIED)
-	$(BIN)/uv pip install --quiet --python build/release/$(TRIED)/bin/python "$$(echo dist/*.whl)[serve]"
-	DRIN_INSTALLED=build/release/$(TRIED) $(BIN)/python -m pytest -m documents tests/documents_test.py
+	$(BIN)/uv venv --quiet --seed --python $(TRIED) $(TRIED_IN)
+	$(BIN)/uv pip install --quiet --python $(TRIED_IN)/bin/python "$$(echo dist/*.whl)[serve]"
+	DRIN_INSTALLED=$(TRIED_IN) $(BIN)/python -m pytest -m documents tests/documents_test.py
 
 # The suite with the oldest versions that requirements.txt allows; `make test` takes the newest.
 test-oldest: $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'uv>=0.5'
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-oldest
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e '.[dev]'
-	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS)
+	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) -W default  # old versions warn of each other
 
-# What was tested, to the patch: `pip install -r requirements.lock`.
+# The versions that are installed here, and so were tested: `pip install -r requirements.lock`.
 requirements.lock: requirements.txt pyproject.toml
+	@mkdir -p build
+	$(BIN)/uv pip freeze --quiet --python $(BIN)/python --exclude-editable > build/tested.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra serve --extra index \
-	  --no-header --output-file $@ pyproject.toml
+	  --constraint build/tested.txt --no-annotate --no-header --output-file $@ pyproject.toml
 
 # Kills, full disks and random input, for about an hour; no part of `make test`.
 torture: $(DEV_STAMP)

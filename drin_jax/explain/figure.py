@@ -139,11 +139,16 @@ def _lines(text: str, width: float, size: float, most: int) -> list[str]:
     return [line.plain for line in wrapped(Text(text), width, size, most)]
 
 
+def _whole(text: str) -> str:
+    """A space that begins a piece would be lost in an SVG."""
+    return f"\u00a0{text[1:]}" if text.startswith(" ") else text
+
+
 def _write(at: Figure | Axes, x: float, y: float, lines: list[list[tuple[str, dict]]]) -> None:
     """Lines of pieces of text with their styles, the top left at (x, y) of a figure or axes."""
     rows: list[Any] = [
         HPacker(pad=0, sep=0, align="baseline",
-                children=[TextArea(text, textprops=style) for text, style in line])
+                children=[TextArea(_whole(text), textprops=style) for text, style in line])
         for line in lines
     ]  # fmt: skip
     to = at.transFigure if isinstance(at, Figure) else at.transAxes

@@ -39,10 +39,20 @@ _OF_ENTITIES = frozenset(
 _NAMES = frozenset(("encoders.text", "encoders.image", "encoders.clip"))
 
 
-def kb_settings(config: ConfigDict, encoders: Any) -> dict[str, Any]:
+def kb_settings(
+    config: ConfigDict, encoders: Any, root: str | Path | None = None
+) -> dict[str, Any]:
     """What a knowledge base's features are made from: fields of the config, and the encoders'
-    weights."""
+    weights.
+
+    Args:
+        root: the knowledge base's, where it is another than the data set's: folders of encoders
+            are found from there too, later.
+    """
     found = {name: value for name, value in flat(config).items() if name in _OF_ENTITIES}
+    for name, place in encoders.names.items() if root is not None else ():
+        if Path(place).is_dir() and place:
+            found[f"encoders.{name}"] = str(Path(place).absolute())
     return found | {WEIGHTS: encoders.weights("text", "clip", "image", "detector")}
 
 

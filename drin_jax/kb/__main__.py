@@ -68,7 +68,7 @@ def build(path: Place) -> None:
         entities = load(data.reader, root, **named).entities
     encoders = Encoders(config)
     with open_change(path, _fill(config, encoders, entities, path)) as change:
-        made_from = kb_settings(config, encoders)
+        made_from = kb_settings(config, encoders, root if FLAGS.entities else None)
         name = FLAGS.name or config.data.name or _last(path)
         change.build(entities, name=name, root=root, made_from=made_from)
     info(path)
@@ -87,7 +87,7 @@ def _build_for_model(path: Place) -> None:
     encoders = encoders_of(model)
     fill = _fill(encoders.config, encoders, entities, path)
     with open_change(path, fill) as change:
-        made_from = kb_settings(encoders.config, encoders)
+        made_from = kb_settings(encoders.config, encoders, _root())
         change.build(entities, name=FLAGS.name or _last(path), root=_root(), made_from=made_from)
     info(path)
 

@@ -95,6 +95,11 @@ def test_a_base_is_built_for_a_model(tmp_path: Path) -> None:
     found = link(f"--text={TEXT}", "--mention=Kelfield", f"--kb={base}")
     assert "never the answer" in found.stdout or "the answer from" in found.stdout
     assert "a village of snow" in found.stdout
+    (tmp_path / "more.csv").write_text("id,name,description\nB,Kelfield,a band of four\n")
+    added = run("drin_jax.kb", "add", str(base), f"--entities={tmp_path / 'more.csv'}")
+    assert added.returncode == 0, added.stderr
+    found = link(f"--text={TEXT}", "--mention=Kelfield", f"--kb={base}")
+    assert "a band of four" in found.stdout
     both = run("drin_jax.kb", "build", str(base), entities, model, "--config=sample")
     assert_one_clear_line(both, "do not go together")
 

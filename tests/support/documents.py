@@ -12,6 +12,7 @@ from tests.support.paths import ROOT
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^(?: {4}.*)?\n)*^ {4}.*\n?", re.MULTILINE)
 RUN = ("sh", "python")  # fences that a reader is told to run; "text" is what he may find elsewhere
+OWN = (ROOT / "docs" / "tutorial.md", ROOT / "docs" / "systems.md")
 PROGRAM = re.compile(r"^(?:\w+=\S+ )*(?:OTHER/bin/)?(?:drin-jax|python -m|make)\b")
 
 
@@ -38,11 +39,11 @@ def documents() -> list[Path]:
 
 
 def pages_to_run() -> list[Path]:
-    """Those with fences that are run as they stand; docs/tutorial.md has a test of its own."""
+    """Those with fences that are run as they stand, but for what has a test of its own."""
     return [
         page
         for page in documents()
-        if page.name != "tutorial.md" and any(block.kind in RUN for block in blocks(page))
+        if page not in OWN and any(block.kind in RUN for block in blocks(page))
     ]
 
 
