@@ -86,8 +86,10 @@ try-release:
 # The suite with the oldest versions that requirements.txt allows; `make test` takes the newest.
 test-oldest: $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'uv>=0.5'
-	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-oldest
-	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e '.[dev]'
+	$(BIN)/uv venv --quiet --seed --allow-existing --python $(BIN)/python .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct \
+	  -e '.[docs,index,serve,postgres]'
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python -e '.[dev]'
 	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) -W default  # old versions warn of each other
 
 # The versions that are installed here, and so were tested: `pip install -r requirements.lock`.
