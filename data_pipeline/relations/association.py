@@ -10,6 +10,7 @@ folds alone, where a fold holds whole components.
 """
 
 import re
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -55,15 +56,30 @@ class Association:
         per = (1 / np.maximum(count, 1)).astype(np.float32)[mention]
         shape = (len(fold), described.shape[0])
         mean = sparse.csr_array(sparse.coo_array((per, (mention, entity)), shape=shape))
-        sides = right[gold], mean @ right
-        parts = []
-        for k in range(FOLDS):
-            own = np.flatnonzero(fold == k)
-            mine = sparse.csr_array(left[own].T)
-            parts.append([(mine @ side[own]).toarray() for side in sides])
-        total = [sum(part[i] for part in parts) for i in (0, 1)]
-        kept = [[total[i] - part[i] for i in (0, 1)] for part in parts]
-        self.tables = [_log_odds(*counts) for counts in (*kept, total)]
+        self._left, self._sides, self._fold = left, (right[gold], mean @ right), fold
+        self._tables: dict[int, np.ndarray] = {}
+
+    def table(self, fold: int) -> np.ndarray:
+        """a of every word of a text and every word of an entity, without this fold; FOLDS: of all.
+        Made when it is first asked for: a new mention needs one of them."""
+        if fold not in self._tables:
+            counts = self._total
+            if fold != FOLDS:
+                own = self._counts(fold)
+                counts = [every - part for every, part in zip(counts, own, strict=True)]
+            self._tables[fold] = _log_odds(*counts)
+        return self._tables[fold]
+
+    @cached_property
+    def _total(self) -> list[np.ndarray]:
+        parts = [self._counts(fold) for fold in range(FOLDS)]
+        return [sum(some[1:], some[0]) for some in zip(*parts, strict=True)]
+
+    def _counts(self, fold: int) -> list[np.ndarray]:
+        """G and O of a fold alone."""
+        own = np.flatnonzero(self._fold == fold)
+        mine = sparse.csr_array(self._left[own].T)
+        return [(mine @ side[own]).toarray() for side in self._sides]
 
     def __call__(
         self,
@@ -81,7 +97,7 @@ class Association:
         total = np.zeros(len(p), np.float32)
         for k in np.unique(fold).tolist():
             own = np.flatnonzero(fold[p.mention] == k)
-            sums = left @ self.tables[k]
+            sums = left @ self.table(k)
             some = right[p.entity[own]]
             row = np.repeat(p.mention[own], np.diff(some.indptr))
             held = (sums[row, some.indices] * some.data, some.indices, some.indptr)

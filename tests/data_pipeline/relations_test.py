@@ -276,8 +276,8 @@ def test_association_is_read_from_other_folds(kb: KnowledgeBase) -> None:
     country = table.description[hashed.column("country")]
     for k in range(FOLDS):
         kept = fold_of != k
-        assert table.tables[k][word, country] == pytest.approx(odds(kept), rel=1e-5)
-    assert table.tables[FOLDS][word, country] == pytest.approx(odds(fold_of >= 0), rel=1e-5)
+        assert table.table(k)[word, country] == pytest.approx(odds(kept), rel=1e-5)
+    assert table.table(FOLDS)[word, country] == pytest.approx(odds(fold_of >= 0), rel=1e-5)
 
 
 def test_a_training_mention_never_sees_its_own_gold(kb: KnowledgeBase) -> None:
