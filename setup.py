@@ -1,8 +1,8 @@
 """What pyproject.toml cannot say: packages are found, and the cards go into the wheel with them."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 setup(
-    packages=[*find_packages(include=["drin_jax*", "data_pipeline*"]), "drin_jax.configs"],
+    packages=[*find_namespace_packages(include=["drin_jax*", "data_pipeline*"]), "drin_jax.configs"],
     package_dir={"drin_jax.configs": "configs"},
 )

@@ -77,8 +77,6 @@ def test_a_home_that_cannot_be_written_costs_the_cache_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help_is_no_failure(name: str) -> None:
     module, _ = cli.COMMANDS[name]
-    if name == "beam":
-        pytest.importorskip("apache_beam", reason="this command is for extra beam")
     result = run(module, "--help")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout) > 100
@@ -99,3 +97,17 @@ def test_every_command_is_listed_with_what_it_does() -> None:
         unknown.stderr
         == f"error: no command is named 'trian'; there are {', '.join(cli.COMMANDS)}\n"
     )
+
+
+def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
+    """A module of that name that is not there, before the installed one."""
+    (tmp_path / "apache_beam").mkdir()
+    (tmp_path / "apache_beam" / "__init__.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'apache_beam'\", name='apache_beam')\n"
+    )
+    flags = ["--config=sample", f"--workdir={tmp_path / 'run'}", f"--shards={tmp_path / 'shards'}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "drin_jax.extract.beam", *flags]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert found.stderr == "error: Apache Beam is missing; pip install 'drin_jax[beam]'\n"

@@ -35,7 +35,7 @@ def test_shards_made_by_beam_give_the_store_of_one_machine(world: Path, tmp_path
     names = {path.name for path in (tmp_path / "shards").glob("*.npz")}
     kinds = [f"{side}_{kind}" for side in SIDES for kind in ("texts", "clip_texts", "pictures")]
     assert names == {shard_file(kind, 0) for kind in kinds}
-    from drin_jax.extract.beam import write_jobs
+    from drin_jax.extract.pipeline import write_jobs
 
     assert write_jobs(preparation.plan(config), str(tmp_path / "shards")) == []
     taken = preparation.prepare(config, tmp_path / "work", tmp_path / "shards")
