@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--failures", type=int, default=600, help="most of one command")
+    parser.add_argument("--failures", type=int, default=150, help="most of one command")
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--document", type=Path, help="a file whose summary is replaced")
     given = parser.parse_args()
