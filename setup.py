@@ -3,6 +3,9 @@
 from setuptools import find_namespace_packages, setup
 
 setup(
-    packages=[*find_namespace_packages(include=["drin_jax*", "data_pipeline*"]), "drin_jax.configs"],
+    packages=[
+        *find_namespace_packages(include=["drin_jax*", "data_pipeline*"]),
+        "drin_jax.configs",
+    ],
     package_dir={"drin_jax.configs": "configs"},
 )

@@ -95,7 +95,11 @@ class Newcomer:
         programs = self.town / ".venv" / "bin"  # as if activated
         self.python = str(programs / "python") if here is None else sys.executable
         base = Path(getattr(sys, "_base_executable", sys.executable)).parent
-        own = ("PYTHON", "VIRTUAL_ENV") if here is not None else ("PYTHON", "VIRTUAL_", "JAX_", "XLA_")
+        own = (
+            ("PYTHON", "VIRTUAL_ENV")
+            if here is not None
+            else ("PYTHON", "VIRTUAL_", "JAX_", "XLA_")
+        )
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(own)} | {
             "HOME": str(self.home),
             "XDG_CACHE_HOME": str(self.home / ".cache"),
