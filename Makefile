@@ -88,7 +88,7 @@ test-oldest: $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'uv>=0.5'
 	$(BIN)/uv venv --quiet --seed --allow-existing --python $(BIN)/python .venv-oldest
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct \
-	  -e '.[docs,index,serve,postgres]'
+	  -e '.[index,serve,postgres]'
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python -e '.[dev]'
 	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) -W default  # old versions warn of each other
 

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks.train_step import IMAGE, LAYERS, TEXT, WIDTH, random_batch
+from benchmarks.random_batches import IMAGE, LAYERS, TEXT, WIDTH, random_batch
 from data_pipeline.graphs import GraphTables
 from data_pipeline.relations.evidence import VECTORS, Retrieved, reading, standardised
 from data_pipeline.schema import EVIDENCE_COLUMNS

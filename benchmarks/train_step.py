@@ -30,33 +30,18 @@ from flax import nnx
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.hlo_dots import count_multiply_adds
+from benchmarks.random_batches import IMAGE, LAYERS, TEXT, WIDTH, random_batch
 from benchmarks.torch_drin import TorchDRIN, upstream_loss
-from data_pipeline.schema import batch_shapes
 from drin_jax.models.drin import DRIN
 from drin_jax.parallel.data_parallel import DataParallel
 from drin_jax.parity import torch_weights
 from drin_jax.training.step import TrainState, create_state, make_train_step
 
-TEXT, IMAGE, WIDTH, LAYERS = 768, 2048, 768, 2
 MARGIN, LEARNING_RATE = 0.25, 1e-3
 DISPATCH = 4  # steps between two looks
 PEERS = {"each_edge": True, "shared": False}  # what of TorchDRIN is timed
 
 Run = Callable[[], Any]  # does the work once and waits for it
-
-
-def random_batch(b: int, r: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """A full batch: every vertex present, gold anywhere."""
-    rng = np.random.default_rng(seed)
-    arrays: dict[str, np.ndarray] = {}
-    for name, (shape, dtype) in batch_shapes(b, r, TEXT, IMAGE).items():
-        if dtype == "bool":
-            arrays[name] = np.ones(shape, bool)
-        elif dtype == "float32":
-            arrays[name] = rng.standard_normal(shape, dtype=np.float32)
-    arrays["edges"] = np.tanh(arrays["edges"])
-    arrays["gold"] = rng.integers(0, r, b, dtype=np.int32)
-    return arrays
 
 
 class Ours:

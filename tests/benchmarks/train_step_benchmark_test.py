@@ -41,10 +41,11 @@ def test_the_peer_agrees_with_the_golden_arrays(path, each_edge):
 
 def test_a_row_compares_the_same_step(monkeypatch):
     pytest.importorskip("torch", reason=NO_TORCH)
-    from benchmarks import train_step
+    from benchmarks import random_batches, train_step
 
     for name, width in (("TEXT", 6), ("IMAGE", 10), ("WIDTH", 8)):
-        monkeypatch.setattr(train_step, name, width)
+        for module in (random_batches, train_step):
+            monkeypatch.setattr(module, name, width)
     row = train_step.measure(b=4, r=3, repeats=2)  # ends where a first loss differs
     per_candidate = {name: row[name]["multiply_adds_per_candidate"] for name in train_step.PEERS}
     assert 0 < per_candidate["shared"] < per_candidate["each_edge"]
