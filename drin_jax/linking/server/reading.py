@@ -7,6 +7,7 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from pydantic_core import from_json
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
@@ -56,15 +57,18 @@ async def _fields(
     most = {"max_files": 1, "max_fields": len(form.model_fields)}
     most["max_part_size"] = FIELD_BYTES * bounds.text + SMALL
     fields: dict[str, str | bytes] = {}
-    async with request.form(**most) as given:
-        for name, value in given.multi_items():
-            if name in fields:
-                raise UserError(f"{name[:40]!r} is there twice")
-            if isinstance(value, UploadFile) != (name == "image"):
-                raise UserError(f"{name[:40]!r} is no field of this kind; only image is a file")
-            content = await value.read() if isinstance(value, UploadFile) else value
-            if content or name == "text":  # browsers send what was left out as empty
-                fields[name] = content
+    try:
+        async with request.form(**most) as given:
+            for name, value in given.multi_items():
+                if name in fields:
+                    raise UserError(f"{name[:40]!r} is there twice")
+                if isinstance(value, UploadFile) != (name == "image"):
+                    raise UserError(f"{name[:40]!r} is no field of this kind; only image is a file")
+                content = await value.read() if isinstance(value, UploadFile) else value
+                if content or name == "text":  # browsers send what was left out as empty
+                    fields[name] = content
+    except FormParserError as error:  # which older versions of starlette let through
+        raise UserError(f"the body is no form: {error}") from None
     return fields, len(fields.get("image", b""))
 
 
