@@ -153,6 +153,20 @@ def get_config() -> ConfigDict:
     train.log_every = 20  # most steps in a dispatch, after which losses are looked at and written
     train.max_mentions = 0  # this many training mentions, drawn once by the seed; 0: all
 
+    # A second reading of the best candidates of undecided mentions; may be set, once, on a run that
+    # is finished, and is then all that is left to train
+    config.reranker = reranker = ConfigDict()
+    # folder or hub id of a BERT, or of a cross-encoder made of one, which reads the texts of a
+    # mention and a candidate together and is trained for that; empty: none
+    reranker.text = ""
+    reranker.best = 5  # candidates of a mention that are read
+    reranker.undecided = 0.9  # of those whose likeliest candidate is not likelier than this
+    reranker.max_length = 128  # tokens of a pair
+    reranker.max_mentions = 0  # training mentions, the least decided first; 0: all those
+    reranker.epochs = 2
+    reranker.batch = 16  # mentions
+    reranker.learning_rate = 5e-5  # Adam with weight decay: rises for a tenth, then falls to 0
+
     config.eval = evaluate = ConfigDict()
     evaluate.batch = 256
     evaluate.ks = (1, 3, 5, 10, 20, 50)

@@ -69,6 +69,7 @@ FIELDS = {
             "data": "tables",  # equal up to rounding
             "train": "epochs patience accumulate",  # the last equal up to rounding
             "eval": "ks scope select_by pictures",
+            "reranker": "text best undecided max_length max_mentions epochs batch learning_rate",
         },
         SPEED: {
             "encoders": "batch_tokens batch_images",
@@ -107,6 +108,14 @@ BEFORE: Mapping[str, Any] = {
     "model.drop_pictures": 0.0,
     "model.vertices": True,
     "model.nil": False,
+    "reranker.text": "",
+    "reranker.best": 5,
+    "reranker.undecided": 0.9,
+    "reranker.max_length": 128,
+    "reranker.max_mentions": 0,
+    "reranker.epochs": 2,
+    "reranker.batch": 16,
+    "reranker.learning_rate": 5e-5,
 }
 
 DTYPES = ("float32", "bfloat16")
@@ -162,6 +171,13 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "train.patience": (0, MOST),
     "train.max_mentions": (0, MOST),
     "parallel.devices": (0, 1_000_000),
+    "reranker.best": (2, 1000),
+    "reranker.undecided": (0, 1),
+    "reranker.max_length": (8, 100_000),
+    "reranker.epochs": (1, 1000),
+    "reranker.batch": (1, 1_000_000),
+    "reranker.learning_rate": (1e-38, 1e38),
+    "reranker.max_mentions": (0, MOST),
 }
 
 

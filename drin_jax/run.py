@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,25 @@ from ml_collections import ConfigDict
 
 from data_pipeline import output
 from data_pipeline.output import say
-from data_pipeline.schema import RELATIONS, UserError
+from data_pipeline.schema import RELATIONS, SPLITS, Mention, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.config import check, flat
 from drin_jax.encoders import pretrained
 from drin_jax.evaluation import predictions, report
 from drin_jax.evaluation.calibration import calibrate, decisions
-from drin_jax.evaluation.evaluate import Setup, SplitView, Trained, baseline_scores, evaluate_split
+from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
+from drin_jax.evaluation.reordering import FOLDER, WITH, Reordering, open_reordering
+from drin_jax.evaluation.reordering import SPLITS as REREAD
+from drin_jax.evaluation.scoring import Setup, Trained
 from drin_jax.evaluation.whole_base import raw_encoders
 from drin_jax.explain import linked
 from drin_jax.explain.cases import Outcome
+from drin_jax.extract.corpus import mentions_of
 from drin_jax.extract.preparation import describe, prepare
 from drin_jax.extract.stored import store_path
 from drin_jax.parallel import multihost
+from drin_jax.reranking.fitting import fit, ready
 from drin_jax.training.session import Session, begun
 from drin_jax.training.setup import LEAK_WARNING
 from drin_jax.workdir import REPORT, claim, open_run
@@ -49,6 +55,9 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     store = _prepare(config, workdir)
     say(describe(store))
     prepared = time.perf_counter()
+    if config.reranker.text:
+        ready(config)
+        mentions = mentions_of(config, store)
     session = Session(config, store, lambda like: _initial(config.train.init, like))
     if session.setup.spec.gold_slot:
         say(LEAK_WARNING)
@@ -61,6 +70,8 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     best_step, params = trainer.position.best_step, trainer.best_params()
     trainer.close()
     run = Trained(config, store, session.setup, params, _system_name(config))
+    if config.reranker.text:
+        run = _reranked(run, session, mentions, workdir)
     result = _evaluate(run, session, workdir) | {"best_step": best_step}
     ended = time.perf_counter()
     result["seconds"] = {
@@ -145,14 +156,37 @@ def _overview(config: ConfigDict, setup: Setup) -> str:
     )
 
 
+def _reranked(
+    run: Trained, session: Session, mentions: Sequence[Mention], workdir: Path
+) -> Trained:
+    """The run with what its reranker said, which is trained first where it is not."""
+    spec, store = run.setup.spec, run.store
+    scores = {split: session.scores(run.params, split) for split in SPLITS}
+    calibration = calibrate(SplitView.of(store, "valid", spec.r), scores["valid"])
+    shapes = {split: scores[split].shape for split in REREAD}
+
+    def trained() -> Reordering:
+        fit(run.config, store, mentions, scores, calibration, workdir)
+        return opened()
+
+    def opened() -> Reordering:
+        return open_reordering(workdir / FOLDER, shapes)
+
+    reordering = multihost.first_alone("reranker", trained, opened)
+    return dataclasses.replace(run, system=run.system + WITH, reordering=reordering)
+
+
 def _evaluate(run: Trained, session: Session, workdir: Path) -> dict[str, Any]:
     store, spec, splits = run.store, run.setup.spec, {}
     calibration = None
     ks = [k for k in run.config.eval.ks if k <= spec.r]
     for split in ("valid", "test"):
         view = SplitView.of(store, split, spec.r)
-        scores = session.scores(run.params, split)
-        systems = {**baseline_scores(store, view), run.system: scores}
+        scores, systems = session.scores(run.params, split), baseline_scores(store, view)
+        if run.reordering:
+            systems |= {"the same without the reranker": scores}
+            scores = run.reordering.scores(split, scores)
+        systems |= {run.system: scores}
         whole = raw_encoders(store, split) if run.config.eval.scope == "kb" else None
         calibration = calibration or calibrate(view, scores)  # by valid, which comes first
         splits[split] = evaluate_split(view, systems, ks, whole)

@@ -14,7 +14,8 @@ from data_pipeline.files import hold, read_json, write_json
 from data_pipeline.schema import UserError, differing
 from drin_jax import models
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
-from drin_jax.evaluation.evaluate import Trained
+from drin_jax.evaluation.reordering import FOLDER, SPLITS, open_reordering
+from drin_jax.evaluation.scoring import Trained
 from drin_jax.extract.stored import open_store, store_path
 from drin_jax.training.checkpoint import Checkpoints
 from drin_jax.training.setup import set_up
@@ -65,7 +66,7 @@ def claim(
     write_json(workdir / CONFIG, new)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FinishedRun(Trained):
     """What `open_run` finds in a workdir.
 
@@ -107,7 +108,12 @@ def open_run(workdir: Path) -> FinishedRun:
         ) from None
     step, params = _best(workdir, setup.params, store.fingerprint())
     system = str(report.get("system", config.model.name.upper()))
-    return FinishedRun(config, store, setup, params, system, workdir, step, report)
+    reordering = None
+    if config.reranker.text:
+        shapes = {split: (store.splits[split], setup.spec.r) for split in SPLITS}
+        reordering = open_reordering(workdir / FOLDER, shapes)
+    run = Trained(config, store, setup, params, system, reordering)
+    return FinishedRun(**vars(run), workdir=workdir, step=step, report=report)
 
 
 def _best(workdir: Path, like: Any, store: str) -> tuple[int, Any]:

@@ -23,6 +23,7 @@ LAYERS = (
     *("drin_jax.parallel", "drin_jax.training.device_tables", "drin_jax.training.checkpoint"),
     *("drin_jax.training.metric_log", "drin_jax.training.step", "drin_jax.training.batches"),
     *("drin_jax.evaluation.ranks", "drin_jax.training.loop", "drin_jax.evaluation.evaluate"),
+    *("drin_jax.evaluation.reordering", "drin_jax.evaluation.scoring"),
     *(
         "drin_jax.evaluation.whole_base",
         "drin_jax.evaluation.calibration",
@@ -30,7 +31,8 @@ LAYERS = (
         "drin_jax.evaluation.reliability",
     ),
     *("drin_jax.evaluation.tables", "drin_jax.evaluation.report", "drin_jax.training.setup"),
-    *("drin_jax.training.session", "drin_jax.encoders", "drin_jax.extract", "drin_jax.workdir"),
+    *("drin_jax.training.session", "drin_jax.encoders", "drin_jax.extract"),
+    *("drin_jax.reranking.reranker", "drin_jax.reranking", "drin_jax.workdir"),
     *("drin_jax.explain", "drin_jax.run", "drin_jax.command", "drin_jax.recall"),
     "drin_jax.kb",
     *("drin_jax.linking.query", "drin_jax.linking.result", "drin_jax.linking", "drin_jax.link"),

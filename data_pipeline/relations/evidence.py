@@ -72,6 +72,7 @@ class Remembered:
         retrieved: [t,r] rows of their candidates.
         vectors: [t,d] their frozen vectors.
         weights: of words in the knowledge base that they were trained on.
+        forms: the fullest form of each mention by the names in there; None: found when it is asked.
     """
 
     mentions: Sequence[Mention]
@@ -80,6 +81,7 @@ class Remembered:
     retrieved: np.ndarray
     vectors: Any
     weights: Rarities
+    forms: Sequence[str] | None = None
 
     @classmethod
     def of(cls, store: Store, mentions: Sequence[Mention], component: np.ndarray) -> "Remembered":
@@ -115,7 +117,8 @@ class Relations:
         self.finder: Finder = text_index(kb)
         self.named = Named(self.finder)
         self.weights, gold = remembered.weights, remembered.gold
-        mentions = self.mentions(remembered.mentions, remembered.vectors, remembered.component)
+        kept = remembered.vectors, remembered.component, remembered.forms
+        mentions = self.mentions(remembered.mentions, *kept)
         self.memory = Memory(mentions, gold, self.entities(gold))
         self._remembered = np.unique(remembered.component)
         if not len(gold):
@@ -146,10 +149,14 @@ class Relations:
         return EntitySide(self.kb, rows, self.weights, self.vectors)
 
     def mentions(
-        self, items: Sequence[Mention], vectors: Any, component: np.ndarray | None = None
+        self,
+        items: Sequence[Mention],
+        vectors: Any,
+        component: np.ndarray | None = None,
+        forms: Sequence[str] | None = None,
     ) -> MentionSide:
         """These mentions; `component` None: they share nothing with any training mention."""
-        return MentionSide(items, self.finder, self.weights, vectors, component)
+        return MentionSide(items, self.finder, self.weights, vectors, component, forms)
 
     def __call__(self, m: MentionSide, retrieved: Retrieved, pictures: np.ndarray) -> np.ndarray:
         """The evidence [m,r,k] float32 of mentions with their candidates, NaN where it is not

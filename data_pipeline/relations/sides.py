@@ -128,6 +128,11 @@ class EntitySide:
         return _unit_rows(self._vectors, self.rows)
 
 
+def forms_of(mentions: Sequence[Mention], finder: Finder) -> list[str]:
+    """The fullest form in which the text of each mention names it."""
+    return [fullest(m.text, m.name, m.start, finder.knows) for m in mentions]
+
+
 class MentionSide:
     """Some mentions.
 
@@ -135,6 +140,7 @@ class MentionSide:
         vectors: their frozen vectors [m,t]; None: there are none.
         component: [m] a number that mentions share which share a sample, a text or a picture,
             directly or through others; below 0 for one of which nothing is known.
+        forms: what `forms_of` finds, where that is known.
 
     Attributes:
         forms: the fullest form in which each one's text names it.
@@ -147,12 +153,13 @@ class MentionSide:
         weights: Rarities,
         vectors: Any = None,
         component: np.ndarray | None = None,
+        forms: Sequence[str] | None = None,
     ):
         self.items = mentions
         self._finder, self._weights, self._vectors = finder, weights, vectors
         none = np.full(len(mentions), -1)
         self.component = none if component is None else component
-        self.forms = [fullest(m.text, m.name, m.start, finder.knows) for m in mentions]
+        self.forms = forms_of(mentions, finder) if forms is None else [*forms]
 
     @cached_property
     def around_form(self) -> sparse.csr_array:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -115,10 +116,16 @@ def load_bert(folder: Path, dtype: str = "float32") -> Bert:
     Raises UserError for another kind of model and for weights that do not fit it.
     """
     config = BertConfig.from_folder(folder)
-    tensors = pretrained.read(folder, prefix="bert.", ignore=IGNORED)
+    found = tensors(folder)
+    pooler = any(name.startswith("pooler.") for name in found)
+    build = partial(Bert, config, pooler=pooler, dtype=jnp.dtype(dtype))
+    return pretrained.load(build, found, NAMES, where=folder)
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Those of a checkpoint that are of the encoder, by their names now."""
+    found = pretrained.read(folder, prefix="bert.", ignore=IGNORED)
     # Checkpoints from before 2019's renaming (bert-base-cased is one) say gamma and beta.
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
-        tensors = {name.replace(old, new): value for name, value in tensors.items()}
-    pooler = any(name.startswith("pooler.") for name in tensors)
-    build = partial(Bert, config, pooler=pooler, dtype=jnp.dtype(dtype))
-    return pretrained.load(build, tensors, NAMES, where=folder)
+        found = {name.replace(old, new): value for name, value in found.items()}
+    return found

@@ -260,6 +260,18 @@ def load(
     return nnx.merge(graph, jax.tree_util.tree_unflatten(structure, leaves))
 
 
+def tensors(module: nnx.Module, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """What `load` would fill this module with: a PyTorch checkpoint's tensors by their names."""
+    found: dict[str, np.ndarray] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(nnx.split(module)[1])[0]:
+        name, theirs = dotted(path), checkpoint_names(names, dotted(path))
+        for one, part in zip(theirs, np.split(np.asarray(leaf), len(theirs), -1), strict=True):
+            if name.endswith("kernel"):
+                part = part.transpose(3, 2, 0, 1) if part.ndim == 4 else part.T
+            found[one] = part
+    return found
+
+
 def checkpoint_names(names: Mapping[str, str], path: str) -> list[str]:
     """The tensors of a Hugging Face checkpoint that follow each other along the last axis of our
     parameter `path`.

@@ -148,38 +148,8 @@ class TextEncoder(Frozen):
         keep_span: bool = True,
         limit: int | None = None,
     ) -> tuple[list[np.ndarray], list[Window]]:
-        """Token ids of each unique text, and the window of each text of the call."""
-        if spans is not None and len(spans) != len(texts):
-            raise UserError(f"{len(texts)} texts came with {len(spans)} spans; give one a text")
-        for i, (text, span) in enumerate(zip(texts, spans or (), strict=False)):
-            if span and not 0 <= span[0] < span[1] <= len(text):
-                raise UserError(
-                    f"text {i} ({text[:40]!r}): span {span} is empty or outside its "
-                    f"{len(text)} characters; correct its start and end"
-                )
-        unique, which = distinct(texts)
-        if not unique:
-            return [], []
-        tokens = self._tokenizer(
-            [hf.whole_characters(text) for text in unique],
-            add_special_tokens=False,
-            return_offsets_mapping=spans is not None,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        ids = [np.asarray(one, np.int32) for one in tokens["input_ids"]]
         budget = min(self.max_length, limit or self.max_length) - 2
-        windows: list[Window] = []
-        for k, span in zip(which.tolist(), spans or [None] * len(texts), strict=True):
-            first = last = 0
-            if span:
-                first, last = token_span(tokens["offset_mapping"][k], span)
-            low = max(min((first + last - budget) // 2, first, len(ids[k]) - budget), 0)
-            high = min(low + budget, len(ids[k]))
-            own = (first - low + 1, min(last, high) - low + 1) if keep_span and last else (0, 1)
-            windows.append(Window(k, low, high, *own))
-        return ids, windows
+        return windows(self._tokenizer, texts, spans, budget, keep_span)
 
     def _batches(self, ids: list[np.ndarray], windows: list[Window]) -> Iterator[Batch]:
         lengths = np.asarray([window.length for window in windows], np.int64)
@@ -201,6 +171,56 @@ class TextEncoder(Frozen):
             tokens[row, n - 1] = self._tokenizer.sep_token_id
             counts[:, row] = n, window.first, window.last
         return tokens, *counts
+
+
+def windows(
+    tokenizer: Any,
+    texts: Sequence[str],
+    spans: Sequence[Span] | None,
+    budget: int | Sequence[int],
+    keep_span: bool = True,
+) -> tuple[list[np.ndarray], list[Window]]:
+    """Token ids of each unique text, and the window of each text of the call.
+
+    Args:
+        spans: as `TextEncoder.encode` takes them.
+        budget: tokens of a window, CLS and SEP not counted; one for all, or one a text.
+        keep_span: False: windows of one text differ in what they show alone.
+
+    Raises:
+        UserError: a span outside its text.
+    """
+    if spans is not None and len(spans) != len(texts):
+        raise UserError(f"{len(texts)} texts came with {len(spans)} spans; give one a text")
+    for i, (text, span) in enumerate(zip(texts, spans or (), strict=False)):
+        if span and not 0 <= span[0] < span[1] <= len(text):
+            raise UserError(
+                f"text {i} ({text[:40]!r}): span {span} is empty or outside its "
+                f"{len(text)} characters; correct its start and end"
+            )
+    unique, which = distinct(texts)
+    if not unique:
+        return [], []
+    tokens = tokenizer(
+        [hf.whole_characters(text) for text in unique],
+        add_special_tokens=False,
+        return_offsets_mapping=spans is not None,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    ids = [np.asarray(one, np.int32) for one in tokens["input_ids"]]
+    found: list[Window] = []
+    most = [budget] * len(texts) if isinstance(budget, int) else budget
+    for k, span, room in zip(which.tolist(), spans or [None] * len(texts), most, strict=True):
+        first = last = 0
+        if span:
+            first, last = token_span(tokens["offset_mapping"][k], span)
+        low = max(min((first + last - room) // 2, first, len(ids[k]) - room), 0)
+        high = min(low + room, len(ids[k]))
+        own = (first - low + 1, min(last, high) - low + 1) if keep_span and last else (0, 1)
+        found.append(Window(k, low, high, *own))
+    return ids, found
 
 
 def token_span(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:

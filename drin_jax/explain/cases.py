@@ -13,8 +13,9 @@ from flax import nnx
 from data_pipeline.graphs import GraphTables, HostArrays
 from data_pipeline.schema import CUT, EVIDENCE, EVIDENCE_COLUMNS, NIL, OUTSIDE_KB
 from data_pipeline.store.reader import Store
-from drin_jax.evaluation.evaluate import SplitView, Trained
+from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.evaluation.ranks import check_finite, slot_counts
+from drin_jax.evaluation.scoring import Trained
 from drin_jax.explain import words
 from drin_jax.models.graph import edge_mask
 from drin_jax.types import Aux, GraphBatch
@@ -91,6 +92,9 @@ def ranked(
     scores, aux = _forward(setup.graphdef, run.params, graphs)
     there = np.asarray(graphs.candidate_mask[:, : graphs.scored])
     check_finite(np.asarray(scores), there)
+    before, again = np.asarray(scores), run.reordering
+    if again:
+        scores = again.scores(split, before, np.asarray(rows))
     scores = np.where(there, scores, -np.inf)
     edges: Any = [None] * len(rows)
     if "edges" in aux:
@@ -98,6 +102,11 @@ def ranked(
         weights = np.where(there, np.asarray(aux["edges"], np.float32), np.nan)
         edges = np.moveaxis(weights, 1, 0)  # [b, l+1, 4, r]
     values, cut, without = _evidence(run, graphs, aux)
+    said = np.full(before.shape, np.nan)
+    if again and again.weight:
+        said = again.said[split][np.asarray(rows)]
+        without = {k: again.scores(split, less, np.asarray(rows)) for k, less in without.items()}
+        without[words.RERANKER] = before
     ids, names = _named(store, split, rows)
     cases = []
     for i, row in enumerate(rows):
@@ -114,7 +123,8 @@ def ranked(
                 gold=bool(slots[slot] == gold),
                 has_image=bool(batch["entity_has_image"][i, slot]),
                 edges=None if edges[i] is None else edges[i][:, :, slot],
-                reasons=_reasons(values[i, slot], cut[i, slot]) if len(values) else {},
+                reasons=(_reasons(values[i, slot], cut[i, slot]) if len(values) else {})
+                | words.read_again(float(said[i, slot])),
                 contributions={
                     name: float(scores[i, slot] - less[i, slot]) for name, less in without.items()
                 },

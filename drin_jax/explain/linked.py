@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.schema import RELATIONS
-from drin_jax.evaluation.evaluate import Trained
+from drin_jax.evaluation.scoring import Trained
 from drin_jax.explain import cases, sources
 from drin_jax.explain.cases import Candidate, Case, Outcome, two_decimals
 

@@ -9,6 +9,7 @@ from data_pipeline.schema import BEYOND, EVIDENCE, LIFE, NEAR, STAGES
 
 Beyond = Mapping[str, int]  # name of a value that was cut -> 1 from above, -1 from below
 Values = Mapping[str, float]  # name of a value -> it, NaN where it is not known
+RERANKER = "reranker"
 MOSTLY = 0.6  # so much of a name, by what its words weigh
 ALIKE = 0.05  # a smaller likeness is none worth a word
 # Values that are 1 or 0.
@@ -31,6 +32,13 @@ def told(relation: str, values: Values, beyond: Beyond = MappingProxyType({})) -
     if not known:
         return ""
     return tell(known, beyond) if relation in _COUNTS else tell(known)
+
+
+def read_again(score: float) -> dict[str, str]:
+    """What a reranker says of a candidate; NaN: it has not read that."""
+    if np.isnan(score):
+        return {}
+    return {RERANKER: f"the two texts, read together, score {score:+.2f}"}
 
 
 def _names(v: Values) -> str:

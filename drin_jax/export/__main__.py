@@ -47,9 +47,12 @@ def write(
     artefact.check_platforms(platforms)
     artefact.check_out(out, overwrite)
     options: dict[str, Any] = {"platforms": platforms, "overwrite": overwrite, "linker": linker}
-    content = artefact.write(open_run(workdir), out, **options)
+    run = open_run(workdir)
+    content = artefact.write(run, out, **options)
     if content["gold_slot"]:
         print(LEAK_WARNING)
+    if run.reordering:
+        print("the scorer does without the reranker, which reads texts; --linker keeps it too")
     size = sum((out / name).stat().st_size for name in content["files"])
     print(f"{content['system']}, step {content['step']}, for {', '.join(content['platforms'])}")
     print(f"written: {out} ({size / 1e6:.1f} MB); compare with --check={out}")

@@ -21,6 +21,7 @@ from data_pipeline.files import checksums, own_checksum, write_json
 from data_pipeline.schema import UserError, check_known, reason
 from drin_jax import models
 from drin_jax.config import flat
+from drin_jax.evaluation.reordering import WITH
 from drin_jax.export import scorer
 from drin_jax.linking import saved
 from drin_jax.linking.model import encoders_of, from_run
@@ -179,7 +180,7 @@ def _describe(
         "platforms": list(exported.platforms),
         "model": finished.config.model.name,
         "dtype": finished.config.model.dtype,
-        "system": finished.system,
+        "system": finished.system.removesuffix(WITH),
         "protocol": finished.protocol,
         "step": finished.step,
         "store": finished.store.fingerprint(),

@@ -6,7 +6,8 @@ from ml_collections import ConfigDict
 
 from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.readers import read
-from data_pipeline.schema import Corpus, UserError
+from data_pipeline.schema import Corpus, Mention, UserError
+from data_pipeline.store.reader import Store
 
 
 def read_corpus(config: ConfigDict, kb: KnowledgeBase | None = None) -> Corpus:
@@ -28,6 +29,23 @@ def read_corpus(config: ConfigDict, kb: KnowledgeBase | None = None) -> Corpus:
         kb=kb,
         withheld=data.withheld,
     )
+
+
+def mentions_of(config: ConfigDict, store: Store) -> list[Mention]:
+    """The mentions of a store in its order, read from the raw files; nothing is downloaded again.
+
+    Raises:
+        UserError: the raw files are gone, or their mentions are others.
+    """
+    config = config.copy_and_resolve_references()
+    config.data.source = ""
+    try:
+        found = {
+            m.id: m for m in read_corpus(config, store.kb if config.data.kb else None).mentions
+        }
+        return [found[one] for one in store.strings("mention_id")]
+    except KeyError as error:
+        raise UserError(f"{config.data.root}: there is no mention {error} any more") from None
 
 
 def fetch(config: ConfigDict) -> None:

@@ -22,6 +22,8 @@ from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.pictures.images import READ, STATUSES, Limits, open_picture
 from data_pipeline.schema import PADDING, Entity, Mention, UserError
 from data_pipeline.store.unkept import SPLIT, UnkeptStore
+from drin_jax.evaluation.reordering import Reordering
+from drin_jax.evaluation.scoring import Trained
 from drin_jax.explain.cases import Case, ranked
 from drin_jax.explain.sources import Sources
 from drin_jax.extract.encoding import Encoders
@@ -110,9 +112,13 @@ class Answerer:
         files: Mapping[str, Any],
         k: int,
     ) -> Iterator[LinkResult | UserError]:
-        scores = self._scores(store)
+        scores, reordering = self._scores(store), None
         candidates = store.array(f"{SPLIT}_candidates")
         there = candidates != PADDING
+        if reranker := self._model.reranker:
+            said = reranker.said(state.kb, mentions, candidates, scores)
+            reordering = Reordering(reranker.weight, {SPLIT: said})
+            scores = reordering.scores(SPLIT, scores)
         calibration = self._model.calibration
         probabilities = calibration.probabilities(scores, there)
         decided, _ = calibration.decide(probabilities)
@@ -151,7 +157,9 @@ class Answerer:
                 nil_threshold=calibration.threshold,
                 model=self._model.version,
                 kb=state.version,
-                _case=functools.partial(self._explained, store, row, shown, entities),
+                _case=functools.partial(
+                    self._explained, self._model.trained(store, reordering), row, shown, entities
+                ),
             )
 
     @property
@@ -160,10 +168,10 @@ class Answerer:
         return Limits(image.max_pixels, image.max_bytes, image.min_side)
 
     def _explained(
-        self, store: UnkeptStore, row: int, mention: Mention, entities: Sequence[Entity]
+        self, trained: Trained, row: int, mention: Mention, entities: Sequence[Entity]
     ) -> tuple[Case, Sources]:
         with self._lock:
-            case = ranked(self._model.trained(store), SPLIT, [row])[0]
+            case = ranked(trained, SPLIT, [row])[0]
         case = dataclasses.replace(case, id=mention.name, split="linked:", gold="", protocol="")
         return case, Sources({case.id: mention}, {entity.id: entity for entity in entities})
 

@@ -50,9 +50,9 @@ def text(model: LinkModel, content: Mapping[str, Any]) -> str:
             "|---|---|---|",
             *encoders,
             "",
-            f"Relations: {', '.join(config['graph.relations'])}. It remembers {remembered:,} "
-            "training mentions with their texts: whoever passes the folder on passes those on, "
-            "under the licence of the data.",
+            f"Relations: {', '.join(config['graph.relations'])}.{_of_reranker(model)} It "
+            f"remembers {remembered:,} training mentions with their texts: whoever passes the "
+            "folder on passes those on, under the licence of the data.",
             "",
             "## Limits",
             "",
@@ -75,6 +75,12 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
         shown = [f"{100 * own[name]:.1f}" if name in own else "" for name in SHOWN]
         rows.append(f"| {split} | {' | '.join(shown)} | {100 * told['decisions']['ece']:.1f} |")
     return rows
+
+
+def _of_reranker(model: LinkModel) -> str:
+    if model.reranker is None:
+        return ""
+    return f" A cross-encoder reads the best {model.reranker.best} of undecided mentions again."
 
 
 def _of_nil(model: LinkModel) -> str:

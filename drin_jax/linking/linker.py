@@ -234,6 +234,8 @@ class Linker:
         encoders.text.warm_up(own, batch)
         if encoders.names["clip"]:
             encoders.clip.warm_up(batch)
+        if reranker := self._model.reranker:
+            reranker.encoder.warm_up(batch * reranker.best)
         for size in [one for one in WARMED if one < batch] + [batch]:
             words = ["warm up"] * size
             queries = [

@@ -22,9 +22,11 @@ from data_pipeline.store.reader import Store
 from data_pipeline.store.unkept import UnkeptStore
 from drin_jax import models
 from drin_jax.evaluation.calibration import Calibration
-from drin_jax.evaluation.evaluate import Setup, Trained
-from drin_jax.extract.corpus import read_corpus
+from drin_jax.evaluation.reordering import FOLDER, Reordering
+from drin_jax.evaluation.scoring import Setup, Trained
+from drin_jax.extract.corpus import mentions_of
 from drin_jax.extract.encoding import Encoders
+from drin_jax.reranking.reranker import Reranker, open_reranker
 from drin_jax.workdir import open_run
 
 # Of a batch of the text encoder on a CPU: larger ones are seldom full, and mostly padding.
@@ -46,6 +48,7 @@ class LinkModel:
         kb: the knowledge base that it was trained on, as it was then.
         base: where that lies which mentions are linked to: the same, or another.
         scores: split -> what the report says of it.
+        reranker: reads the best candidates of undecided mentions again; None: it has none.
     """
 
     name: str
@@ -59,6 +62,7 @@ class LinkModel:
     kb: KnowledgeBase
     base: str
     scores: Mapping[str, Any]
+    reranker: Reranker | None = None
 
     @property
     def r(self) -> int:
@@ -71,11 +75,13 @@ class LinkModel:
         digest = hashlib.sha256(repr((self.calibration, self.system)).encode())
         for name, leaf in models.named(self.params).items():
             digest.update(name.encode() + np.asarray(leaf).tobytes())
+        if self.reranker:
+            digest.update(f"{self.reranker.weight} {self.reranker.encoder.fingerprint}".encode())
         return digest.hexdigest()[:12]
 
-    def trained(self, store: Store) -> Trained:
-        """The system over other mentions."""
-        return Trained(self.config, store, self.setup, self.params, self.system)
+    def trained(self, store: Store, reordering: Reordering | None = None) -> Trained:
+        """The system over other mentions, of which its reranker said this."""
+        return Trained(self.config, store, self.setup, self.params, self.system, reordering)
 
     def relations(self) -> Relations | None:
         """What computes its evidence, over `kb`."""
@@ -128,21 +134,18 @@ def from_run(workdir: Path) -> LinkModel:
     store, remembered, scale = run.store, None, None
     calibration = calibration_of(run.report, workdir)
     if "evidence" in run.setup.spec.needs:
-        config = run.config.copy_and_resolve_references()
-        config.data.source = ""  # nothing is downloaded again
         try:
-            found = {
-                m.id: m for m in read_corpus(config, store.kb if config.data.kb else None).mentions
-            }
-            mentions = [found[one] for one in store.strings("mention_id")]
-        except (UserError, KeyError) as error:
-            told = error if isinstance(error, UserError) else f"there is no mention {error}"
+            mentions = mentions_of(run.config, store)
+        except UserError as error:
             raise UserError(
                 f"{workdir}: its system remembers training mentions, which are read from the raw "
-                f"files, but: {told}"
+                f"files, but: {error}"
             ) from None
         remembered = Remembered.of(store, mentions, evidence.components(mentions))
         scale = np.asarray(store.array("evidence_scale"))
+    reranker = None
+    if run.reordering and run.reordering.weight:
+        reranker = open_reranker(workdir / FOLDER, run.config)
     splits = run.report.get("splits", {})
     return LinkModel(
         name=store.name,
@@ -155,6 +158,7 @@ def from_run(workdir: Path) -> LinkModel:
         remembered=remembered,
         kb=store.kb,
         base=str(store.kb.path),
+        reranker=reranker,
         scores={
             split: {k: v for k, v in own.items() if k in TOLD} for split, own in splits.items()
         },

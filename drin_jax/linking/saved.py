@@ -7,6 +7,7 @@ memory.jsonl        the training mentions that are remembered
 encoders/NAME/      of the encoders that have no hub id
 kb/                 the knowledge base, unless model.json refers to another place
 base/               that which mentions are linked to, where it is another
+reranker/           the network that reads candidates again, where there is one
 README.md           the model card
 """
 
@@ -36,16 +37,19 @@ from data_pipeline.files import (
 )
 from data_pipeline.kb.change import Change
 from data_pipeline.kb.knowledge_base import KnowledgeBase, as_of, is_url, open_kb
+from data_pipeline.kb.text_index import text_index
 from data_pipeline.readers.raw_files import json_lines
 from data_pipeline.relations.evidence import Remembered
-from data_pipeline.relations.sides import Rarities
+from data_pipeline.relations.sides import Rarities, forms_of
 from data_pipeline.schema import Mention, UserError, reason
 from drin_jax import models
 from drin_jax.config import flat
 from drin_jax.encoders import pretrained
+from drin_jax.evaluation.reordering import ABOUT, FOLDER
 from drin_jax.extract.encoding import Encoders
 from drin_jax.linking import card
 from drin_jax.linking.model import LinkModel, calibration_of, unkept
+from drin_jax.reranking.reranker import open_reranker
 from drin_jax.training.setup import set_up
 from drin_jax.workdir import CONFIG, read_config
 
@@ -55,7 +59,7 @@ KB, BASE, ENCODERS = "kb", "base", "encoders"
 AGAIN = "save it again with save_pretrained"
 # Files of other programs that may run what is in them.
 RUNS = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".py")
-_ROW = ("text", "name", "start", "end")  # of what is remembered of a mention
+_ROW = ("text", "name", "start", "end", "form")  # of what is remembered of a mention
 _FIELDS = {dict: "calibration encoders kb base files scores", str: "name system drin_jax"}
 
 
@@ -102,6 +106,7 @@ def write(
             **_keep_bases(model.kb, base, partial, folder, with_kb),
             "scores": model.scores,
         }
+        config["reranker.text"] = _keep_reranker(model, partial)
         write_json(partial / CONFIG, config | {"data.root": "", "data.source": "", "data.kb": ""})
         _keep_arrays(model, partial)
         content = plain(content)
@@ -143,6 +148,17 @@ def _keep_encoders(
     return found
 
 
+def _keep_reranker(model: LinkModel, partial: Path) -> str:
+    """The folder that its reranker is copied to, "" where it has none."""
+    if model.reranker is None:
+        return ""
+    source = model.reranker.encoder.folder
+    (partial / FOLDER).mkdir()
+    for file in [*pretrained.read_files(source), ABOUT]:
+        shutil.copyfile(source / file, partial / FOLDER / file)
+    return FOLDER
+
+
 def _keep_bases(
     own: KnowledgeBase, base: KnowledgeBase, partial: Path, folder: Path, with_kb: bool
 ) -> dict[str, dict[str, Any]]:
@@ -179,7 +195,9 @@ def _keep_arrays(model: LinkModel, partial: Path) -> None:
             "rarity.words": kept.weights.words,
             "rarity.trigrams": kept.weights.trigrams,
         }
-        rows = ([m.text, m.name, m.start, m.end] for m in kept.mentions)
+        forms = kept.forms or forms_of(kept.mentions, text_index(model.kb))
+        both = zip(kept.mentions, forms, strict=True)
+        rows = ([m.text, m.name, m.start, m.end, form] for m, form in both)
         lines = (json.dumps(dict(zip(_ROW, row, strict=True)), ensure_ascii=False) for row in rows)
         write_text(partial / MEMORY, "".join(f"{line}\n" for line in lines))
     whole = {name: np.array(array, order="C") for name, array in arrays.items()}
@@ -208,7 +226,7 @@ def read(folder: Path) -> LinkModel:
         arrays = load_file(folder / ARRAYS)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{folder / ARRAYS}: unreadable ({reason(error)}); {AGAIN}") from None
-    setup = set_up(config, unkept(kb, int(content["r"]), 1, content["name"]))
+    setup = set_up(config, unkept(kb, int(content["r"]), 1, content["name"]), shapes=True)
     params = _params(setup.params, arrays, folder)
     remembered = None
     if (scale := arrays.get("evidence.scale")) is not None:
@@ -225,6 +243,7 @@ def read(folder: Path) -> LinkModel:
         kb=kb,
         base=str(_kb(folder, content["base"]).path),
         scores=content["scores"],
+        reranker=open_reranker(folder / FOLDER, config) if config.reranker.text else None,
     )
 
 
@@ -271,11 +290,12 @@ def _params(like: Any, arrays: Mapping[str, np.ndarray], folder: Path) -> Any:
 
 
 def _remembered(folder: Path, arrays: Mapping[str, np.ndarray], rows: int) -> Remembered:
-    mentions = []
+    mentions, forms = [], []
     for where, row in json_lines(folder / MEMORY, {}, _ROW):
-        text, name, start, end = (row[field] for field in _ROW)
-        if not isinstance(text, str) or not isinstance(name, str):
+        text, name, start, end, form = (row[field] for field in _ROW)
+        if not all(isinstance(one, str) for one in (text, name, form)):
             raise UserError(f"{where}: is no mention; {AGAIN}")
+        forms.append(form)
         mentions.append(Mention("", text, name, start, end, "train", "", None))
     try:
         found = Remembered(
@@ -285,6 +305,7 @@ def _remembered(folder: Path, arrays: Mapping[str, np.ndarray], rows: int) -> Re
             arrays["memory.retrieved"],
             arrays["memory.vectors"],
             Rarities(arrays["rarity.words"], arrays["rarity.trigrams"]),
+            forms,
         )
     except KeyError as error:
         raise UserError(f"{folder / ARRAYS}: has no {error}; {AGAIN}") from None

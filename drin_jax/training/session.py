@@ -13,7 +13,9 @@ from data_pipeline.loader import TrainLoader, TrainOrder
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
-from drin_jax.evaluation.evaluate import Setup, SplitScorer, SplitView, valid_score
+from drin_jax.config import flat
+from drin_jax.evaluation.evaluate import SplitView, valid_score
+from drin_jax.evaluation.scoring import Setup, SplitScorer
 from drin_jax.training import device_tables
 from drin_jax.training.batches import HostSteps, ResidentSteps, Steps
 from drin_jax.training.device_tables import DeviceTables
@@ -76,14 +78,15 @@ class Session:
 
     Raises:
         UserError: the tables do not fit, no valid mention has its gold among the candidates, or
-            train.init is set where nothing reads it.
+            train.init or reranker.text is set where nothing reads it.
     """
 
     def __init__(
         self, config: ConfigDict, store: Store, initial: Callable[[Any], Any] | None = None
     ):
-        if config.train.init and initial is None:
-            raise UserError("train.init is read by drin_jax.main alone; leave it empty here")
+        for field in ("train.init", "reranker.text"):
+            if initial is None and flat(config)[field]:
+                raise UserError(f"{field} is read by drin_jax.main alone; leave it empty here")
         self.config, self.store, self._initial = config, store, initial
         self.setup = setup = set_up(config, store)
         self._valid = SplitView.of(store, "valid", setup.spec.r)

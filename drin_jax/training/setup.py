@@ -10,7 +10,7 @@ from data_pipeline import graphs
 from data_pipeline.schema import EVIDENCE, GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
-from drin_jax.evaluation.evaluate import Setup
+from drin_jax.evaluation.scoring import Setup
 from drin_jax.parallel.data_parallel import DataParallel
 from drin_jax.training import device_tables
 
@@ -22,9 +22,13 @@ LEAK_WARNING = (
 )
 
 
-def set_up(config: ConfigDict, store: Store) -> Setup:
+def set_up(config: ConfigDict, store: Store, shapes: bool = False) -> Setup:
     """Build model and devices for this config over this store. UserError for numbers that do not
-    fit, and where a device cannot hold what training keeps of every parameter."""
+    fit, and where a device cannot hold what training keeps of every parameter.
+
+    Args:
+        shapes: of the parameters shapes alone, where they are read from somewhere.
+    """
     needs = models.needs(config.model.name, store.sizes["image_width"])
     held = store.report.get("evidence", EVIDENCE)
     if "evidence" in needs and {k: [*v] for k, v in held.items()} != {
@@ -55,7 +59,7 @@ def set_up(config: ConfigDict, store: Store) -> Setup:
             f"training takes {needed / 1e9:.1f} GB for them, and {free / 1e9:.1f} GB are free; "
             "use a smaller model.width"
         )
-    graphdef, params = nnx.split(build_model(config, *widths), nnx.Param)
+    graphdef, params = nnx.split(model if shapes else build_model(config, *widths), nnx.Param)
     retrieval = config.retrieval
     source = f"names ({retrieval.scorer})" if retrieval.method == "names" else retrieval.method
     gold = "ALWAYS (published protocol, leaks)" if gold_slot else "only where retrieved"

@@ -9,14 +9,8 @@ from rapidfuzz.utils import default_process
 
 from data_pipeline import schema
 from data_pipeline.schema import GraphSpec
-from drin_jax.evaluation.evaluate import (
-    Setup,
-    SplitScorer,
-    SplitView,
-    baseline_scores,
-    evaluate_split,
-    valid_score,
-)
+from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split, valid_score
+from drin_jax.evaluation.scoring import Setup, SplitScorer
 from drin_jax.parallel.data_parallel import DataParallel
 from tests.support.fixtures import tiny_store
 from tests.support.random_graphs import split_model

@@ -15,7 +15,7 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
 from drin_jax.config import check
-from drin_jax.evaluation.evaluate import SplitScorer
+from drin_jax.evaluation.scoring import SplitScorer
 from drin_jax.training.session import make_steps
 from drin_jax.training.setup import set_up
 from drin_jax.training.step import create_state
