@@ -82,18 +82,20 @@ def fit(
     """
     folder, partial_folder = workdir / FOLDER, workdir / f"{FOLDER}.partial"
     made_of = _made_of(config, store, scores)
+    for there in (folder, partial_folder):
+        if (there / ABOUT).exists() and (told := differing(read_about(there)["of"], made_of)):
+            raise UserError(f"{there}: was trained for something else ({told}); {AGAIN}")
     if (folder / ABOUT).exists():
-        if told := differing(read_about(folder)["of"], made_of):
-            raise UserError(f"{folder}: was trained for something else ({told}); {AGAIN}")
         return
+    about: dict[str, Any] = {"of": made_of, "calibration": dataclasses.asdict(calibration)}
+    partial_folder.mkdir(exist_ok=True)
+    write_json(partial_folder / ABOUT, about | {"weight": 1.0})
     began = time.perf_counter()
     split = {name: _Split.of(store, mentions, name, some) for name, some in scores.items()}
     source = _source(config)
     training = _Training(config, source, store, split["train"], calibration)
     training.fit(partial_folder / "checkpoints", json.dumps(made_of, sort_keys=True))
     cross_encoder.save(training.model(), source, partial_folder)
-    about: dict[str, Any] = {"of": made_of, "calibration": dataclasses.asdict(calibration)}
-    write_json(partial_folder / ABOUT, about | {"weight": 1.0})
     reranker = open_reranker(partial_folder, config)
     for name in SPLITS:
         one = split[name]
@@ -163,8 +165,9 @@ class _Split:
 class _Training:
     """A cross-encoder, the examples that it learns from, and the steps of one on the other.
 
-    `examples` holds of each mention the rows of tokens of its candidates, best first, and which of
-    them is the gold's. The loss is the negative log likelihood of the gold among those.
+    `examples` holds of each mention the rows of tokens of its candidates that are read, in the
+    order of retrieval, and which of them is the gold's. The loss is the negative log likelihood of
+    the gold among those.
     """
 
     def __init__(

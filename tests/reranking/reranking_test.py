@@ -136,6 +136,10 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit(
             run.execute(config, tmp_path / "run")
         assert stopped.value.code == 128 + signal.SIGTERM
         monkeypatch.setattr(fitting._Training, "_batch", batch)
+        config.reranker.batch = 4
+        with pytest.raises(UserError, match=r"reranker\.partial: was trained for something else"):
+            run.execute(config, tmp_path / "run")
+        config.reranker.batch = FEW["batch"]
         run.execute(config, tmp_path / "run")
     found = open_reordering(tmp_path / "run" / "reranker", shapes(finished))
     assert finished.reordering
