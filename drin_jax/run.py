@@ -24,13 +24,12 @@ from drin_jax.encoders import pretrained
 from drin_jax.evaluation import predictions, report
 from drin_jax.evaluation.calibration import calibrate, decisions
 from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
-from drin_jax.evaluation.reordering import FOLDER, WITH, Reordering, open_reordering
+from drin_jax.evaluation.reordering import FOLDER, WITH, WITHOUT, Reordering, open_reordering
 from drin_jax.evaluation.reordering import SPLITS as REREAD
 from drin_jax.evaluation.scoring import Setup, Trained
 from drin_jax.evaluation.whole_base import raw_encoders
 from drin_jax.explain import linked
 from drin_jax.explain.cases import Outcome
-from drin_jax.extract.corpus import mentions_of
 from drin_jax.extract.preparation import describe, prepare
 from drin_jax.extract.stored import store_path
 from drin_jax.parallel import multihost
@@ -56,8 +55,7 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     say(describe(store))
     prepared = time.perf_counter()
     if config.reranker.text:
-        ready(config)
-        mentions = mentions_of(config, store)
+        mentions = ready(config, store)
     session = Session(config, store, lambda like: _initial(config.train.init, like))
     if session.setup.spec.gold_slot:
         say(LEAK_WARNING)
@@ -184,7 +182,7 @@ def _evaluate(run: Trained, session: Session, workdir: Path) -> dict[str, Any]:
         view = SplitView.of(store, split, spec.r)
         scores, systems = session.scores(run.params, split), baseline_scores(store, view)
         if run.reordering:
-            systems |= {"the same without the reranker": scores}
+            systems |= {WITHOUT: scores}
             scores = run.reordering.scores(split, scores)
         systems |= {run.system: scores}
         whole = raw_encoders(store, split) if run.config.eval.scope == "kb" else None

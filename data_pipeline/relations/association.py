@@ -11,6 +11,7 @@ folds alone, where a fold holds whole components.
 
 import re
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -23,6 +24,15 @@ CONTEXT, DESCRIPTION = 6000, 2500  # words of either side that count, the most f
 LEAST = 3  # training mentions that a word must be in
 HALF = 0.5  # added to every count
 _NUMBER = re.compile(r"\d{3,}")
+
+
+class Kept(NamedTuple):
+    """What is kept of an association for new mentions: the columns [c] of words of texts and [d] of
+    entities that count, and the table [c,d] of all folds."""
+
+    context: np.ndarray
+    description: np.ndarray
+    table: np.ndarray
 
 
 class Association:
@@ -58,6 +68,20 @@ class Association:
         mean = sparse.csr_array(sparse.coo_array((per, (mention, entity)), shape=shape))
         self._left, self._sides, self._fold = left, (right[gold], mean @ right), fold
         self._tables: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def of_table(cls, kept: Kept) -> "Association":
+        """What new mentions read of another one, by its `kept`."""
+        new = cls.__new__(cls)
+        new.context, new.description = _places(kept.context), _places(kept.description)
+        new._tables = {FOLDS: kept.table}
+        return new
+
+    @property
+    def kept(self) -> Kept:
+        """The table of all folds, with what its places stand for."""
+        context, description = (np.flatnonzero(x >= 0) for x in (self.context, self.description))
+        return Kept(context, description, self.table(FOLDS))
 
     def table(self, fold: int) -> np.ndarray:
         """a of every word of a text and every word of an entity, without this fold; FOLDS: of all.

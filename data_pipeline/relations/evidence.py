@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from data_pipeline import splits
 from data_pipeline.kb.knowledge_base import Finder, KnowledgeBase
 from data_pipeline.kb.text_index import text_index
 from data_pipeline.output import Progress
 from data_pipeline.relations import direct, memory
-from data_pipeline.relations.association import FOLDS, Association, described_words, folds
+from data_pipeline.relations.association import FOLDS, Association, Kept, described_words, folds
 from data_pipeline.relations.context import Named, context
 from data_pipeline.relations.memory import Memory
 from data_pipeline.relations.sides import Columns, EntitySide, MentionSide, Pairs, Rarities
@@ -72,7 +73,9 @@ class Remembered:
         retrieved: [t,r] rows of their candidates.
         vectors: [t,d] their frozen vectors.
         weights: of words in the knowledge base that they were trained on.
-        forms: the fullest form of each mention by the names in there; None: found when it is asked.
+        known: the fullest form of each mention by the names in there, and the words [t,COLUMNS]
+            around them; None: found when they are asked for.
+        association: what new mentions read of it; None: counted when it is asked.
     """
 
     mentions: Sequence[Mention]
@@ -81,7 +84,8 @@ class Remembered:
     retrieved: np.ndarray
     vectors: Any
     weights: Rarities
-    forms: Sequence[str] | None = None
+    known: tuple[Sequence[str], sparse.csr_array] | None = None
+    association: Kept | None = None
 
     @classmethod
     def of(cls, store: Store, mentions: Sequence[Mention], component: np.ndarray) -> "Remembered":
@@ -117,12 +121,15 @@ class Relations:
         self.finder: Finder = text_index(kb)
         self.named = Named(self.finder)
         self.weights, gold = remembered.weights, remembered.gold
-        kept = remembered.vectors, remembered.component, remembered.forms
+        kept = remembered.vectors, remembered.component, remembered.known
         mentions = self.mentions(remembered.mentions, *kept)
         self.memory = Memory(mentions, gold, self.entities(gold))
         self._remembered = np.unique(remembered.component)
         if not len(gold):
             return  # what reads golds is not known
+        if remembered.association is not None:
+            self.association = Association.of_table(remembered.association)
+            return
         retrieved = remembered.retrieved
         entities = self.entities(np.append(gold, retrieved[retrieved != PADDING]))
         self.association = Association(
@@ -153,10 +160,10 @@ class Relations:
         items: Sequence[Mention],
         vectors: Any,
         component: np.ndarray | None = None,
-        forms: Sequence[str] | None = None,
+        known: tuple[Sequence[str], sparse.csr_array] | None = None,
     ) -> MentionSide:
         """These mentions; `component` None: they share nothing with any training mention."""
-        return MentionSide(items, self.finder, self.weights, vectors, component, forms)
+        return MentionSide(items, self.finder, self.weights, vectors, component, known)
 
     def __call__(self, m: MentionSide, retrieved: Retrieved, pictures: np.ndarray) -> np.ndarray:
         """The evidence [m,r,k] float32 of mentions with their candidates, NaN where it is not

@@ -128,11 +128,6 @@ class EntitySide:
         return _unit_rows(self._vectors, self.rows)
 
 
-def forms_of(mentions: Sequence[Mention], finder: Finder) -> list[str]:
-    """The fullest form in which the text of each mention names it."""
-    return [fullest(m.text, m.name, m.start, finder.knows) for m in mentions]
-
-
 class MentionSide:
     """Some mentions.
 
@@ -140,7 +135,7 @@ class MentionSide:
         vectors: their frozen vectors [m,t]; None: there are none.
         component: [m] a number that mentions share which share a sample, a text or a picture,
             directly or through others; below 0 for one of which nothing is known.
-        forms: what `forms_of` finds, where that is known.
+        known: forms and words around them, where they have been found before.
 
     Attributes:
         forms: the fullest form in which each one's text names it.
@@ -153,17 +148,24 @@ class MentionSide:
         weights: Rarities,
         vectors: Any = None,
         component: np.ndarray | None = None,
-        forms: Sequence[str] | None = None,
+        known: tuple[Sequence[str], sparse.csr_array] | None = None,
     ):
         self.items = mentions
         self._finder, self._weights, self._vectors = finder, weights, vectors
         none = np.full(len(mentions), -1)
         self.component = none if component is None else component
-        self.forms = forms_of(mentions, finder) if forms is None else [*forms]
+        self._known = known
+        self.forms = (
+            [fullest(m.text, m.name, m.start, finder.knows) for m in mentions]
+            if known is None
+            else [*known[0]]
+        )
 
     @cached_property
     def around_form(self) -> sparse.csr_array:
         """[m,COLUMNS] a 1 for each word of the text that is not of the fullest form."""
+        if self._known is not None:
+            return self._known[1]
         pairs = zip(self.items, self.forms, strict=True)
         return hashed.table_of([_around(m.text, form) for m, form in pairs])
 

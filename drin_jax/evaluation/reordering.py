@@ -18,7 +18,8 @@ from data_pipeline.schema import UserError
 
 FOLDER, ABOUT = "reranker", "reranker.json"  # in a workdir, and in that
 SPLITS = ("valid", "test")
-WITH = " + reranker"  # in a system's name
+# In reports: behind a system's name, and the row beside it.
+WITH, WITHOUT = " + reranker", "the same without the reranker"
 AGAIN = "delete that folder to train it anew"
 
 

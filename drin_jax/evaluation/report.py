@@ -10,6 +10,7 @@ from rich.text import Text
 from data_pipeline import output
 from data_pipeline.files import write_json, write_text, write_whole
 from data_pipeline.schema import UserError, check_known
+from drin_jax.evaluation.reordering import WITHOUT
 from drin_jax.evaluation.tables import Table, markdown_text
 
 FIGURE = "calibration.svg"
@@ -106,7 +107,7 @@ def verdict(report: Mapping[str, Any]) -> str:
     by MRR, the gold at the mean rank of its ties."""
     rows = report["splits"]["test"]["subsets"]["all"]["end_to_end"]
     scores = {system: by_ties["mean"] for system, by_ties in rows.items()}
-    own = scores.pop(report["system"])
+    own, without = scores.pop(report["system"]), scores.pop(WITHOUT, None)
     best = max(scores, key=lambda name: scores[name]["mrr"])
     ahead = own["mrr"] - scores[best]["mrr"]
     how = "behind" if ahead <= -TOLD else "ahead of" if ahead >= TOLD else "level with"
@@ -115,10 +116,11 @@ def verdict(report: Mapping[str, Any]) -> str:
         hits = [f"{name} {100 * v:.1f}" for name, v in metrics.items() if name == "hits@1"]
         return ", ".join([f"MRR {100 * metrics['mrr']:.1f}", *hits])
 
-    return (
+    said = (
         f"On test, {report['system']} ({told(own)}) is {how} {best} ({told(scores[best])}), the "
         "best of what needs no training."
     )
+    return f"{said} Without the reranker: {told(without)}." if without else said
 
 
 def readings(

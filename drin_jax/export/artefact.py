@@ -121,7 +121,8 @@ def write(
         content["files"] = checksums(partial)  # a linker's folder has its own
         if linker:
             model = from_run(finished.workdir)
-            saved.write(model, model.kb, encoders_of(model), partial / IN_EXPORT)
+            kept = encoders_of(model), model.relations()
+            saved.write(model, model.kb, *kept, partial / IN_EXPORT)
         content["checksum"] = own_checksum(content)
         write_json(partial / scorer.MANIFEST, content)
         older = out.with_name(out.name + ".older")  # an older export goes first, whole

@@ -44,12 +44,15 @@ class Answerer:
     Args:
         encoders: the model's.
         urls: pictures may be addresses, which are fetched.
+
+    Attributes:
+        relations: the model's own, over the knowledge base that it was trained on.
     """
 
     def __init__(self, model: LinkModel, encoders: Encoders, urls: bool):
         self._model, self._encoders, self._urls = model, encoders, urls
         self._stages = Stages(encoders.config, "mention", [], {}, encoders, known=False)
-        self._relations = model.relations()
+        self.relations = model.relations()
         self._encoding, self._lock = threading.Lock(), threading.RLock()
         graphdef, pictures = model.setup.graphdef, model.setup.pictures
 
@@ -63,7 +66,7 @@ class Answerer:
 
     def state(self, kb: KnowledgeBase) -> State:
         """The model over a knowledge base as it is. UserError where they do not fit."""
-        return State(self._model, self._stages, self._relations, kb)
+        return State(self._model, self._stages, self.relations, kb)
 
     def __call__(
         self, state: State, queries: Sequence[Any], k: int

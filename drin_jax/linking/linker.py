@@ -134,7 +134,8 @@ class Linker:
                 "too, with_kb=True"
             )
         base = self._state.kb
-        saved.write(self._model, base, self.encoders, Path(folder), with_kb=with_kb)
+        kept = self.encoders, self._answerer.relations
+        saved.write(self._model, base, *kept, Path(folder), with_kb=with_kb)
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
         """Saves the model to the Hugging Face hub as OWNER/NAME; its address there. UserError."""

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from scipy import sparse
 
 import drin_jax
 from data_pipeline.files import (
@@ -37,10 +38,11 @@ from data_pipeline.files import (
 )
 from data_pipeline.kb.change import Change
 from data_pipeline.kb.knowledge_base import KnowledgeBase, as_of, is_url, open_kb
-from data_pipeline.kb.text_index import text_index
 from data_pipeline.readers.raw_files import json_lines
-from data_pipeline.relations.evidence import Remembered
-from data_pipeline.relations.sides import Rarities, forms_of
+from data_pipeline.relations import hashed
+from data_pipeline.relations.association import Kept
+from data_pipeline.relations.evidence import Relations, Remembered
+from data_pipeline.relations.sides import Rarities
 from data_pipeline.schema import Mention, UserError, reason
 from drin_jax import models
 from drin_jax.config import flat
@@ -72,6 +74,7 @@ def write(
     model: LinkModel,
     base: KnowledgeBase,
     encoders: Encoders,
+    relations: Relations | None,
     folder: Path,
     *,
     with_kb: bool = True,
@@ -79,6 +82,7 @@ def write(
     """Write the folder, which appears whole.
 
     Args:
+        relations: the model's own.
         base: what mentions are linked to.
         with_kb: False: it refers to knowledge bases where they are.
 
@@ -108,7 +112,7 @@ def write(
         }
         config["reranker.text"] = _keep_reranker(model, partial)
         write_json(partial / CONFIG, config | {"data.root": "", "data.source": "", "data.kb": ""})
-        _keep_arrays(model, partial)
+        _keep_arrays(model, relations, partial)
         content = plain(content)
         write_text(partial / CARD, card.text(model, content))
         files = checksums(partial)  # a knowledge base has its own, and may grow
@@ -182,10 +186,11 @@ def _keep_bases(
     return {name: {"path": place, **references[name]} for name, place in places.items()}
 
 
-def _keep_arrays(model: LinkModel, partial: Path) -> None:
+def _keep_arrays(model: LinkModel, relations: Relations | None, partial: Path) -> None:
     arrays = {f"parameters.{k}": np.asarray(v) for k, v in models.named(model.params).items()}
     if (kept := model.remembered) is not None:
         assert model.scale is not None
+        assert relations is not None
         arrays |= {
             "evidence.scale": model.scale,
             "memory.gold": kept.gold,
@@ -195,8 +200,12 @@ def _keep_arrays(model: LinkModel, partial: Path) -> None:
             "rarity.words": kept.weights.words,
             "rarity.trigrams": kept.weights.trigrams,
         }
-        forms = kept.forms or forms_of(kept.mentions, text_index(model.kb))
-        both = zip(kept.mentions, forms, strict=True)
+        if len(kept.gold):
+            around = relations.memory.mentions.around_form
+            arrays |= {"memory.around": around.indices, "memory.around_ends": around.indptr}
+            known = relations.association.kept._asdict()
+            arrays |= {f"association.{name}": array for name, array in known.items()}
+        both = zip(kept.mentions, relations.memory.mentions.forms, strict=True)
         rows = ([m.text, m.name, m.start, m.end, form] for m, form in both)
         lines = (json.dumps(dict(zip(_ROW, row, strict=True)), ensure_ascii=False) for row in rows)
         write_text(partial / MEMORY, "".join(f"{line}\n" for line in lines))
@@ -289,6 +298,15 @@ def _params(like: Any, arrays: Mapping[str, np.ndarray], folder: Path) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
+def _around(arrays: Mapping[str, np.ndarray]) -> sparse.csr_array:
+    """The words around what is remembered. ValueError where they are none."""
+    places, ends = arrays["memory.around"], arrays["memory.around_ends"]
+    held = np.ones(len(places), np.float32), places, ends
+    found = sparse.csr_array(held, shape=(len(ends) - 1, hashed.COLUMNS))
+    found.check_format()
+    return found
+
+
 def _remembered(folder: Path, arrays: Mapping[str, np.ndarray], rows: int) -> Remembered:
     mentions, forms = [], []
     for where, row in json_lines(folder / MEMORY, {}, _ROW):
@@ -305,12 +323,17 @@ def _remembered(folder: Path, arrays: Mapping[str, np.ndarray], rows: int) -> Re
             arrays["memory.retrieved"],
             arrays["memory.vectors"],
             Rarities(arrays["rarity.words"], arrays["rarity.trigrams"]),
-            forms,
+            (forms, _around(arrays)) if mentions else None,
+            Kept(*(arrays[f"association.{name}"] for name in Kept._fields)) if mentions else None,
         )
     except KeyError as error:
         raise UserError(f"{folder / ARRAYS}: has no {error}; {AGAIN}") from None
+    except ValueError as error:
+        raise UserError(f"{folder / ARRAYS}: its memory is odd ({error}); {AGAIN}") from None
     counts = {len(mentions), len(found.gold), len(found.component), len(found.retrieved)}
     inside = found.gold.max(initial=0) < rows and found.retrieved.max(initial=0) < rows
-    if len(counts) > 1 or not inside or found.gold.min(initial=0) < 0:
+    known = found.association
+    fits = known is None or known.table.shape == (len(known.context), len(known.description))
+    if len(counts) > 1 or not inside or not fits or found.gold.min(initial=0) < 0:
         raise UserError(f"{folder / ARRAYS}: its memory does not fit together; {AGAIN}")
     return found

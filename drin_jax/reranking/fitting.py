@@ -32,6 +32,7 @@ from drin_jax.evaluation.calibration import Calibration
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.evaluation.ranks import NotFinite
 from drin_jax.evaluation.reordering import ABOUT, AGAIN, FOLDER, SPLITS, read_about
+from drin_jax.extract.corpus import mentions_of
 from drin_jax.reranking.reranker import chosen, open_reranker, pairs_of
 from drin_jax.training.checkpoint import Checkpoints, Position
 from drin_jax.training.loop import Terminated, stop_signals
@@ -44,13 +45,19 @@ STEPS = 16  # between the padded lengths of batches
 SORTED = 16  # batches' worth of examples among which those of a length come together
 
 
-def ready(config: ConfigDict) -> None:
-    """UserError where no reranker can be made for this config; before any other work."""
+def ready(config: ConfigDict, store: Store) -> list[Mention]:
+    """The store's mentions in its order, for `fit`; before any other work.
+
+    Raises:
+        UserError: no reranker can be made for this config, or the raw files are gone.
+    """
     if config.data.reader == "release":
         raise UserError("reranker.text is set, and a release has no texts to read; leave it empty")
+    mentions = mentions_of(config, store)
     folder = _source(config)
     model = cross_encoder.load(folder)
     PairTokenizer(folder, model.bert.config, config.reranker.max_length)
+    return mentions
 
 
 def _source(config: ConfigDict) -> Path:
@@ -87,13 +94,13 @@ def fit(
             raise UserError(f"{there}: was trained for something else ({told}); {AGAIN}")
     if (folder / ABOUT).exists():
         return
-    about: dict[str, Any] = {"of": made_of, "calibration": dataclasses.asdict(calibration)}
-    partial_folder.mkdir(exist_ok=True)
-    write_json(partial_folder / ABOUT, about | {"weight": 1.0})
     began = time.perf_counter()
     split = {name: _Split.of(store, mentions, name, some) for name, some in scores.items()}
     source = _source(config)
     training = _Training(config, source, store, split["train"], calibration)
+    about: dict[str, Any] = {"of": made_of, "calibration": dataclasses.asdict(calibration)}
+    partial_folder.mkdir(exist_ok=True)
+    write_json(partial_folder / ABOUT, about | {"weight": 1.0})
     training.fit(partial_folder / "checkpoints", json.dumps(made_of, sort_keys=True))
     cross_encoder.save(training.model(), source, partial_folder)
     reranker = open_reranker(partial_folder, config)
@@ -230,10 +237,11 @@ class _Training:
 
     def fit(self, folder: Path, made_of: str) -> None:
         """Train to the end, from where the checkpoints in this folder end."""
-        checkpoints = Checkpoints(folder, made_of)
+        checkpoints = Checkpoints(folder, made_of, alone=True)
         done = 0
         if checkpoints.last_step is not None:
-            done, self._state, _ = checkpoints.restore(self._state)
+            done, state, _ = checkpoints.restore(jax.device_get(self._state))
+            self._state = jax.device_put(state, self._shared)
         say(f"reranker: learns from {len(self.examples):,} mentions that the system leaves open")
         saved, position = time.perf_counter(), Position(loader={})
         bar = Progress("reranker", self._total, done)
@@ -253,7 +261,8 @@ class _Training:
                         )
                     bar.note(f"loss {mean:.4f}")
                 if received or time.perf_counter() - saved > SAVE_SECONDS:
-                    checkpoints.save(step + 1, self._state, position)
+                    # On the host: of several processes' devices orbax would save all or none.
+                    checkpoints.save(step + 1, jax.device_get(self._state), position)
                     saved = time.perf_counter()
                 if received:
                     checkpoints.wait()

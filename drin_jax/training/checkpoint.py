@@ -45,13 +45,14 @@ class Checkpoints:
     Args:
         store: fingerprint of the feature store that the run is over, kept in every checkpoint.
         read_only: nothing is written or cleaned up, as for a look at a run that may be in training.
+        alone: of several processes this one alone saves and restores, and nobody waits for others.
 
     Raises:
         UserError: the folder is of a version that kept the newest and the best apart; or, where
             one is restored, it is of a run over another store.
     """
 
-    def __init__(self, folder: Path, store: str = "", read_only: bool = False):
+    def __init__(self, folder: Path, store: str = "", read_only: bool = False, alone: bool = False):
         self.folder, self._store = folder, store
         if (folder / "last").exists() or (folder / "best").exists():
             raise UserError(
@@ -65,10 +66,13 @@ class Checkpoints:
             best_fn=score,  # without it orbax writes no metrics
             preservation_policy=AnyPreservationPolicy([LatestN(2), best]),
             cleanup_tmp_directories=not read_only,
-            create=not read_only,
+            create=not read_only and not alone,
+            multiprocessing_options=_processes(alone),
             save_interval_steps=0 if read_only else 1,
             read_only=read_only,
         )
+        if alone:
+            folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     @property
@@ -165,6 +169,15 @@ class Checkpoints:
         with contextlib.suppress(Exception):
             self.wait()
         self._manager.close()
+
+
+def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
+    if not alone:
+        return ocp.options.MultiprocessingOptions()
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"alone_{own}"
+    )
 
 
 def _parts(state: Any) -> tuple[Any, dict[str, Any]]:
