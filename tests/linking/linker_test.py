@@ -17,7 +17,9 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
+from data_pipeline import files
 from data_pipeline.kb.change import open_change
 from data_pipeline.schema import PADDING, Mention, UserError
 from drin_jax import Linker, Query
@@ -340,6 +342,33 @@ def test_examples_to_try_are_of_different_names(linker: Linker) -> None:
 def test_a_damaged_model_is_refused(own: Linker, tmp_path: Path, damage: Any, told: str) -> None:
     damage(tmp_path / "model")
     assert told in refused(lambda: Linker.from_pretrained(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "told"),
+    [
+        ("association.context", lambda x: x + 2**18, "does not fit together"),
+        ("association.table", lambda x: x[1:], "does not fit together"),
+        ("association.table", lambda x: None, "has no 'association.table'"),
+        ("memory.around", lambda x: x + 2**18, "its memory is odd"),
+        ("memory.around_ends", lambda x: x[::-1].copy(), "its memory is odd"),
+        ("memory.around_ends", lambda x: x[:0], "its memory is odd"),
+    ],
+)
+def test_forged_arrays_are_refused(
+    own: Linker, tmp_path: Path, name: str, made: Any, told: str
+) -> None:
+    """Also where every checksum is right."""
+    folder = tmp_path / "model"
+    arrays = load_file(folder / "model.safetensors")
+    changed = arrays | {name: made(arrays[name])}
+    kept = {key: value for key, value in changed.items() if value is not None}
+    save_file(kept, folder / "model.safetensors")
+    content = json.loads((folder / "model.json").read_text())
+    content["files"]["model.safetensors"] = files.sha256(folder / "model.safetensors")
+    content["checksum"] = files.own_checksum(content)
+    (folder / "model.json").write_text(json.dumps(content))
+    assert told in refused(lambda: Linker.from_pretrained(folder))
 
 
 def test_what_is_saved_links_to_what_it_linked_to(
