@@ -332,9 +332,9 @@ def _remembered(folder: Path, arrays: Mapping[str, np.ndarray], rows: int) -> Re
         raise UserError(f"{folder / ARRAYS}: its memory is odd ({error}); {AGAIN}") from None
     counts = {len(mentions), len(found.gold), len(found.component), len(found.retrieved)}
     inside = found.gold.max(initial=0) < rows and found.retrieved.max(initial=0) < rows
-    if found.known and found.association:
+    if found.association:
         *columns, table = found.association
-        counts.add(found.known[1].shape[0])
+        counts.add(len(arrays["memory.around_ends"]) - 1)
         inside &= table.shape == tuple(map(len, columns))
         inside &= all(0 <= x.min(initial=0) <= x.max(initial=0) < hashed.COLUMNS for x in columns)
     if len(counts) > 1 or not inside or found.gold.min(initial=0) < 0:
