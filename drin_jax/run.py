@@ -25,7 +25,6 @@ from drin_jax.evaluation import predictions, report
 from drin_jax.evaluation.calibration import calibrate, decisions
 from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.evaluation.reordering import FOLDER, WITH, WITHOUT, Reordering, open_reordering
-from drin_jax.evaluation.reordering import SPLITS as REREAD
 from drin_jax.evaluation.scoring import Setup, Trained
 from drin_jax.evaluation.whole_base import raw_encoders
 from drin_jax.explain import linked
@@ -161,14 +160,13 @@ def _reranked(
     spec, store = run.setup.spec, run.store
     scores = {split: session.scores(run.params, split) for split in SPLITS}
     calibration = calibrate(SplitView.of(store, "valid", spec.r), scores["valid"])
-    shapes = {split: scores[split].shape for split in REREAD}
 
     def trained() -> Reordering:
         fit(run.config, store, mentions, scores, calibration, workdir)
         return opened()
 
     def opened() -> Reordering:
-        return open_reordering(workdir / FOLDER, shapes)
+        return open_reordering(workdir / FOLDER, store, spec.r)
 
     reordering = multihost.first_alone("reranker", trained, opened)
     return dataclasses.replace(run, system=run.system + WITH, reordering=reordering)

@@ -14,7 +14,7 @@ from data_pipeline.files import hold, read_json, write_json
 from data_pipeline.schema import UserError, differing
 from drin_jax import models
 from drin_jax.config import BEFORE, RESUMABLE, check, deciding, flat, nested
-from drin_jax.evaluation.reordering import FOLDER, SPLITS, open_reordering
+from drin_jax.evaluation.reordering import FOLDER, open_reordering
 from drin_jax.evaluation.scoring import Trained
 from drin_jax.extract.stored import open_store, store_path
 from drin_jax.training.checkpoint import Checkpoints
@@ -110,8 +110,7 @@ def open_run(workdir: Path) -> FinishedRun:
     system = str(report.get("system", config.model.name.upper()))
     reordering = None
     if config.reranker.text:
-        shapes = {split: (store.splits[split], setup.spec.r) for split in SPLITS}
-        reordering = open_reordering(workdir / FOLDER, shapes)
+        reordering = open_reordering(workdir / FOLDER, store, setup.spec.r)
     run = Trained(config, store, setup, params, system, reordering)
     return FinishedRun(**vars(run), workdir=workdir, step=step, report=report)
 

@@ -23,14 +23,14 @@ from data_pipeline.schema import Span, UserError
 from drin_jax.encoders import bert, hf, pretrained
 from drin_jax.encoders.bert import Bert, BertConfig
 from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, plan, shapes
-from drin_jax.encoders.text_encoder import FILES, windows
+from drin_jax.encoders.text_encoder import FILES, bert_tokenizer, windows
 
 SPECIAL = 3  # tokens: one CLS and two SEP
 NAMES = {f"bert.{ours}": f"bert.{theirs}" for ours, theirs in bert.NAMES.items()} | {
     "classifier": "classifier"
 }
 
-# Token ids [b,s], and [2,b]: tokens in all, and of the first text with CLS and SEP.
+# Token ids [b,s], and [b,2]: tokens in all, and of the first text with CLS and SEP.
 Rows = tuple[Any, Any]
 Pair = tuple[str, Span, str]  # the mention's text, where the mention is in it, the entity's text
 
@@ -52,7 +52,7 @@ class PairScore(nnx.Module):
         """Scores of pairs."""
         ids, counts = rows
         at = jnp.arange(ids.shape[1])
-        mask, second = at < counts[0][:, None], at >= counts[1][:, None]
+        mask, second = at < counts[:, :1], at >= counts[:, 1:]
         _, pooled = self.bert(ids, mask, (second & mask).astype(jnp.int32), first_only=True)
         assert pooled is not None
         return self.classifier(pooled)[:, 0].astype(jnp.float32)
@@ -74,10 +74,7 @@ class PairTokenizer:
         self.max_length = min(max_length, config.max_position_embeddings)
         if config.type_vocab_size < 2:
             raise UserError(f"{folder}: its BERT knows no second text (type_vocab_size 1)")
-        self._tokenizer = hf.load_tokenizer(folder, config.vocab_size)
-        self._cls, self._sep = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
-        if self._cls is None or self._sep is None:
-            raise UserError(f"{folder}: its tokenizer has no CLS or no SEP; pass a BERT checkpoint")
+        self._tokenizer = bert_tokenizer(folder, config)
 
     def rows(self, pairs: Sequence[Pair]) -> list[tuple[np.ndarray, int]]:
         """Of each pair its token ids, and how many of them are the first text's."""
@@ -90,7 +87,8 @@ class PairTokenizer:
         for one, other in zip(own, theirs, strict=True):
             a = of_mention[one.text][one.low : one.high]
             b = of_entity[other.text][: budget - len(a)]
-            row = np.concatenate([[self._cls], a, [self._sep], b, [self._sep]])
+            cls, sep = [self._tokenizer.cls_token_id], [self._tokenizer.sep_token_id]
+            row = np.concatenate([cls, a, sep, b, sep])
             out.append((row.astype(np.int32), len(a) + 2))
         return out
 
@@ -98,10 +96,10 @@ class PairTokenizer:
     def batch(rows: Sequence[tuple[np.ndarray, int]], length: int, size: int) -> Rows:
         """These rows, padded to a length and a number; rows without a pair are a lone token."""
         tokens = np.zeros((size, length), np.int32)
-        counts = np.ones((2, size), np.int32)
+        counts = np.ones((size, 2), np.int32)
         for i, (row, first) in enumerate(rows):
             tokens[i, : len(row)] = row
-            counts[:, i] = len(row), first
+            counts[i] = len(row), first
         return tokens, counts
 
 
@@ -131,14 +129,13 @@ class CrossEncoder(Frozen):
         model = load(self.folder, dtype)
         self.tokenizer = PairTokenizer(self.folder, model.bert.config, max_length)
         self.batch_tokens = batch_tokens
-        super().__init__(model, dtype, lambda model, _, rows: model((rows[0], rows[1].T)))
+        super().__init__(model, dtype, lambda model, _, rows: model(rows))
 
     def warm_up(self, most: int) -> None:
         """Compiles what reads up to `most` pairs at once, of any length."""
         limit = self.tokenizer.max_length
         for length, size in shapes(most, limit, self.batch_tokens, len(self.devices)):
-            ids, counts = self.tokenizer.batch([], length, size)
-            self("pairs", (ids, counts.T)).block_until_ready()
+            self("pairs", self.tokenizer.batch([], length, size)).block_until_ready()
 
     def scores(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Of each pair [n] float32, higher is better; no more than that."""
@@ -151,8 +148,7 @@ class CrossEncoder(Frozen):
         lengths = np.array([len(row) for row, _ in rows])
         limit = self.tokenizer.max_length
         for members, length, size in plan(lengths, limit, self.batch_tokens, len(self.devices)):
-            ids, counts = self.tokenizer.batch([rows[i] for i in members], length, size)
-            yield members, (ids, counts.T)
+            yield members, self.tokenizer.batch([rows[i] for i in members], length, size)
 
 
 def load(folder: Path, dtype: str = "float32") -> PairScore:

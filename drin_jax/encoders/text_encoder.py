@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from data_pipeline.schema import POOLINGS, Span, UserError, check_least
 from data_pipeline.store.split_arrays import distinct
 from drin_jax.encoders import hf
-from drin_jax.encoders.bert import Bert, load_bert
+from drin_jax.encoders.bert import Bert, BertConfig, load_bert
 from drin_jax.encoders.frozen import Batch, Frozen, check_arguments, plan, shapes
 
 FILES = ("config.json", "tokenizer.json|vocab.txt", "tokenizer_config.json")
@@ -66,11 +66,7 @@ class TextEncoder(Frozen):
         self.has_pooler = model.pooler is not None
         self.max_length = min(max_length, model.config.max_position_embeddings)
         self.batch_tokens = batch_tokens
-        self._tokenizer = hf.load_tokenizer(self.folder, model.config.vocab_size)
-        if self._tokenizer.cls_token_id is None or self._tokenizer.sep_token_id is None:
-            raise UserError(
-                f"{self.folder}: its tokenizer has no CLS or no SEP; pass a BERT checkpoint"
-            )
+        self._tokenizer = bert_tokenizer(self.folder, model.config)
         super().__init__(model, dtype, _forward)
 
     def encode(
@@ -171,6 +167,14 @@ class TextEncoder(Frozen):
             tokens[row, n - 1] = self._tokenizer.sep_token_id
             counts[:, row] = n, window.first, window.last
         return tokens, *counts
+
+
+def bert_tokenizer(folder: Path, config: BertConfig) -> Any:
+    """A BERT checkpoint's tokenizer. UserError where it is none."""
+    tokenizer = hf.load_tokenizer(folder, config.vocab_size)
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        raise UserError(f"{folder}: its tokenizer has no CLS or no SEP; pass a BERT checkpoint")
+    return tokenizer
 
 
 def windows(

@@ -15,6 +15,7 @@ from scipy import special
 
 from data_pipeline.files import read_json
 from data_pipeline.schema import UserError
+from data_pipeline.store.reader import Store
 
 FOLDER, ABOUT = "reranker", "reranker.json"  # in a workdir, and in that
 SPLITS = ("valid", "test")
@@ -62,17 +63,17 @@ def read_about(folder: Path) -> dict[str, Any]:
     return content
 
 
-def open_reordering(folder: Path, shapes: Mapping[str, tuple[int, int]]) -> Reordering:
-    """What the reranker in a folder said of the splits of these numbers of mentions and
-    candidates. UserError where that is damaged."""
+def open_reordering(folder: Path, store: Store, r: int) -> Reordering:
+    """What the reranker in a folder said of a store's mentions and their first r candidates.
+    UserError where that is damaged."""
     said = {}
     about = read_about(folder)
-    for split, shape in shapes.items():
+    for split in SPLITS:
         path = folder / f"said_{split}.npy"
         try:
             said[split] = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: unreadable ({error}); {AGAIN}") from None
-        if said[split].shape != shape or said[split].dtype != np.float32:
+        if said[split].shape != (store.splits[split], r) or said[split].dtype != np.float32:
             raise UserError(f"{path}: is of other mentions than the store's; {AGAIN}")
     return Reordering(about["weight"], said)

@@ -111,6 +111,8 @@ def fit(
         if name == "valid":
             about["weight"] = weight_of(one.view, one.scores, said)
         about[name] = int((~np.isnan(said)).any(1).sum())
+    read = " and ".join(f"{about[name]:,} mentions of {name}" for name in SPLITS)
+    say(f"reranker: has read {read} again; its scores count {about['weight']:.2f}")
     about |= {"train": len(training.examples), "seconds": time.perf_counter() - began}
     write_json(partial_folder / ABOUT, plain(about))
     shutil.rmtree(partial_folder / "checkpoints", ignore_errors=True)
@@ -189,7 +191,8 @@ class _Training:
         model = cross_encoder.load(source)
         tokenizer = PairTokenizer(source, model.bert.config, self._fields.max_length)
         self._limit = tokenizer.max_length
-        asked = chosen(train.scores, train.view.candidates, calibration, *self._asks())
+        asks = self._fields.best, self._fields.undecided
+        asked = chosen(train.scores, train.view.candidates, calibration, *asks)
         gold = train.view.gold
         learnt = (gold >= 0) & asked[np.arange(len(gold)), np.maximum(gold, 0)]
         if most := self._fields.max_mentions:  # the least decided
@@ -226,9 +229,6 @@ class _Training:
         self._split = NamedSharding(mesh, PartitionSpec("data"))
         self._state: Any = jax.device_put(create_state(params, self._optimizer), self._shared)
         self._step: Any = jax.jit(self._updated, donate_argnums=0)
-
-    def _asks(self) -> tuple[int, float]:
-        return self._fields.best, self._fields.undecided
 
     def model(self) -> PairScore:
         """The network as it is."""
@@ -291,7 +291,7 @@ class _Training:
             gold[i], there[i, : len(rows)] = own, True
             flat[i * best : i * best + len(rows)] = rows
         ids, counts = PairTokenizer.batch(flat, min(length, self._limit), size * best)
-        return tuple(jax.device_put((ids, counts.T, there, gold), self._split))
+        return tuple(jax.device_put((ids, counts, there, gold), self._split))
 
     def _order(self, epoch: int) -> np.ndarray:
         """The examples as this epoch takes them: by chance, those of about a length together."""
@@ -310,7 +310,7 @@ class _Training:
         self, state: TrainState, ids: Any, counts: Any, there: Any, gold: Any
     ) -> tuple[TrainState, Any]:
         def loss_of(params: Any) -> Any:
-            said = nnx.merge(self._graphdef, params)((ids, counts.T)).reshape(there.shape)
+            said = nnx.merge(self._graphdef, params)((ids, counts)).reshape(there.shape)
             logits = jnp.where(there, said, -jnp.inf)
             known = gold >= 0
             own = jnp.take_along_axis(said, jnp.maximum(gold, 0)[:, None], 1)[:, 0]

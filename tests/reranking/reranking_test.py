@@ -55,11 +55,6 @@ def told(found: Reordering) -> tuple[bytes, ...]:
     return (str(found.weight).encode(), *(said.tobytes() for said in found.said.values()))
 
 
-def shapes(finished: FinishedRun) -> dict[str, tuple[int, int]]:
-    r = finished.setup.spec.r
-    return {split: (finished.store.splits[split], r) for split in ("valid", "test")}
-
-
 def test_what_is_read_again_keeps_what_it_has_together() -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(4, 6)).astype(np.float32)
@@ -141,7 +136,7 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit(
             run.execute(config, tmp_path / "run")
         config.reranker.batch = FEW["batch"]
         run.execute(config, tmp_path / "run")
-    found = open_reordering(tmp_path / "run" / "reranker", shapes(finished))
+    found = open_reordering(tmp_path / "run" / "reranker", finished.store, finished.setup.spec.r)
     assert finished.reordering
     assert told(found) == told(finished.reordering)
 
