@@ -3,7 +3,7 @@ texts and which pictures share a batch."""
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from drin_jax.encoders import pretrained
 _IN_FLIGHT = 3  # batches the device may be behind
 # Padded lengths: each costs a compilation, each gap costs padding; most sentences are short.
 LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
-_FEW_TEXTS = (1, 8, 32)  # a call with no more may run as one batch of such a size: the linker's
+FEW = 256  # texts of a call, such as the linker's, up to which its batches are of these sizes
+_SMALL, _HELD = (1, 8, 32), 1024  # texts of a small batch, and tokens of one of several
+_START = 32  # padded tokens that take as long as a small batch takes beside its own, on a CPU
 _FEW_PICTURES = 8  # the same
 
 Batch = tuple[np.ndarray, Any]  # numbers of the rows; arrays of them, padded to a whole batch
@@ -113,19 +115,19 @@ def plan(
     A batch holds `batch_tokens` padded tokens on each device, and at least one text.
 
     A padded length has one batch size, so a whole run compiles at most once a length. What is left
-    of a length moves up to the next one where that costs less than a batch with empty rows.
+    of a length moves up to the next one where that costs less than a batch with empty rows. Up to
+    FEW texts run in the small batches, of several sizes a length, that take the least time.
     """
 
     sizes = _sizes(limit, batch_tokens, devices)
     buckets = list(sizes)
     order = np.argsort(lengths, kind="stable")
-    if 0 < len(order) <= _FEW_TEXTS[-1]:
-        length = buckets[np.searchsorted(buckets, lengths[order[-1]])]
-        size = _whole(next(few for few in _FEW_TEXTS if few >= len(order)), devices)
-        if size <= sizes[length]:
-            yield order, length, size
-            return
     used = np.searchsorted(buckets, lengths[order])
+    if len(order) <= FEW:
+        padded = [buckets[i] for i in used]
+        for begin, end, size in _least(padded, sizes, devices):
+            yield order[begin:end], padded[end - 1], size
+        return
     left = order[:0]
     present = sorted(set(used.tolist()))
     for this, after in itertools.zip_longest(present, present[1:]):
@@ -144,15 +146,44 @@ def plan(
 
 def shapes(most: int, limit: int, batch_tokens: int, devices: int = 1) -> Iterator[tuple[int, int]]:
     """Every padded length and batch size that `plan` gives up to `most` texts."""
-    few = _FEW_TEXTS[: 1 + sum(size < most for size in _FEW_TEXTS)]
+    needed = 1 + sum(size < most for size in _SMALL)
     for length, full in _sizes(limit, batch_tokens, devices).items():
-        sizes = {size for one in few if (size := _whole(one, devices)) <= full}
-        more = most > _FEW_TEXTS[-1] or len(sizes) < len(few)
-        yield from ((length, size) for size in sorted(sizes | ({full} if more else set())))
+        small = {*_small(length, full, devices)[:needed]}
+        yield from ((length, size) for size in sorted(small | ({full} if most > FEW else set())))
 
 
-def _whole(size: int, devices: int) -> int:
-    return -(-size // devices) * devices
+def _least(
+    padded: Sequence[int], sizes: Mapping[int, int], devices: int
+) -> list[tuple[int, int, int]]:
+    """(first text, last + 1, batch size) of the batches that take the least time together.
+
+    Args:
+        padded: length of each text, rising.
+        sizes: texts of a full batch of each length.
+    """
+    cost, last = [0], [(0, 0)]  # of the first i texts: their cost, and where their last batch is
+    for end, length in enumerate(padded, 1):
+        ways = (
+            (cost[max(0, end - size)] + _START + size * length, max(0, end - size), size)
+            for size in _small(length, sizes[length], devices)
+        )
+        least, begin, size = min(ways)
+        cost.append(least)
+        last.append((begin, size))
+    out, end = [], len(padded)
+    while end:
+        begin, size = last[end]
+        out.append((begin, end, size))
+        end = begin
+    return out[::-1]
+
+
+def _small(length: int, full: int, devices: int) -> list[int]:
+    """Sizes of small batches of a length, a multiple of the devices and no larger than a full
+    one, the smallest among them."""
+    fitting = (size for size in _SMALL if size == 1 or size * length <= _HELD * devices)
+    whole = dict.fromkeys(-(-size // devices) * devices for size in fitting)
+    return [size for size in whole if size <= full]
 
 
 def _sizes(limit: int, batch_tokens: int, devices: int) -> dict[int, int]:

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -29,8 +28,6 @@ from drin_jax.extract.encoding import Encoders
 from drin_jax.reranking.reranker import Reranker, open_reranker
 from drin_jax.workdir import open_run
 
-# Of a batch of the text encoder on a CPU: larger ones are seldom full, and mostly padding.
-TOKENS = 256
 # Of a report: what a model card tells of a split.
 TOLD = ("counts", "retrieval", "subsets", "decisions")
 
@@ -94,8 +91,6 @@ def encoders_of(model: LinkModel) -> Encoders:
     """The encoders of a model, for a few mentions or entities at a time."""
     config = model.config.copy_and_resolve_references()
     config.image.workers = 1  # a process for a picture takes longer than the picture
-    if jax.default_backend() == "cpu":
-        config.encoders.batch_tokens = min(config.encoders.batch_tokens, TOKENS)
     return Encoders(config)
 
 

@@ -11,7 +11,7 @@ import pytest
 from data_pipeline.schema import POOLINGS, UserError
 from drin_jax.encoders import text_encoder
 from drin_jax.encoders.bert import load_bert
-from drin_jax.encoders.frozen import LENGTHS, plan
+from drin_jax.encoders.frozen import FEW, LENGTHS, plan, shapes
 from drin_jax.encoders.text_encoder import TextEncoder, token_span
 from tests.encoders.bert_test import golden_weights, minilm, write_checkpoint
 from tests.support.tolerance import assert_close
@@ -195,11 +195,26 @@ def test_plan_covers_each_text_once_with_one_size_a_length():
     assert computed < 1.7 * lengths.sum()  # padded to 300 it would be 8.6 times
 
 
-def test_plan_of_few_texts_is_one_small_batch():
-    assert [(rows.tolist(), n, size) for rows, n, size in plan(np.array([9, 3, 4]), 512, 4096)] == [
-        ([1, 2, 0], 12, 8)
-    ]
+@pytest.mark.parametrize("devices", [1, 3])
+def test_plan_of_few_texts_has_small_batches_and_little_padding(devices):
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(rng.geometric(0.06, FEW) + 2, 300)
+    known = {*shapes(FEW, 512, 4096, devices)}
+    for n in (1, 3, 9, 64, FEW):
+        found = [*plan(lengths[:n], 512, 4096, devices)]
+        assert sorted(np.concatenate([rows for rows, _, _ in found]).tolist()) == [*range(n)]
+        assert all(lengths[rows].max() <= length for rows, length, _ in found)
+        assert {(length, size) for _, length, size in found} <= known
+        assert all(size == devices or size * length <= 1200 * devices for _, length, size in found)
+    assert sum(length * size for _, length, size in found) < 1.4 * lengths.sum()
     assert not list(plan(np.array([], int), 512, 4096))
+
+
+def test_plan_of_a_few_texts_shares_a_batch_where_that_is_sooner():
+    alike = [(rows.tolist(), n, size) for rows, n, size in plan(np.full(7, 9), 512, 4096)]
+    assert alike == [([*range(7)], 12, 8)]
+    apart = [(rows.tolist(), n, size) for rows, n, size in plan(np.array([400, 9]), 512, 4096)]
+    assert apart == [([1], 12, 1), ([0], 512, 1)]
 
 
 def test_what_the_caller_gets_wrong(encoder, folder):
