@@ -24,7 +24,8 @@ from drin_jax.training.session import Session
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support import commands, linkers
 
-FEW = {"epochs": 2, "batch": 8, "undecided": 0.97, "best": 3, "learning_rate": 1e-3}
+# Trained for long enough to count something on any machine.
+FEW = {"epochs": 12, "batch": 8, "undecided": 0.97, "best": 3, "learning_rate": 1e-3}
 CLOSE = 2e-3  # of probabilities: evidence is kept in float16
 
 
@@ -108,7 +109,7 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit(
     finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = begun(tmp_path / "run")
-    batch, left = fitting._Training._batch, [3, 2]
+    batch, left, seldom = fitting._Training._batch, [3, 2], fitting.SAVE_SECONDS
 
     def interrupted(training: Any, step: int) -> Any:
         left[-1] -= 1
@@ -131,6 +132,7 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit(
             run.execute(config, tmp_path / "run")
         assert stopped.value.code == 128 + signal.SIGTERM
         monkeypatch.setattr(fitting._Training, "_batch", batch)
+        monkeypatch.setattr(fitting, "SAVE_SECONDS", seldom)
         config.reranker.batch = 4
         with pytest.raises(UserError, match=r"reranker\.partial: was trained for something else"):
             run.execute(config, tmp_path / "run")
@@ -203,7 +205,7 @@ def test_explanations_tell_what_it_said(finished: FinishedRun) -> None:
 def test_a_reranker_of_something_else_is_refused(workdir: Path, finished: FinishedRun) -> None:
     config = finished.config.copy_and_resolve_references()
     config.reranker.epochs = 3
-    with pytest.raises(UserError, match=r"trained for something else \(reranker.epochs 2 -> 3\)"):
+    with pytest.raises(UserError, match=r"trained for something else \(reranker.epochs 12 -> 3\)"):
         run.execute(config, workdir)
     config.reranker.epochs = FEW["epochs"]
     with output.silent():
