@@ -181,8 +181,6 @@ class Relations:
         stages = [
             some if some is None else some[at] for some in (retrieved.ranks, retrieved.scores)
         ]
-        known = np.isin(m.component, self._remembered)
-        fold = np.where(known, folds(m.component), FOLDS)
         found: dict[str, Columns] = {
             "names": direct.names(m, e, p),
             "words": direct.words(m, e, p),
@@ -193,6 +191,9 @@ class Relations:
             "context": context(m, e, p, self.kb, self.named, self.weights, self.vectors),
         }
         if len(self.memory):
+            place = np.searchsorted(self._remembered, m.component)
+            nearest = self._remembered[np.minimum(place, len(self._remembered) - 1)]
+            fold = np.where(nearest == m.component, folds(m.component), FOLDS)
             found |= {
                 "votes": memory.votes(m, e, p, self.memory),
                 "exemplars": memory.exemplars(m, e, p, self.memory),

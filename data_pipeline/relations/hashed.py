@@ -85,12 +85,16 @@ def products(
     left: sparse.csr_array, at: np.ndarray, right: sparse.csr_array, others: np.ndarray
 ) -> np.ndarray:
     """Dot products [n] float32 of rows `at` of one table with rows `others` of the other."""
-    if left.shape[0] == 1 and left.nnz:  # one mention: each term of the others is looked up in it
-        left.sort_indices()
-        some = right[others]
-        place = np.minimum(np.searchsorted(left.indices, some.indices), left.nnz - 1)
-        shared = np.where(left.indices[place] == some.indices, left.data[place] * some.data, 0)
-        row = np.repeat(np.arange(len(others)), np.diff(some.indptr))
-        return np.bincount(row, shared, minlength=len(others)).astype(np.float32)
-    both = left[at].multiply(right[others])
-    return np.asarray(both.sum(axis=1)).ravel().astype(np.float32)
+    if not left.nnz:
+        return np.zeros(len(at), np.float32)
+    left.sort_indices()
+    held = np.repeat(np.arange(left.shape[0]), np.diff(left.indptr)) * np.int64(COLUMNS)
+    held += left.indices  # row and column in one, rising
+    counts = np.diff(right.indptr)[others]
+    pair = np.repeat(np.arange(len(others)), counts)
+    begin = right.indptr[others] - np.cumsum(counts) + counts
+    term = begin[pair] + np.arange(len(pair))  # of each pair's right row, each of its terms
+    asked = at[pair] * np.int64(COLUMNS) + right.indices[term]
+    place = np.minimum(np.searchsorted(held, asked), len(held) - 1)
+    shared = np.where(held[place] == asked, left.data[place] * right.data[term], 0)
+    return np.bincount(pair, shared, minlength=len(others)).astype(np.float32)

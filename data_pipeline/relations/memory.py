@@ -46,6 +46,7 @@ class Memory:
         self._named = np.sort(gold.astype(np.int64))
         self._named_here = np.sort(gold.astype(np.int64) * wide[1] + own)
         self.by_gold = np.argsort(gold, kind="stable")
+        self._golds = gold[self.by_gold]
 
     def __len__(self) -> int:
         return len(self.gold)
@@ -77,6 +78,11 @@ class Memory:
         key = surface * self._entities + rows
         found = _count(self._said, key) - self._here(self._said_here, key, component)
         return np.where((surface >= 0) & (rows < self._entities), found, 0)
+
+    def of_golds(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where in `by_gold` the training mentions of each of these begin and end."""
+        first, last = (np.searchsorted(self._golds, rows, side) for side in ("left", "right"))
+        return first, last
 
     def popularity(self, rows: np.ndarray, component: np.ndarray) -> np.ndarray:
         """How many training mentions have this gold, those of the component apart."""
@@ -127,13 +133,12 @@ def votes(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Columns:
 def exemplars(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Columns:
     """The training mention of the candidate whose text is most like this one, by vectors and by
     words."""
-    order, rows = memory.by_gold, memory.rows(e)[p.entity]
-    golds = memory.gold[order]
-    begin, end = (np.searchsorted(golds, rows, side) for side in ("left", "right"))
+    rows = memory.rows(e)[p.entity]
+    begin, end = memory.of_golds(rows)
     counts = end - begin
     pair = np.repeat(np.arange(len(p)), counts)
     nth = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
-    other = order[begin[pair] + nth]
+    other = memory.by_gold[begin[pair] + nth]
     own = m.component[p.mention[pair]]
     apart = (own < 0) | (own != memory.mentions.component[other])
     pair, other = pair[apart], other[apart]
@@ -197,17 +202,19 @@ def neighbours(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Colum
 
 
 def likest(similar: np.ndarray, k: int) -> np.ndarray:
-    """Columns [m,k] of the k largest of each row; those that are alike but for rounding, which
-    differs from batch to batch, in their order."""
+    """Columns [m,k] of the k largest cosines of each row; those that are alike but for rounding,
+    which differs from batch to batch, in their order."""
     m, t = similar.shape
     deep = max(1, t // (8 * k))  # the k-th of the columns' sets' largest is no larger than the k-th
     sets = similar[:, : t // deep * deep].reshape(m, deep, -1).max(1)
     least = np.partition(sets, sets.shape[1] - k, axis=1)[:, -k, None]
-    row, column = np.nonzero(similar >= least - 3 * ALIKE)  # whatever may be among them
-    rounded = np.round(similar[row, column].astype(np.float64) / ALIKE)
-    order = np.lexsort((column, -rounded, row))
-    starts = np.searchsorted(row, np.arange(len(similar)))
-    return column[order[starts[:, None] + np.arange(k)]]
+    there = np.flatnonzero(similar >= least - 3 * ALIKE)  # whatever may be among them
+    row, column = np.divmod(there, t)
+    steps = np.round(np.maximum(similar.ravel()[there], -2).astype(np.float64) / ALIKE)
+    below = (2 / ALIKE - steps).astype(np.int64)  # the largest first
+    key = np.sort((row * int(4 / ALIKE + 2) + below) * t + column)
+    starts = np.searchsorted(row, np.arange(m))
+    return key[starts[:, None] + np.arange(k)] % t
 
 
 def _count(table: np.ndarray, keys: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,10 @@ _YEAR = re.compile(r"(?<!\d)(1\d{3}|20\d{2})(?!\d)")
 Columns = dict[str, np.ndarray]  # name of a value -> [n] float32, NaN where it is not known
 
 
-def years(text: str) -> list[int]:
+@lru_cache(maxsize=1 << 17)  # candidates come again and again
+def years(text: str) -> tuple[int, ...]:
     """The numbers from 1000 to 2099 in a text, in order."""
-    return [int(found) for found in _YEAR.findall(text)]
+    return tuple(int(found) for found in _YEAR.findall(text))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,12 +111,13 @@ def _score(
 ) -> None:
     """Fills the rows of a block."""
     queries, pools = [], []
+    names = functools.cache(index.names)  # many mentions are their own fullest form
     for i in block:
         own = mentions[i]
         form = fullest(own.text, own.name, own.start, index.knows)
         found = [
-            index.names(own.name, POOLS["names"]),
-            index.names(form, POOLS["forms"]),
+            names(own.name, POOLS["names"]),
+            names(form, POOLS["forms"]),
             index.words(own.text, POOLS["words"]),
         ]
         if vectors is not None:
@@ -182,5 +183,9 @@ def _compared_as(name: str) -> str:
 
 def _compared(asked: np.ndarray, names: np.ndarray) -> np.ndarray:
     """WRatio of queries [n,s] with names [n], [n,s] between 0 and 1."""
-    scores = [likeness(asked[:, i], names, "WRatio") for i in range(asked.shape[1])]
-    return np.stack(scores, axis=1) / 100
+    first, *others = (asked[:, i] for i in range(asked.shape[1]))
+    out = np.repeat(likeness(first, names, "WRatio")[:, None], asked.shape[1], axis=1)
+    for i, query in enumerate(others, 1):
+        differ = np.flatnonzero(query != first)
+        out[differ, i] = likeness(query[differ], names[differ], "WRatio")
+    return out / 100

@@ -104,8 +104,7 @@ def by_vectors(
     wide = min(-(-chunk // _LANES), -(-e // _LANES)) * _LANES
     padded = np.zeros((chunks * q, d), np.float32)
     padded[:n] = queries
-    asked = _unit(jnp.asarray(padded).reshape(chunks, q, d))
-    rows, best = _none(chunks, q, r)
+    asked, rows, best = _begun(padded.reshape(chunks, q, d), r)
     with Progress("candidates by vectors", e, unit="entities") as progress:
         for start in range(0, e, wide):
             earlier = best
@@ -135,17 +134,21 @@ class Resident:
         q = next((few for few in (1, 8) if few >= n), -(-n // 64) * 64)
         padded = np.zeros((1, q, self._width), np.float32)
         padded[0, :n] = queries
-        asked, (rows, best) = _unit(jnp.asarray(padded)), _none(1, q, r)
+        asked, rows, best = _begun(padded, r)
         for number, chunk in enumerate(self._chunks):
             rows, best = _merge(asked, *chunk, number * self._wide, rows, best)
         found = np.asarray(rows)[0, :n]
         return found, _shown(found, np.asarray(best)[0, :n])
 
 
-def _none(chunks: int, q: int, r: int) -> tuple[Int[Array, "c q r"], Float[Array, "c q r"]]:
-    """Rows and cosines before anything is compared."""
-    rows = jnp.full((chunks, q, r), PADDING, jnp.int32)
-    return rows, jnp.full((chunks, q, r), -jnp.inf, jnp.float32)
+@functools.partial(jax.jit, static_argnames="r")
+def _begun(
+    queries: Float[Any, "c q d"], r: int
+) -> tuple[Float[Array, "c q d"], Int[Array, "c q r"], Float[Array, "c q r"]]:
+    """Queries at length 1, and rows and cosines before anything is compared."""
+    shape = (*queries.shape[:2], r)
+    none = jnp.full(shape, PADDING, jnp.int32), jnp.full(shape, -jnp.inf, jnp.float32)
+    return _unit(queries), *none
 
 
 def _shown(found: np.ndarray, cosines: np.ndarray) -> np.ndarray:

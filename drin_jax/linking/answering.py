@@ -7,6 +7,7 @@ graph, over arrays that nobody keeps (`linking.state`). Its scores are calibrate
 import dataclasses
 import functools
 import hashlib
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -126,15 +127,16 @@ class Answerer:
         probabilities = calibration.probabilities(scores, there)
         decided, _ = calibration.decide(probabilities)
         seen = store.array("mention_has_image")
-        for row, mention in enumerate(mentions):
+        order = np.argsort(-np.where(there, scores, -np.inf), axis=1, kind="stable")
+        slots = [own[: min(k, some)] for own, some in zip(order, there.sum(1), strict=True)]
+        rows = [candidates[row, own].astype(np.int64) for row, own in enumerate(slots)]
+        held = iter(state.kb.entities(np.concatenate(rows)))  # at once, as each asking takes long
+        for row, (mention, best) in enumerate(zip(mentions, slots, strict=True)):
+            entities = [*itertools.islice(held, len(best))]
             if mention.image is not None and not seen[row]:
                 yield _unreadable(files.get(mention.image, mention.image), self._limits)
                 continue
-            order = np.argsort(-np.where(there[row], scores[row], -np.inf), kind="stable")
-            best = order[: min(k, int(there[row].sum()))]
-            rows = candidates[row, best].astype(np.int64)
-            pictured = state.kb.array("entity_has_image")[rows]
-            entities = state.kb.entities(rows)
+            pictured = state.kb.array("entity_has_image")[rows[row]]
             image: Any = files.get(str(mention.image), mention.image)
             shown = dataclasses.replace(mention, image=image)
             yield LinkResult(

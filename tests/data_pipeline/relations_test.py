@@ -163,7 +163,7 @@ def test_words(kb: KnowledgeBase, known: dict[str, np.ndarray]) -> None:
 
 def test_years(known: dict[str, np.ndarray]) -> None:
     """The text says 1998; the first was born in 1963, the second lived from 1947 to 2020."""
-    assert years("from 1998 to 2004, 12345 and 999") == [1998, 2004]
+    assert years("from 1998 to 2004, 12345 and 999") == (1998, 2004)
     assert_close(known["age"][:2] * LIFE, np.array([35, 51]))
     assert np.isnan(known["age"][2])
     assert known["year known"][:3].tolist() == [1, 1, 0]
