@@ -22,7 +22,7 @@ LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
 FEW = 256  # texts of a call, such as the linker's, up to which its batches are of these sizes
 _SMALL, _HELD = (1, 8, 32), 1024  # texts of a small batch, and tokens of one of several
 _START = 32  # padded tokens that take as long as a small batch takes beside its own, on a CPU
-_FEW_PICTURES = 8  # the same
+_FEW_PICTURES = 8  # of a call that may run as one smaller batch: the linker's
 
 Batch = tuple[np.ndarray, Any]  # numbers of the rows; arrays of them, padded to a whole batch
 
