@@ -97,7 +97,7 @@ class Finder(Protocol):
         ...
 
     def knows(self, form: str) -> bool:
-        """Whether one has this name or alias, given as `text_index.fold` makes it."""
+        """Whether one has this name or alias, given as `folded_names.fold` makes it."""
         ...
 
 

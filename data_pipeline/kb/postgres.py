@@ -4,7 +4,7 @@
     entity_N_…, dead_N_…    rows by their numbers, and which of them a segment takes out
     entity_text_N_…         a table of features: a row's bytes as a folder's file has them, and of
                             that which vectors are searched in, its direction for pgvector
-    form_N_…, words_N_…     what rows are found by (`postgres_finder`), as `text_index` folds it
+    form_N_…, words_N_…     what rows are found by (`postgres_finder`), as `folded_names` folds it
     word_N_…                how many rows have a word
 
 N and a digest are those of the first segment: `compact` makes other tables. Rows are added and

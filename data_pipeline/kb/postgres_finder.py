@@ -1,6 +1,6 @@
 """Names, words and vectors of a knowledge base, searched by the PostgreSQL server that has it.
 
-Names are compared as `text_index` folds them, by the mean of pg_trgm's similarity (trigrams that
+Names are compared as `folded_names` folds them, by the mean of pg_trgm's similarity (trigrams that
 both have, of all that either has) and word_similarity (of the name's, those of one stretch of the
 other); what goes by these initials is found beside that. Descriptions are found by their rarer
 words, scored as BM25 does where each word counts once. Vectors are searched by
@@ -13,17 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from data_pipeline.kb.folded_names import LONGEST, fold, forms, initials, shortened
 from data_pipeline.kb.knowledge_base import PIECE, Found, KnowledgeBase
 from data_pipeline.kb.postgres_server import Server
-from data_pipeline.kb.text_index import (
-    COMMON,
-    LONGEST,
-    RAREST,
-    fold,
-    forms,
-    initials,
-    shortened,
-)
+from data_pipeline.kb.text_index import COMMON, RAREST
 from data_pipeline.schema import PADDING, SAME_AS
 
 SEARCHED = "entity_text_edge"  # the table that vectors are searched in

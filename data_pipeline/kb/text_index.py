@@ -14,9 +14,7 @@ anew; where the folder cannot be written, in memory.
 """
 
 import contextlib
-import re
 import shutil
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
@@ -27,66 +25,19 @@ import tantivy
 from data_pipeline.arrays.array_file import crc32
 from data_pipeline.files import load_json, write_json
 from data_pipeline.kb import caches
+from data_pipeline.kb.folded_names import LONGEST, fold, forms, initials, shortened
 from data_pipeline.kb.knowledge_base import Finder, Found, KnowledgeBase
 from data_pipeline.output import Progress, say
 from data_pipeline.schema import UserError
 
 FORM = f"2 {metadata.version('tantivy')}"
-LONGEST = 200  # characters of a name that count
 COMMON = 0.05  # words of more than this share of the documents find nobody, but together with
 RAREST = 24  # so many words at most are asked for, the rarest
 BOOST = {"initials": 2.0}  # what a field counts beside the others
 DEEPEST = 4  # times as many as are asked for are looked at where scores tie
 QUIET_ROWS = 100_000  # fewer are indexed in about a second
 HEAP = 300_000_000  # bytes of documents that tantivy gathers before it writes them
-_WORD = re.compile(r"[^\W_]+")
-_SMALL = frozenset(
-    (
-        *("of", "the", "and", "for", "in", "on", "at", "a", "an", "de", "la", "le", "du", "des"),
-        *("der", "die", "das", "und", "y", "e"),
-    )
-)
 _FIELDS = {"exact": "raw", "gram": "trigrams", "token": "words", "initials": "lines"}
-
-
-def fold(text: str) -> str:
-    """A name as it is compared: without accents and other marks, in lower case, all but letters and
-    digits as one space."""
-    if not text.isascii():
-        split = unicodedata.normalize("NFKD", text)
-        text = "".join(one for one in split if unicodedata.category(one)[0] != "M")
-    return " ".join(_WORD.findall(text.casefold()))
-
-
-def bare(name: str) -> str:
-    """A title without what stands in parentheses at its end, or as it is where nothing is left."""
-    head, _, behind = name.rstrip().rpartition("(")
-    return head.rstrip() or name if behind and behind.find(")") == len(behind) - 1 else name
-
-
-def forms(name: str, aliases: Iterable[str] = ()) -> list[str]:
-    """What an entity is found by, folded."""
-    found = (fold(form[:LONGEST]) for one in (name, *aliases) for form in (one, bare(one)))
-    return [form for form in dict.fromkeys(found) if form]
-
-
-def initials(form: str) -> list[str]:
-    """What a folded name of several words goes by: "jfk", without "of" and the like too, and
-    "j kennedy"."""
-    words = form.split(" ")
-    if len(words) == 1:
-        return []
-    large = [word for word in words if word not in _SMALL]
-    letters = ("".join(word[0] for word in some) for some in (words, large))
-    return list(dict.fromkeys([*letters, f"{words[0][0]} {words[-1]}"]))
-
-
-def shortened(form: str) -> str:
-    """A folded name as `initials` has it: "u s a" is "usa", "j f kennedy" is "j kennedy"."""
-    words = form.split(" ")
-    if len(words) > 2 and all(len(word) == 1 for word in words[:-1]) and len(words[-1]) > 1:
-        return f"{words[0]} {words[-1]}"
-    return "".join(words) if all(len(word) == 1 for word in words) else form
 
 
 def _trigrams(form: str) -> list[str]:

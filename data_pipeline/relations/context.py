@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from data_pipeline.kb.folded_names import fold
 from data_pipeline.kb.knowledge_base import Finder, KnowledgeBase
-from data_pipeline.kb.text_index import fold
 from data_pipeline.relations import hashed
 from data_pipeline.relations.sides import (
     GENERATION,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from scipy import sparse
 
-from data_pipeline.kb.text_index import fold
+from data_pipeline.kb.folded_names import fold
 
 COLUMNS = 1 << 18
 Cut = Callable[[str], Iterable[str]]  # a text into its terms

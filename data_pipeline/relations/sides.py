@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from data_pipeline.kb.folded_names import bare, fold
 from data_pipeline.kb.knowledge_base import Finder, KnowledgeBase
-from data_pipeline.kb.text_index import bare, fold
 from data_pipeline.relations import hashed
 from data_pipeline.retrieval.forms import fullest
 from data_pipeline.schema import Mention

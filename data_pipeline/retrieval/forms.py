@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from data_pipeline.kb.text_index import fold
+from data_pipeline.kb.folded_names import fold
 
 LONGEST = 7  # words of a form
 AROUND = 1000  # characters of text before and behind the mention that are looked at

@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from rapidfuzz.utils import default_process
 
+from data_pipeline.kb.folded_names import bare
 from data_pipeline.kb.knowledge_base import Finder, Found, KnowledgeBase
-from data_pipeline.kb.text_index import bare
 from data_pipeline.output import Progress
 from data_pipeline.retrieval.forms import fullest
 from data_pipeline.retrieval.names import likeness

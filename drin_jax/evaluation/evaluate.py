@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import schema
-from data_pipeline.kb.text_index import bare, fold
+from data_pipeline.kb.folded_names import bare, fold
 from data_pipeline.retrieval.names import of_pairs
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.ranks import TIES, RankCounts, slot_counts, summarize

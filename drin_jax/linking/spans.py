@@ -9,8 +9,8 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from data_pipeline.kb.folded_names import bare, fold
 from data_pipeline.kb.knowledge_base import KnowledgeBase
-from data_pipeline.kb.text_index import bare, fold
 from data_pipeline.retrieval.forms import INSIDE, LONGEST, WORD, joins
 from data_pipeline.schema import UserError, reason
 

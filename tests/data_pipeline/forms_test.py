@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipeline.kb.text_index import fold
+from data_pipeline.kb.folded_names import fold
 from data_pipeline.retrieval.forms import AROUND, LONGEST, fullest
 
 KNOWN = {

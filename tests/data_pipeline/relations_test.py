@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rapidfuzz import fuzz
 
+from data_pipeline.kb.folded_names import fold
 from data_pipeline.kb.knowledge_base import KnowledgeBase
-from data_pipeline.kb.text_index import fold
 from data_pipeline.relations import hashed, memory
 from data_pipeline.relations.association import FOLDS, HALF, LEAST, folds
 from data_pipeline.relations.evidence import (

@@ -12,8 +12,9 @@ import tantivy
 
 from data_pipeline.files import hold
 from data_pipeline.kb import caches, text_index
+from data_pipeline.kb.folded_names import bare, fold, forms
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
-from data_pipeline.kb.text_index import TextIndex, bare, fold, forms
+from data_pipeline.kb.text_index import TextIndex
 from tests.support import bases
 from tests.support.bases import entity
 

@@ -8,8 +8,9 @@ import pytest
 from rapidfuzz import fuzz
 from rapidfuzz.utils import default_process
 
+from data_pipeline.kb.folded_names import bare
 from data_pipeline.kb.knowledge_base import KnowledgeBase
-from data_pipeline.kb.text_index import TextIndex, bare
+from data_pipeline.kb.text_index import TextIndex
 from data_pipeline.retrieval import union
 from data_pipeline.retrieval.forms import fullest
 from data_pipeline.retrieval.union import Candidates, Vectors, by_union
