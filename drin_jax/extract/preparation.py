@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 from data_pipeline import readers, schema
 from data_pipeline.arrays.growing import tidy
 from data_pipeline.graphs import FLAGS
-from data_pipeline.kb.change import Fill, SegmentWriter
+from data_pipeline.kb.change import Fill
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
+from data_pipeline.kb.segment_writer import SegmentWriter
 from data_pipeline.relations import evidence
 from data_pipeline.schema import Corpus, Entity, UserError
 from data_pipeline.store import split_arrays
