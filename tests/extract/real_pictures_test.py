@@ -10,7 +10,7 @@ from PIL import Image
 from data_pipeline.pictures import images
 from data_pipeline.store.reader import Store
 from drin_jax.encoders.picture_encoders import ClipEncoder, ResNetEncoder
-from tests.data_pipeline.readers_test import WIKIMEL
+from tests.data_pipeline.wikimel_reader_test import WIKIMEL
 from tests.support import commands, tiny_encoders
 from tests.support.tolerance import assert_close
 
