@@ -23,6 +23,7 @@ from drin_jax.training.loop import Terminated
 from drin_jax.training.session import Session
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support import commands, linkers
+from tests.support.tolerance import assert_close
 
 # Trained for long enough to count something on any machine.
 FEW = {"epochs": 12, "batch": 8, "undecided": 0.97, "best": 3, "learning_rate": 1e-3}
@@ -194,7 +195,7 @@ def test_explanations_tell_what_it_said(finished: FinishedRun) -> None:
     assert len(read) == int((~np.isnan(said[row])).sum())
     assert all("read together, score" in one.reasons["reranker"] for one in read)
     scores = finished.scores("test")[row]
-    assert sorted(one.score for one in case.candidates) == pytest.approx(sorted(scores.tolist()))
+    assert_close(sorted(one.score for one in case.candidates), sorted(scores))
     alone = open_run(linkers.trained())
     before = {one.id: one.score for one in ranked(alone, "test", [row])[0].candidates}
     for one in case.candidates:
