@@ -22,7 +22,7 @@ import optax
 from flax import nnx
 
 from benchmarks.random_batches import IMAGE, LAYERS, TEXT, WIDTH, random_batch
-from data_pipeline.graphs import GraphTables
+from data_pipeline.loader import GraphTables
 from data_pipeline.relations.evidence import VECTORS, Retrieved, reading, standardised
 from data_pipeline.schema import EVIDENCE_COLUMNS
 from drin_jax.extract.corpus import read_corpus

@@ -49,8 +49,7 @@ def theirs(store: str) -> dict[str, Any]:
     import torch
 
     from benchmarks.torch_drin import TorchDRIN, upstream_loss
-    from data_pipeline.graphs import GraphTables
-    from data_pipeline.loader import TrainOrder
+    from data_pipeline.loader import GraphTables, TrainOrder
     from data_pipeline.store.reader import Store
 
     marks = [time.time()]

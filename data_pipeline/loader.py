@@ -15,7 +15,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from data_pipeline.graphs import GraphTables, HostArrays
+from data_pipeline.graphs import HostArrays, look_up
 from data_pipeline.schema import GraphSpec, UserError, check_least
 from data_pipeline.store.reader import Store
 
@@ -88,6 +88,45 @@ class TrainOrder:
     def _fixed(self) -> dict[str, Any]:
         names = ("split", "split_size", "mentions", "batch", "seed")
         return {name: getattr(self, name) for name in names}
+
+
+class GraphTables:
+    """Looks batches of a split up in an open store.
+
+    Args:
+        store: an open store.
+        split: "train", "valid" or "test".
+        spec: of the graphs.
+
+    Raises:
+        UserError: the split is unknown or empty, or as `Store.fitted`.
+    """
+
+    def __init__(self, store: Store, split: str, spec: GraphSpec = GraphSpec()):
+        self.mentions = store.check_split(split)
+        self.spec = store.fitted(spec)
+        self._longest = store.longest_text(spec.needs)
+        tables = store.shared_tables(spec.needs) | store.split_tables(split, spec)
+        # Plain views: a memmap pays for its class at each look-up.
+        self._tables = {
+            name: table.view(np.ndarray) if isinstance(table, np.ndarray) else table
+            for name, table in tables.items()
+        }
+
+    def batch(self, rows: np.ndarray) -> HostArrays:
+        """The batch of these rows of the split, C-contiguous, as `look_up` gives it."""
+        return look_up(np, self._fetch, rows, self.spec, self._longest)
+
+    def _fetch(self, name: str, rows: np.ndarray, there: np.ndarray) -> np.ndarray:
+        table = self._tables[name]
+        if not len(table):
+            return np.zeros((*rows.shape, *table.shape[1:]), table.dtype)
+        if isinstance(table, np.ndarray):
+            found = np.take(table, rows, axis=0, mode="clip")
+        else:  # of several segments, or in a database
+            found = table[np.clip(rows, 0, len(table) - 1)]
+        found[~there] = 0
+        return found
 
 
 class TrainLoader:

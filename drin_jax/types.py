@@ -15,13 +15,7 @@ from typing import Any
 
 import flax.struct
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-
-from data_pipeline.schema import EVIDENCE, OF_OWN_PICTURE, UserError
-
-_OF_OWN_PICTURE = np.array([name in OF_OWN_PICTURE for own in EVIDENCE.values() for name in own])
 
 Aux = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -87,20 +81,11 @@ class GraphBatch:
         """Slots that are ranked and enter the loss: all but an appended gold slot."""
         return self.entity_text.shape[1] - int(self.gold_slot)
 
-    def blind(self, seen: Bool[Array, " b"]) -> "GraphBatch":
-        """The batch as if mentions that are not `seen` had no picture."""
-        evidence = self.evidence
-        if evidence is not None:
-            evidence = jnp.where(seen[:, None, None] | ~_OF_OWN_PICTURE, evidence, 0)
-        return self.replace(  # type: ignore[attr-defined]
-            mention_has_image=self.mention_has_image & seen, evidence=evidence
-        )
-
     def needed(self, name: str) -> Array:
-        """One of the optional arrays; UserError where the loader was not asked for it."""
+        """One of the optional arrays; ValueError where the loader was not asked for it."""
         array = getattr(self, name)
         if array is None:
-            raise UserError(
+            raise ValueError(
                 f"the batch holds no {name}; give its loader needs=models.needs(model.name, width)"
             )
         return array

@@ -43,7 +43,7 @@ LAYERS = (
 # What a room holds that is started by itself: above everything.
 STARTED = ("__main__", "beam")
 HALL = 8  # files in each package's own folder, beside __init__.py
-CHAIN = 11  # files on the longest way of imports from drin_jax.main down
+CHAIN = 10  # files on the longest way of imports from drin_jax.main down
 
 
 def module_name(path):
@@ -99,7 +99,10 @@ def longest_chain(name: str) -> tuple[str, ...]:
 def test_the_walk_sees_imports():
     assert len(OURS) > 100
     assert "drin_jax.training.losses" in imports("drin_jax.training.step")
-    assert longest_chain("drin_jax.main")[-1].startswith("data_pipeline.")
+    assert longest_chain("data_pipeline.arrays.array_file")[1:] in [
+        ("data_pipeline.output",),
+        ("data_pipeline.schema",),
+    ]
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -22,7 +22,6 @@ from data_pipeline.relations.context import Named, context
 from data_pipeline.relations.memory import Memory
 from data_pipeline.relations.sides import Columns, EntitySide, MentionSide, Pairs, Rarities
 from data_pipeline.schema import CUT, EVIDENCE, EVIDENCE_COLUMNS, PADDING, SPLITS, Mention
-from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
 
 BLOCK = 256  # mentions at once
@@ -218,8 +217,8 @@ def reading(store: Store, mentions: Sequence[Mention]) -> tuple[Relations, np.nd
     return Relations(store.kb, store.array(VECTORS[1]), remembered), component
 
 
-def write(store: Store, mentions: Sequence[Mention], extension: StoreExtension) -> None:
-    """Adds the evidence of every split to a store.
+def of_store(store: Store, mentions: Sequence[Mention]) -> Iterator[tuple[str, np.ndarray]]:
+    """The evidence of every split of a store, and its scale first, each with its array's name.
 
     Args:
         mentions: the store's, in its order.
@@ -249,8 +248,8 @@ def write(store: Store, mentions: Sequence[Mention], extension: StoreExtension) 
             values = np.concatenate([np.zeros((0, *shape[1:]), np.float32), *of_split(split)])
             if scale is None:
                 scale = scale_of(values)
-                extension.write("evidence_scale", scale)
-            extension.write(f"{split}_evidence", standardised(values, scale))
+                yield "evidence_scale", scale
+            yield f"{split}_evidence", standardised(values, scale)
 
 
 def scale_of(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@
 `store.writer` writes it.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -21,10 +22,28 @@ import numpy as np
 from data_pipeline import files, schema
 from data_pipeline.arrays import array_file
 from data_pipeline.kb.knowledge_base import KnowledgeBase, is_url, open_kb
-from data_pipeline.schema import SCHEMA_VERSION, SPLITS, STORE_JSON, STRING_TABLES, UserError
+from data_pipeline.schema import (
+    SCHEMA_VERSION,
+    SPLITS,
+    STORE_JSON,
+    STRING_TABLES,
+    GraphSpec,
+    UserError,
+)
 from data_pipeline.store import layout
 
 SHOWN_DIFFERENCES = 4
+
+# Tables of which graphs are made: of each vertex, of each mention, with the gold's own slot.
+_VERTEX = ("text", "image", "has_text", "has_image")
+_SPLIT = ("mention", "candidates", "edges", "gold")
+_GOLD_SLOT = ("gold_entity", "gold_edges")
+_NAMES = {"entity": "entity_name", "mention": "mention_surface"}  # that systems read characters of
+FLAGS = {
+    "tokens": "--config.encoders.tokens=True",
+    "regions": "--config.encoders.regions=True",
+    "evidence": "--config.model.name=relational",
+}
 
 
 class Store:
@@ -142,6 +161,64 @@ class Store:
                     raise UserError(f"{where}: string {len(found)} is damaged") from None
             self._strings[name] = found
         return self._strings[name]
+
+    def characters(self, table: str) -> np.ndarray:
+        """A table of names as [n, c] int32: UTF-8 bytes plus 1, 0 where there is none. c is the
+        length of the longest name on either side, or CHARACTERS where that is less."""
+        encoded = {name: [one.encode() for one in self.strings(name)] for name in _NAMES.values()}
+        most = max((len(name) for names in encoded.values() for name in names), default=0)
+        width, names = min(max(most, 1), schema.CHARACTERS), encoded[table]
+        joined = b"".join(name[:width].ljust(width, b"\0") for name in names)
+        found = np.frombuffer(joined, np.uint8).reshape(-1, width)
+        lengths = np.array([len(name) for name in names], np.int64)
+        return np.where(np.arange(width) < lengths[:, None], found.astype(np.int32) + 1, 0)
+
+    def fitted(self, spec: GraphSpec) -> GraphSpec:
+        """The spec of graphs over this store, with `r` what it holds where `r` is 0.
+
+        Raises:
+            UserError: the store holds fewer candidates than r, or lacks what is needed, with the
+                command that adds it.
+        """
+        held = self.sizes["r"]
+        if not 0 <= spec.r <= held:
+            raise UserError(
+                f"graph.r is {spec.r}, but {self.path} holds {held} candidates of a mention"
+            )
+        for need in spec.needs:
+            schema.check_known("what a system needs", need, schema.NEEDS)
+        if lacking := self.lacks(spec.needs):
+            flags = " ".join(FLAGS[need] for need in lacking)
+            raise UserError(
+                f"{self.path}: holds no {' and no '.join(lacking)} of the mentions, which this "
+                "system needs; python -m drin_jax.extract with the same --config and --workdir and "
+                f"{flags} adds them"
+            )
+        return dataclasses.replace(spec, r=spec.r or held)
+
+    def shared_tables(self, needs: Collection[str]) -> dict[str, Any]:
+        """What graphs read of entities and mentions, for all splits; all but the characters still
+        on disk."""
+        names = [f"{side}_{name}" for side in _NAMES for name in _VERTEX]
+        for need in needs:
+            names += schema.NEEDED_ARRAYS[need] if need != "evidence" else ()
+        tables = {name: self.array(name) for name in names}
+        if "characters" in needs:
+            of_sides = {f"{side}_characters": self.characters(to) for side, to in _NAMES.items()}
+            tables |= of_sides
+        return tables
+
+    def split_tables(self, split: str, spec: GraphSpec) -> dict[str, Any]:
+        """What graphs read of a split alone, still on disk."""
+        names = _SPLIT + _GOLD_SLOT * spec.gold_slot
+        names += tuple(need for need in spec.needs if need == "evidence")
+        return {name: self.array(f"{split}_{name}") for name in names}
+
+    def longest_text(self, needs: Collection[str]) -> int:
+        """Tokens of the longest mention text; 0 where tokens are not needed."""
+        if "tokens" not in needs:
+            return 0
+        return int(np.diff(np.asarray(self.array("mention_token_offsets"))).max(initial=1))
 
     def check_split(self, split: str) -> int:
         """Number of mentions of `split`; UserError if there is none."""

@@ -17,6 +17,7 @@ from data_pipeline.loader import EvalLoader
 from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.reordering import Reordering
+from drin_jax.models.graph import blind
 from drin_jax.parallel.data_parallel import AXIS, DataParallel
 from drin_jax.training.device_tables import DeviceTables, Placement
 from drin_jax.types import GraphBatch
@@ -79,7 +80,7 @@ class SplitScorer:
         def step(params: Any, arrays: Any) -> Float[Array, "b r"]:
             graphs = GraphBatch.from_host(arrays, setup.spec.gold_slot)
             if not setup.pictures:
-                graphs = graphs.blind(jnp.zeros_like(graphs.mention_has_image))
+                graphs = blind(graphs, jnp.zeros_like(graphs.mention_has_image))
             return nnx.merge(setup.graphdef, params)(graphs)[0]
 
         self._parallel, self._batch, self._spec = setup.parallel, batch, setup.spec

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data_pipeline.graphs import GraphTables, HostArrays
+from data_pipeline.graphs import HostArrays
+from data_pipeline.loader import GraphTables
 from data_pipeline.schema import CUT, EVIDENCE, EVIDENCE_COLUMNS, NIL, OUTSIDE_KB
 from data_pipeline.store.reader import Store
 from drin_jax.evaluation.evaluate import SplitView
 from drin_jax.evaluation.ranks import check_finite, slot_counts
 from drin_jax.evaluation.scoring import Trained
 from drin_jax.explain import words
-from drin_jax.models.graph import edge_mask
+from drin_jax.models.graph import blind, edge_mask
 from drin_jax.types import Aux, GraphBatch
 
 _OF_PICTURES = np.array([name == "pictures" for name in EVIDENCE_COLUMNS])
@@ -88,7 +89,7 @@ def ranked(
     arrays = {name: jnp.asarray(array) for name, array in batch.items()}
     graphs = GraphBatch.from_host(arrays, setup.spec.gold_slot)
     if not setup.pictures:
-        graphs = graphs.blind(jnp.zeros(len(rows), bool))
+        graphs = blind(graphs, jnp.zeros(len(rows), bool))
     scores, aux = _forward(setup.graphdef, run.params, graphs)
     there = np.asarray(graphs.candidate_mask[:, : graphs.scored])
     check_finite(np.asarray(scores), there)

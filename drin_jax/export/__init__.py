@@ -2,7 +2,7 @@
 
     import numpy as np
     from drin_jax import export
-    from data_pipeline.graphs import GraphTables
+    from data_pipeline.loader import GraphTables
     from data_pipeline.schema import GraphSpec
     from data_pipeline.store.reader import Store
 

@@ -26,6 +26,7 @@ from drin_jax.export import scorer
 from drin_jax.linking import saved
 from drin_jax.linking.model import encoders_of, from_run
 from drin_jax.linking.places import IN_EXPORT
+from drin_jax.models.graph import blind
 from drin_jax.training.setup import build_model
 from drin_jax.types import GraphBatch
 from drin_jax.workdir import FinishedRun, read_config
@@ -52,7 +53,7 @@ def score_function(make: Callable[[], nnx.Module], gold_slot: bool, pictures: bo
         state = jax.tree.unflatten(structure, [params[name] for name in names])
         batch = GraphBatch.from_host({**arrays, **unread}, gold_slot)
         if not pictures:
-            batch = batch.blind(jnp.zeros(b, bool))
+            batch = blind(batch, jnp.zeros(b, bool))
         return nnx.merge(graphdef, state)(batch)[0]
 
     return scores

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from data_pipeline import readers, schema
 from data_pipeline.arrays.growing import tidy
-from data_pipeline.graphs import FLAGS
 from data_pipeline.kb.change import Fill
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
 from data_pipeline.kb.segment_writer import SegmentWriter
@@ -18,7 +17,7 @@ from data_pipeline.relations import evidence
 from data_pipeline.schema import Corpus, Entity, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.extension import StoreExtension
-from data_pipeline.store.reader import Store
+from data_pipeline.store.reader import FLAGS, Store
 from data_pipeline.store.writer import StoreWriter
 from drin_jax.config import check, flat
 from drin_jax.extract import pairs
@@ -249,7 +248,8 @@ def _add(config: ConfigDict, store: Store, needs: Sequence[str]) -> Store:
     if "regions" in needs:
         report |= features.write_regions(store)
     if "evidence" in needs:
-        evidence.write(store, stages.items, extension)
+        for name, array in evidence.of_store(store, stages.items):
+            extension.write(name, array)
         report["evidence"] = {name: list(values) for name, values in schema.EVIDENCE.items()}
     return extension.add(report)
 

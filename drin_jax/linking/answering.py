@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data_pipeline.graphs import GraphTables
 from data_pipeline.kb.knowledge_base import KnowledgeBase
+from data_pipeline.loader import GraphTables
 from data_pipeline.pictures.images import READ, STATUSES, Limits, open_picture
 from data_pipeline.schema import PADDING, Entity, Mention, UserError
 from data_pipeline.store.unkept import SPLIT, UnkeptStore
@@ -33,6 +33,7 @@ from drin_jax.linking.model import LinkModel
 from drin_jax.linking.query import Query, file_of, mention_of
 from drin_jax.linking.result import LinkedEntity, LinkResult
 from drin_jax.linking.state import State
+from drin_jax.models.graph import blind
 from drin_jax.types import GraphBatch
 
 SIZES = (1, 8, 64)  # mentions scored at once: what is fewer is filled up
@@ -60,7 +61,7 @@ class Answerer:
         def score(params: Any, arrays: Mapping[str, jax.Array]) -> jax.Array:
             graphs = GraphBatch.from_host(arrays)
             if not pictures:
-                graphs = graphs.blind(jnp.zeros_like(graphs.mention_has_image))
+                graphs = blind(graphs, jnp.zeros_like(graphs.mention_has_image))
             return nnx.merge(graphdef, params)(graphs)[0]
 
         self._score = jax.jit(score)

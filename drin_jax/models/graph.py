@@ -11,16 +11,19 @@ from collections.abc import Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from data_pipeline.schema import RELATIONS
+from data_pipeline.schema import EVIDENCE, OF_OWN_PICTURE, RELATIONS
 from drin_jax.types import Aux, GraphBatch
 
 # Between k kinds of mention vertex and k kinds of entity vertex: [:, u, v] is relation 2u + v.
 Edges = Float[Array, "b k k r"]
 EdgeMask = Bool[Array, "b k k r"]
+
+_OF_OWN_PICTURE = np.array([name in OF_OWN_PICTURE for own in EVIDENCE.values() for name in own])
 
 
 @flax.struct.dataclass
@@ -86,6 +89,16 @@ def edge_mask(batch: GraphBatch, relations: tuple[str, ...]) -> Bool[Array, "b 4
     mask = mention[:, :, None, None] & entity[:, None]  # [b, 2, 2, r]: mention side, entity side
     enabled = jnp.array([name in relations for name in RELATIONS])
     return mask.reshape(mask.shape[0], 4, -1) & enabled[None, :, None]
+
+
+def blind(batch: GraphBatch, seen: Bool[Array, " b"]) -> GraphBatch:
+    """The batch as if mentions that are not `seen` had no picture."""
+    evidence = batch.evidence
+    if evidence is not None:
+        evidence = jnp.where(seen[:, None, None] | ~_OF_OWN_PICTURE, evidence, 0)
+    return batch.replace(  # type: ignore[attr-defined,no-any-return]
+        mention_has_image=batch.mention_has_image & seen, evidence=evidence
+    )
 
 
 def to_block(relations: Array, k: int) -> Array:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from data_pipeline.schema import EVIDENCE, EVIDENCE_COLUMNS, RELATIONS
 from drin_jax.models.drin import DRIN
 from drin_jax.models.gcn import gelu
-from drin_jax.models.graph import value
+from drin_jax.models.graph import blind, value
 from drin_jax.types import Aux, GraphBatch
 
 _RELATION = np.array([[*EVIDENCE].index(name) for name in EVIDENCE_COLUMNS])  # of each value
@@ -141,7 +141,7 @@ class Relational(nnx.Module):
         if keys is not None and self.drop_relations:
             kept = kept & _drawn(keys, 100, 1 - self.drop_relations, len(on))
         if keys is not None and self.drop_pictures:
-            batch = batch.blind(_drawn(keys, 101, 1 - self.drop_pictures))
+            batch = blind(batch, _drawn(keys, 101, 1 - self.drop_pictures))
         return jnp.where(kept[:, None, _RELATION], batch.needed("evidence"), 0), batch
 
 

@@ -158,22 +158,22 @@ class DeviceTables:
         """Upload a split's tables, of which `choose` says whether they fit.
 
         Args:
-            store, split, spec: as in `data_pipeline.graphs.GraphTables`.
+            store, split, spec: as in `data_pipeline.loader.GraphTables`.
             like: tables of another split of the same store, with the same needs and placement,
                 whose shared part is used again.
             placement: where they go.
 
         Raises:
-            UserError: the split is unknown or empty, or as `graphs.fitted`.
+            UserError: the split is unknown or empty, or as `Store.fitted`.
         """
         store.check_split(split)
-        spec = graphs.fitted(spec, store)
+        spec = store.fitted(spec)
 
         def upload(tables: HostArrays) -> dict[str, jax.Array]:
             return {name: placement.upload(name, array) for name, array in tables.items()}
 
-        shared = like.shared if like else upload(graphs.shared_tables(store, spec.needs))
-        own, longest = upload(_own(store, split, spec)), graphs.longest(store, spec.needs)
+        shared = like.shared if like else upload(store.shared_tables(spec.needs))
+        own, longest = upload(_own(store, split, spec)), store.longest_text(spec.needs)
         return cls(shared, own, spec, longest, placement.kind == "sharded")
 
     @staticmethod
@@ -185,8 +185,8 @@ class DeviceTables:
     ) -> int:
         """Memory in bytes that the tables of entities, mentions and these splits take on each
         device."""
-        spec = graphs.fitted(spec, store)
-        tables = [graphs.shared_tables(store, spec.needs)]
+        spec = store.fitted(spec)
+        tables = [store.shared_tables(spec.needs)]
         tables += [_own(store, split, spec) for split in splits]
         return sum(placement.bytes(*table) for own in tables for table in own.items())
 
@@ -228,7 +228,7 @@ def _of_all(table: Array, rows: Int[Array, "*b"]) -> Array:
 
 def _own(store: Store, split: str, spec: GraphSpec) -> HostArrays:
     """The split's arrays, still on disk, with the first r candidates."""
-    own = graphs.split_tables(store, split, spec)
+    own = store.split_tables(split, spec)
     own |= {name: own[name][:, : spec.r] for name in ("candidates", "evidence") if name in own}
     return own | {"edges": own["edges"][:, :, : spec.r]}
 

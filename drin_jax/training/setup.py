@@ -6,7 +6,6 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from data_pipeline import graphs
 from data_pipeline.schema import EVIDENCE, GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax import models
@@ -39,7 +38,7 @@ def set_up(config: ConfigDict, store: Store, shapes: bool = False) -> Setup:
             "it anew"
         )
     gold_slot = config.graph.gold_slot == "upstream"
-    spec = graphs.fitted(GraphSpec(config.graph.r, gold_slot, needs), store)
+    spec = store.fitted(GraphSpec(config.graph.r, gold_slot, needs))
     parallel = DataParallel(config.parallel.impl, config.parallel.devices)
     parallel.check_batch(config.train.batch, "train.batch")
     parallel.check_batch(config.eval.batch, "eval.batch")

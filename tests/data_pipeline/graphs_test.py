@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
-from data_pipeline.graphs import GraphTables
+from data_pipeline.loader import GraphTables
 from data_pipeline.schema import GraphSpec
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter

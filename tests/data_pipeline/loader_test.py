@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
-from data_pipeline.graphs import GraphTables
-from data_pipeline.loader import EvalLoader, TrainLoader
+from data_pipeline.loader import EvalLoader, GraphTables, TrainLoader
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from tests.support.fixtures import tiny_store

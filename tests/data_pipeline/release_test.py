@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
-from data_pipeline.graphs import GraphTables
+from data_pipeline.loader import GraphTables
 from data_pipeline.release import convert, inventory, vertices
 from data_pipeline.schema import SPLITS, GraphSpec
 from data_pipeline.store.reader import Store

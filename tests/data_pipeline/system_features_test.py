@@ -9,8 +9,7 @@ import pytest
 from data_pipeline import schema
 from data_pipeline.arrays.array_file import read_header
 from data_pipeline.arrays.growing import ShardTable
-from data_pipeline.graphs import GraphTables, characters
-from data_pipeline.loader import EvalLoader
+from data_pipeline.loader import EvalLoader, GraphTables
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax.extract import preparation, stages
@@ -81,7 +80,7 @@ def test_batches_hold_what_is_asked_for(tmp_path: Path) -> None:
 def test_long_names_are_cut_and_empty_ones_are_zero(tmp_path: Path) -> None:
     store = tiny_store(tmp_path / "store")
     store.kb.__dict__["names"] = ["x" * 99, "", "né"]
-    found = characters(store, "entity_name")
+    found = store.characters("entity_name")
     assert found.shape == (3, schema.CHARACTERS)  # 99 bytes are cut
     assert (found[0] == ord("x") + 1).all()
     assert not found[1].any()

@@ -10,7 +10,7 @@ from flax import nnx
 from PIL import Image
 
 from data_pipeline import output, schema
-from data_pipeline.graphs import GraphTables
+from data_pipeline.loader import GraphTables
 from data_pipeline.schema import UserError
 from drin_jax.explain import cases, figure, linked, outcomes, sources, terminal
 from drin_jax.explain.sources import Sources

@@ -18,7 +18,7 @@ from jax import export as jax_export
 
 from configs import common
 from data_pipeline.files import checksums, own_checksum
-from data_pipeline.graphs import GraphTables
+from data_pipeline.loader import GraphTables
 from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax import export, models

@@ -162,7 +162,7 @@ def test_what_systems_need():
     assert (needs["dzmned"], needs["mel_hi"]) == (("tokens", "characters"), ("tokens",))
     assert needs["relational"] == ("evidence",)
     assert models.needs("ghmfc", 0) == ("tokens",)
-    with pytest.raises(UserError, match=r"holds no mention_token.*; give its loader needs="):
+    with pytest.raises(ValueError, match=r"holds no mention_token.*; give its loader needs="):
         build("mel_hi")(random_graphs(b=B, t=T, v=V))
     known = "bert, drin, dzmned, ghmfc, jmel, mel_hi, relational"
     with pytest.raises(UserError, match=f"model.name is 'jmell'; known are {known}$"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import schema
-from data_pipeline.graphs import GraphTables
+from data_pipeline.loader import GraphTables
 from data_pipeline.schema import GraphSpec, UserError
 from data_pipeline.store.reader import Store
 from drin_jax.parallel.data_parallel import DataParallel

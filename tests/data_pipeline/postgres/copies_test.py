@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.graphs import GraphTables
 from data_pipeline.kb.change import open_change
 from data_pipeline.kb.knowledge_base import open_kb
+from data_pipeline.loader import GraphTables
 from data_pipeline.schema import Entity, UserError
 from drin_jax.extract import preparation
 from tests.support import bases, picture_world
