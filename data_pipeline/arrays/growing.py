@@ -35,7 +35,8 @@ SCRATCH = "scratch_"
 
 
 def tidy(path: Path) -> None:
-    """Remove what a writer that was killed in its last moment left in the store it had made."""
+    """Remove what a writer that was killed in its last moment, or could not remove it, left in the
+    folder it had made; nobody reads it."""
     for leftover in (MADE_FROM, LOCK):
         with contextlib.suppress(OSError):
             (path / leftover).unlink()

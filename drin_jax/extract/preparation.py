@@ -18,7 +18,7 @@ from data_pipeline.schema import Corpus, Entity, UserError
 from data_pipeline.store import split_arrays
 from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import FLAGS, Store
-from data_pipeline.store.writer import StoreWriter
+from data_pipeline.store.writer import KB, StoreWriter
 from drin_jax.config import check, flat
 from drin_jax.extract import pairs
 from drin_jax.extract.corpus import fetch, read_corpus
@@ -57,7 +57,9 @@ def prepare(
     path = store_path(config, workdir)
     if path.exists():
         store = open_store(config, path)
-        tidy(path)
+        own = store.kb.segments if store.kb.path == path / KB else ()
+        for made in (path, *(path / KB / segment.folder for segment in own)):
+            tidy(made)
     elif config.data.reader == RELEASE:
         store = _import(config, path)
     else:

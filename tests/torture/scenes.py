@@ -202,10 +202,10 @@ def trained(workdir: Path) -> Any:
 def stored(workdir: Path) -> Any:
     """Every file of the store, and no other beside it. tantivy's files have names by chance, and
     the lock of its knowledge base says who wrote last."""
-    places = sorted(path.name for path in workdir.iterdir() if path.name.startswith("store"))
+    places = {path.name: b"" for path in workdir.iterdir() if path.name.startswith("store")}
     files = _files(workdir / "store")
     by_chance = ("kb/index/", "kb/lock")
-    return places, {name: file for name, file in files.items() if not name.startswith(by_chance)}
+    return places | {name: file for name, file in files.items() if not name.startswith(by_chance)}
 
 
 def based(work: Path) -> Any:
