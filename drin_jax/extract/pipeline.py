@@ -2,7 +2,10 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+import operator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import apache_beam
 import numpy as np
@@ -39,12 +42,18 @@ class EncodeShard(apache_beam.DoFn):
         items = items_from_plain(kind, content["items"])
         (arrays,) = self.encoders.encode(kind, [items], len(items))
         target = FileSystems.join(self.place, shard_file(content["name"], content["shard"]))
-        draft = target + ".partial"
         arrays[STAMP] = np.array(self.encoders.stamp(kind, items))
-        with FileSystems.create(draft) as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        FileSystems.rename([draft], [target])
+        write_file(target, lambda file: np.savez(file, allow_pickle=False, **arrays))
         yield target
+
+
+def write_file(target: str, put: Callable[[Any], None]) -> None:
+    """A file that `put` writes, whole or not there. Others may write the same one at once, as a
+    runner may start a late shard again beside the first: each has a draft of its own."""
+    draft = f"{target}.{uuid.uuid4().hex}.partial"
+    with FileSystems.create(draft) as file:
+        put(file)
+    FileSystems.rename([draft], [target])
 
 
 def write_jobs(plan: Preparation, place: str) -> list[str]:
@@ -60,8 +69,8 @@ def write_jobs(plan: Preparation, place: str) -> list[str]:
             job = FileSystems.join(place, name.replace(".npz", ".json"))
             rows = plain_items(stage.items(stage.shard(shard)))
             job_of = {"kind": stage.kind, "name": stage.name, "shard": shard, "items": rows}
-            with FileSystems.create(job) as file:
-                file.write(json.dumps(job_of).encode())
+            content = json.dumps(job_of).encode()
+            write_file(job, operator.methodcaller("write", content))
             jobs.append(job)
     return jobs
 

@@ -1,6 +1,7 @@
 """The Beam pipeline, on its direct runner: the same shards, hence the same store."""
 
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -55,3 +56,19 @@ def _refuses_foreign_shards(world: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:500])
     with pytest.raises(UserError, match="not a whole shard"):
         preparation.prepare(other, tmp_path / "other", tmp_path / "shards")
+
+
+def test_a_shard_may_be_written_twice_at_once(tmp_path: Path) -> None:
+    """As where a runner starts a late shard again, or two commands share a folder."""
+    from drin_jax.extract.pipeline import write_file
+
+    shard = str(tmp_path / "entity_texts-000000.npz")
+
+    def late(file: IO[bytes]) -> None:
+        file.write(b"a sh")
+        write_file(shard, lambda other: other.write(b"a shard"))
+        assert Path(shard).read_bytes() == b"a shard"
+        file.write(b"ard")
+
+    write_file(shard, late)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"a shard"]
