@@ -97,8 +97,23 @@ class TextIndex:
                 path = self._folder / name
                 if path.stat().st_size != size or crc32(path, lambda n: None) != crc:
                     return None
-            return self._tokenized(tantivy.Index.open(str(self._folder)))
+            with self._told():
+                return self._tokenized(tantivy.Index.open(str(self._folder)))
         return None
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What tantivy makes of files that are damaged though their checksums are right: odd
+        values, or a panic of Rust's, which is no Exception in Python."""
+        try:
+            yield
+        except BaseException as error:
+            odd = (TypeError, ValueError, OverflowError, OSError)
+            if not isinstance(error, odd) and type(error).__name__ != "PanicException":
+                raise
+            raise UserError(
+                f"{self._folder}: damaged ({error}); delete it, and the next start makes it anew"
+            ) from None
 
     def _tokenized(self, index: Any) -> Any:
         for name, analyzer in _analyzers().items():
@@ -167,9 +182,10 @@ class TextIndex:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         limit = 2 * n
         while True:
-            hits = self._searcher.search(query.boolean_query(asked), limit, count=False).hits
-            places = [place for _, place in hits]
-            rows = np.array(self._searcher.fast_field_values("row", places), np.int64)
+            with self._told():
+                hits = self._searcher.search(query.boolean_query(asked), limit, count=False).hits
+                places = [place for _, place in hits]
+                rows = np.array(self._searcher.fast_field_values("row", places), np.int64)
             scores = np.array([score for score, _ in hits], np.float32)
             last = scores[-1] if len(hits) == limit else -np.inf
             # Rows that came later are not in this generation; of an entity's forms the best counts.
@@ -200,14 +216,16 @@ class TextIndex:
         Words that are common do not count, unless there are no others."""
         text = text.encode(errors="replace").decode()  # a flag may hold half a surrogate pair
         words = dict.fromkeys(self._described.analyze(text))
-        counts = {word: self._searcher.doc_freq("word", word) for word in words}
+        with self._told():
+            counts = {word: self._searcher.doc_freq("word", word) for word in words}
         there = sorted((count, word) for word, count in counts.items() if count)
         rare = [word for count, word in there if count <= self._rare][:RAREST]
         return self._best([("word", word) for word in rare or [w for _, w in there][:1]], n)
 
     def knows(self, form: str) -> bool:
         """Whether an entity has this name or alias, given as `fold` makes it."""
-        there = self._searcher.doc_freq("exact", form) > 0  # or was, or came later
+        with self._told():
+            there = self._searcher.doc_freq("exact", form) > 0  # or was, or came later
         return form != "" and there and len(self._best([("exact", form)], 1)[0]) > 0
 
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tantivy
 
+from data_pipeline.arrays.array_file import crc32
 from data_pipeline.files import hold
 from data_pipeline.kb import caches, text_index
 from data_pipeline.kb.folded_names import bare, fold, forms
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
 from data_pipeline.kb.text_index import TextIndex
+from data_pipeline.schema import UserError
 from tests.support import bases
 from tests.support.bases import entity
 
@@ -421,3 +423,24 @@ def test_a_reader_goes_on_when_its_files_are_deleted(
     shutil.rmtree(path)
     assert found(copy, opened) == found(kb, index)
     assert [one.name for one in copy][:2] == ["John F. Kennedy", "Jacqueline Kennedy Onassis"]
+
+
+@pytest.mark.parametrize(("kind", "cut"), [("idx", slice(20, 60)), ("fast", slice(0, 8))])
+def test_an_index_forged_with_its_checksums_is_told(tmp_path: Path, kind: str, cut: slice) -> None:
+    """tantivy trusts what it reads, and panics: one line that says what to delete."""
+    kb = bases.build(tmp_path / "kb", [entity(f"Q{i}", f"Person {i} Smith{i}") for i in range(20)])
+    TextIndex(kb)
+    folder = tmp_path / "kb" / "index"
+    state = json.loads((folder / "text.json").read_text())
+    for file in (folder / "text").glob(f"*.{kind}"):
+        content = bytearray(file.read_bytes())
+        content[cut] = b"\xff" * len(content[cut])
+        file.write_bytes(content)
+        state["files"][file.name] = [len(content), crc32(file, lambda n: None)]
+    (folder / "text.json").write_text(json.dumps(state))
+    forged = TextIndex(kb)
+    told = r"index/text: damaged \(.*\); delete it, and the next start"
+    with pytest.raises(UserError, match=told):
+        forged.names("Person 5 Smith5", 20)
+    shutil.rmtree(folder / "text")
+    assert len(TextIndex(kb).names("Person 5", 20)[0]) == 20
