@@ -159,7 +159,7 @@ def test_extraction_with_torchvision(tmp_path, monkeypatch):
         },
     )
     store = preparation.prepare(config, tmp_path / "work")
-    network = small(torchvision, "maskrcnn", 0.05)
+    network = small(torchvision, "maskrcnn")
     network.load_state_dict(state("maskrcnn"))
     for module in network.modules():
         if isinstance(module, torchvision.ops.FrozenBatchNorm2d):
