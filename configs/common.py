@@ -122,6 +122,8 @@ def get_config() -> ConfigDict:
     # first, and that of its picture with some candidate's above the second
     model.image_text_threshold = 0.0
     model.image_entity_threshold = 0.3
+    # relational: networks that read the evidence, whose scores are averaged
+    model.members = 1
     # relational: width of an edge's state, dropout of it, shares of mentions that train without a
     # relation (of each) and without pictures, and whether texts and pictures are vertices too
     model.state = 128

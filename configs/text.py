@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.model.name = "relational"
     config.model.vertices = False
     config.model.layers = 3
+    config.model.members = 3
     config.loss.form = "softmax"
     config.train.batch = 128
     config.train.epochs = 20

@@ -61,7 +61,7 @@ FIELDS = {
             "graph": "r relations edges adjacency gold_slot",
             "model": "name form width layers mention_rows edge_scale edge_activation "
             "vertex_activation recurrent_width image_text_threshold image_entity_threshold dtype "
-            "state dropout drop_relations drop_pictures vertices nil",
+            "members state dropout drop_relations drop_pictures vertices nil",
             "loss": "form margin",
             "train": "init batch learning_rate average max_mentions",
         },
@@ -102,6 +102,7 @@ BEFORE: Mapping[str, Any] = {
     "train.accumulate": 1,
     "train.average": 0.0,
     "train.init": "",
+    "model.members": 1,
     "model.state": 128,
     "model.dropout": 0.3,
     "model.drop_relations": 0.0,
@@ -159,6 +160,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "model.width": (1, 65_536),
     "model.layers": (1, 100),
     "model.recurrent_width": (0, 65_536),
+    "model.members": (1, 1000),
     "model.state": (1, 65_536),
     **{f"model.{name}": (0, 0.99) for name in ("dropout", "drop_relations", "drop_pictures")},
     **{f"model.image_{side}_threshold": (-1, 1) for side in ("text", "entity")},  # of cosines

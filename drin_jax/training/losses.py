@@ -44,8 +44,16 @@ def margin_loss(
         hardest      the largest own negative against the positive, then the mean
         softmax      logsumexp_j S_j - S+ over own candidates, then the mean; without a margin.
                      Where `aux` has "nil", one outcome more scores 0: that none of them is right
+
+    Where `aux` has "members", scores [b, members, r] by each network of a system that is several,
+    it is the mean of their losses and not the loss of their mean.
     """
     check_known("loss.form", form, FORMS)
+    if "members" in aux:  # in one exchange, as `vmap` makes one of all its collectives
+        rest = {name: values for name, values in aux.items() if name != "members"}
+        own = functools.partial(margin_loss, form=form, margin=margin, axis_name=axis_name)
+        of_each = jax.vmap(lambda scores: own(scores, rest, batch), in_axes=1)
+        return jnp.mean(of_each(aux["members"]))
     valid = batch.candidate_mask[:, : scores.shape[1]] & batch.mask[:, None]
     gold, mask = batch.gold, batch.mask
     if form != "paper_batch":
@@ -80,7 +88,8 @@ def margin_loss(
 
 def matched(aux: Aux, form: str) -> Aux:
     """What a loss of this form needs of a model's `aux`."""
-    wanted = {"paper_batch": ("mention", "entity"), "softmax": ("nil",)}.get(form, ())
+    of_form = {"paper_batch": ("mention", "entity"), "softmax": ("nil",)}
+    wanted = ("members", *of_form.get(form, ()))
     return {name: aux[name] for name in wanted if name in aux}
 
 

@@ -28,6 +28,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "model.recurrent_width": (5, "recurrent_width"),
     "model.image_text_threshold": (0.1, "image_text_threshold"),
     "model.image_entity_threshold": (0.2, "image_entity_threshold"),
+    "model.members": (2, "members"),
     "model.state": (6, "state"),
     "model.dropout": (0.1, "dropout"),
     "model.drop_relations": (0.1, "drop_relations"),

@@ -61,10 +61,11 @@ def test_scores_without_vertices_are_the_equations() -> None:
         return np.asarray(jax.nn.gelu(x, approximate=False), np.float64)
 
     x = np.asarray(batch.needed("evidence"), np.float64)
-    a = gelu(x @ value(model.first.kernel) + value(model.first.bias))
-    for update in model.updates:
+    own = model.readings[0]
+    a = gelu(x @ value(own.first.kernel) + value(own.first.bias))
+    for update in own.updates:
         a = a + gelu(a @ value(update.kernel) + value(update.bias))
-    s = (a @ value(model.of_state.kernel) + x @ value(model.of_evidence.kernel))[..., 0]
+    s = (a @ value(own.of_state.kernel) + x @ value(own.of_evidence.kernel))[..., 0]
     assert_close(model(batch)[0], np.where(batch.candidate_mask, s, 0))
 
 
@@ -150,14 +151,43 @@ def test_nil_is_what_scores_are_held_against() -> None:
     model, batch = relational(nil=True), graphs()
     batch = batch.replace(candidate_mask=batch.candidate_mask.at[0].set(False))  # type: ignore[attr-defined]
     scores, aux = model(batch)
-    assert model.of_none is not None
-    bias = float(model.of_none.bias[...][0])
+    own = model.readings[0]
+    assert own.of_none is not None
+    bias = float(own.of_none.bias[...][0])
     assert float(aux["nil"][0]) == pytest.approx(bias)
     for row in range(1, B):
         there = np.asarray(batch.candidate_mask[row])
         most = np.asarray(aux["state"])[row][there].max(0)
-        none = most @ np.asarray(model.of_none.kernel[...])[:, 0] + bias
+        none = most @ np.asarray(own.of_none.kernel[...])[:, 0] + bias
         assert float(aux["nil"][row]) == pytest.approx(none, abs=1e-4)
-    model.of_none = None
+    own.of_none = None
     there = np.asarray(batch.candidate_mask)
     assert_close(scores, np.where(there, model(batch)[0] - aux["nil"][:, None], 0))
+
+
+@pytest.mark.parametrize("vertices", [False, True])
+def test_the_score_of_several_members_is_their_mean(vertices: bool) -> None:
+    """Each as a model of its own, and so what they add to a graph's first edges."""
+    model, batch = relational(members=3, vertices=vertices, nil=True), graphs()
+    scores, aux = model(batch)
+    own, readings = [], list(model.readings)
+    for reading in readings:
+        model.readings = nnx.List([reading])
+        own.append(model(batch))
+    assert np.abs(np.asarray(own[0][0] - own[1][0])).max() > 1e-2
+    assert_close(aux["nil"], np.mean([more["nil"] for _, more in own], 0))
+    if vertices:  # each one's score has a graph of its own here
+        assert_close(aux["edges"][0], np.mean([more["edges"][0] for _, more in own], 0))
+    else:
+        assert_close(scores, np.mean([scores for scores, _ in own], 0))
+
+
+def test_members_train_by_their_own_scores_and_dropout() -> None:
+    model, batch = relational(members=3, dropout=0.5), graphs()
+    assert "members" not in model(batch)[1]
+    scores, aux = model(batch, KEYS)
+    assert aux["members"].shape == (B, 3, batch.scored)
+    assert_close(scores, aux["members"].mean(1))
+    model.readings = nnx.List([model.readings[0]] * 2)
+    first, second = np.asarray(model(batch, KEYS)[1]["members"]).swapaxes(0, 1)
+    assert np.abs(first - second).max() > 1e-3

@@ -21,18 +21,21 @@ from drin_jax.types import GraphBatch
 from tests.support.random_graphs import random_graphs
 
 DEVICES = 8
+CASES = (*FORMS, "members")
 
 
 def gradients(
     params: Any, graph: nnx.GraphDef, batch: GraphBatch, axis_name: str | None = None
 ) -> dict[str, tuple[jax.Array, Any]]:
-    """Loss and gradients of every form."""
+    """Loss and gradients of every form, and of one for a system of two members."""
 
     def loss_of(params: Any, form: str) -> jax.Array:
         scores, aux = nnx.merge(graph, params)(batch)
+        if form == "members":
+            form, aux = "hardest", aux | {"members": jnp.stack([scores, scores**2 / 2], 1)}
         return margin_loss(scores, aux, batch, form=form, margin=0.25, axis_name=axis_name)
 
-    return {form: jax.value_and_grad(loss_of)(params, form) for form in FORMS}
+    return {form: jax.value_and_grad(loss_of)(params, form) for form in CASES}
 
 
 def main() -> None:
@@ -62,7 +65,7 @@ def main() -> None:
         )
     )(params, batch)
     ways = {"pmap": jax.tree.map(lambda x: x[3], mapped), "shard_map": sharded}
-    for form in FORMS:
+    for form in CASES:
         assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(whole[form][1]))
         for way, result in ways.items():
             pairs = zip(jax.tree.leaves(result[form]), jax.tree.leaves(whole[form]), strict=True)

@@ -77,6 +77,17 @@ def test_softmax_with_nil_has_one_outcome_more_that_scores_nothing():
     assert loss("softmax", SCORES, batch, aux) == pytest.approx((first + second) / 2)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_several_members_are_the_mean_of_their_losses(form):
+    rng = np.random.default_rng(3)
+    members = jnp.asarray(rng.uniform(-0.9, 0.9, (3, 4, 3)), jnp.float32)
+    aux = {"mention": jnp.ones((3, 5)), "entity": jnp.ones((3, 3, 5))}
+    own = [loss(form, members[:, i], BATCH, aux) for i in range(4)]
+    assert loss(form, members.mean(1), BATCH, aux | {"members": members}) == pytest.approx(
+        np.mean(own), rel=1e-5
+    )
+
+
 @pytest.mark.parametrize("form", ["hinge", "paper_own", "hardest", "softmax"])
 def test_mentions_without_gold_or_negatives_are_left_out(form):
     scores = [[0.5, 0.4], [0.9, 0.1], [0.3, 0.8]]
@@ -182,5 +193,5 @@ def test_eight_devices_have_the_gradients_of_one():
     result = run("tests.support.gradients_on_eight_devices", devices=8)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.split() == [
-        f"{form}:{way}" for form in FORMS for way in ("pmap", "shard_map")
+        f"{case}:{way}" for case in (*FORMS, "members") for way in ("pmap", "shard_map")
     ]
