@@ -49,22 +49,22 @@ class Association:
 
     def __init__(
         self,
-        texts: sparse.csr_array,
-        described: sparse.csr_array,
+        texts: hashed.Rows,
+        described: hashed.Rows,
         pairs: Pairs,
         gold: np.ndarray,
         fold: np.ndarray,
     ):
         self.context = _places(_frequent(texts, np.ones(len(fold)), CONTEXT))
-        times = np.bincount(pairs.entity, minlength=described.shape[0])
+        times = np.bincount(pairs.entity, minlength=len(described))
         self.description = _places(_frequent(described, times, DESCRIPTION))
-        left = _kept(texts, self.context)
-        right = _kept(described, self.description)
+        left = _kept(texts, self.context).scipy
+        right = _kept(described, self.description).scipy
         others = pairs.entity != gold[pairs.mention]
         mention, entity = pairs.mention[others], pairs.entity[others]
         count = np.bincount(mention, minlength=len(fold))
         per = (1 / np.maximum(count, 1)).astype(np.float32)[mention]
-        shape = (len(fold), described.shape[0])
+        shape = (len(fold), len(described))
         mean = sparse.csr_array(sparse.coo_array((per, (mention, entity)), shape=shape))
         self._left, self._sides, self._fold = left, (right[gold], mean @ right), fold
         self._tables: dict[int, np.ndarray] = {}
@@ -107,8 +107,8 @@ class Association:
 
     def __call__(
         self,
-        texts: sparse.csr_array,
-        described: sparse.csr_array,
+        texts: hashed.Rows,
+        described: hashed.Rows,
         p: Pairs,
         fold: np.ndarray,
     ) -> Columns:
@@ -121,20 +121,19 @@ class Association:
         total = np.zeros(len(p), np.float32)
         for k in np.unique(fold).tolist():
             own = np.flatnonzero(fold[p.mention] == k)
-            sums = left @ self.table(k)
-            some = right[p.entity[own]]
-            row = np.repeat(p.mention[own], np.diff(some.indptr))
-            held = (sums[row, some.indices] * some.data, some.indices, some.indptr)
-            total[own] = np.asarray(sparse.csr_array(held, shape=some.shape).sum(axis=1)).ravel()
-        words = np.diff(left.indptr)[p.mention] * np.diff(right.indptr)[p.entity]
-        own = np.diff(right.indptr)[p.entity]
+            sums = left.scipy @ self.table(k)
+            pair, term = right.places(p.entity[own])
+            said = sums[p.mention[own][pair], right.indices[term]]
+            total[own] = np.bincount(pair, said, minlength=len(own))
+        described_by = right.sizes[p.entity]
+        words = left.sizes[p.mention] * described_by
         return {
             "association": total / np.maximum(words, 1) * 10,
-            "association, summed": total / np.sqrt(np.maximum(own, 1)),
+            "association, summed": total / np.sqrt(np.maximum(described_by, 1)),
         }
 
 
-def described_words(e: EntitySide) -> sparse.csr_array:
+def described_words(e: EntitySide) -> hashed.Rows:
     """[u,COLUMNS] words of entities as association reads them."""
     return hashed.incidence(e.described, _terms)
 
@@ -153,9 +152,9 @@ def _terms(text: str) -> list[str]:
     ]
 
 
-def _frequent(table: sparse.csr_array, times: np.ndarray, most: int) -> np.ndarray:
+def _frequent(table: hashed.Rows, times: np.ndarray, most: int) -> np.ndarray:
     """The columns most often set, each row counted so many times."""
-    weights = np.repeat(times, np.diff(table.indptr))
+    weights = np.repeat(times, table.sizes)
     counts = np.bincount(table.indices, weights, minlength=hashed.COLUMNS)
     order = np.argsort(-counts, kind="stable")[:most]
     return np.sort(order[counts[order] >= LEAST])
@@ -168,13 +167,12 @@ def _places(columns: np.ndarray) -> np.ndarray:
     return out
 
 
-def _kept(table: sparse.csr_array, places: np.ndarray) -> sparse.csr_array:
+def _kept(table: hashed.Rows, places: np.ndarray) -> hashed.Rows:
     """The columns that count."""
     place = places[table.indices]
     there = place >= 0
     starts = np.append(0, np.cumsum(there))[table.indptr]
-    held = (table.data[there], place[there], starts)
-    return sparse.csr_array(held, shape=(table.shape[0], int(places.max(initial=-1)) + 1))
+    return hashed.Rows(table.data[there], place[there], starts, int(places.max(initial=-1)) + 1)
 
 
 def _log_odds(gold: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -82,10 +82,9 @@ def context(
     if len(rows):
         others = EntitySide(kb, rows, weights, vectors)
         first = np.searchsorted(mention, np.arange(len(m.items)))
-        counts = np.bincount(mention, minlength=len(m.items))[p.mention]
-        pair = np.repeat(np.arange(len(p)), counts)
-        nth = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
-        other = others.at(rows[first[p.mention[pair]] + nth])
+        counts = np.bincount(mention, minlength=len(m.items))
+        pair, place = hashed.ranges(first[p.mention], counts[p.mention])
+        other = others.at(rows[place])
         entity = p.entity[pair]
         same = others.rows[other] == e.rows[entity]
         apart = np.abs(others.years[other, 0] - e.years[entity, 0])

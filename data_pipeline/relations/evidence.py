@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from data_pipeline import splits
 from data_pipeline.kb.knowledge_base import Finder, KnowledgeBase
@@ -19,6 +18,7 @@ from data_pipeline.output import Progress
 from data_pipeline.relations import direct, memory
 from data_pipeline.relations.association import FOLDS, Association, Kept, described_words, folds
 from data_pipeline.relations.context import Named, context
+from data_pipeline.relations.hashed import Rows
 from data_pipeline.relations.memory import Memory
 from data_pipeline.relations.sides import Columns, EntitySide, MentionSide, Pairs, Rarities
 from data_pipeline.schema import CUT, EVIDENCE, EVIDENCE_COLUMNS, PADDING, SPLITS, Mention
@@ -83,7 +83,7 @@ class Remembered:
     retrieved: np.ndarray
     vectors: Any
     weights: Rarities
-    known: tuple[Sequence[str], sparse.csr_array] | None = None
+    known: tuple[Sequence[str], Rows] | None = None
     association: Kept | None = None
 
     @classmethod
@@ -159,7 +159,7 @@ class Relations:
         items: Sequence[Mention],
         vectors: Any,
         component: np.ndarray | None = None,
-        known: tuple[Sequence[str], sparse.csr_array] | None = None,
+        known: tuple[Sequence[str], Rows] | None = None,
     ) -> MentionSide:
         """These mentions; `component` None: they share nothing with any training mention."""
         return MentionSide(items, self.finder, self.weights, vectors, component, known)
@@ -199,13 +199,13 @@ class Relations:
                 "neighbours": memory.neighbours(m, e, p, self.memory),
                 "association": self.association(m.around_form, described_words(e), p, fold),
             }
-        out = np.full((*rows.shape, len(EVIDENCE_COLUMNS)), np.nan, np.float32)
-        column = 0
-        for relation, values in EVIDENCE.items():
-            for value in values:
-                if relation in found:
-                    out[(*at, column)] = found[relation][value]
-                column += 1
+        own = np.full((len(EVIDENCE_COLUMNS), len(p)), np.nan, np.float32)
+        named = ((relation, value) for relation in EVIDENCE for value in EVIDENCE[relation])
+        for column, (relation, value) in zip(own, named, strict=True):
+            if relation in found:
+                column[:] = found[relation][value]
+        out = np.full((*rows.shape, len(own)), np.nan, np.float32)
+        out[at] = own.T
         return out
 
 

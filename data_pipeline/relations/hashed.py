@@ -4,6 +4,7 @@ A text of any knowledge base, of a new mention or of a new entity becomes the sa
 training, serving and adding share one code and one table of weights.
 """
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,57 @@ from data_pipeline.kb.folded_names import fold
 
 COLUMNS = 1 << 18
 Cut = Callable[[str], Iterable[str]]  # a text into its terms
+
+
+@dataclasses.dataclass(slots=True)
+class Rows:
+    """A sparse table [n,width] by its rows. For one mention, making a `csr_array` of it takes
+    longer than what is done with it.
+
+    Attributes:
+        data: float32, row by row.
+        indices: the column of each of them, rising in a row.
+        indptr: [n+1] where each row begins, and the last ends.
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    width: int = COLUMNS
+
+    @classmethod
+    def of(cls, table: sparse.csr_array) -> "Rows":
+        """Those of scipy's."""
+        table.sort_indices()
+        return cls(table.data, table.indices, table.indptr, table.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """How many columns each row has, [n]."""
+        sizes: np.ndarray = self.indptr[1:] - self.indptr[:-1]
+        return sizes
+
+    @property
+    def scipy(self) -> sparse.csr_array:
+        """The same, for products of whole tables."""
+        held = self.data, self.indices, self.indptr
+        return sparse.csr_array(held, shape=(len(self), self.width))
+
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`ranges` of what these rows hold, in `indices` and `data`."""
+        begin = self.indptr[rows]
+        return ranges(begin, self.indptr[rows + 1] - begin)
+
+
+def ranges(begin: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places of n ranges, one range after the other: of which range [k] each is, and the place
+    [k]."""
+    which = np.repeat(np.arange(len(sizes)), sizes)
+    first = begin - np.cumsum(sizes) + sizes
+    return which, first[which] + np.arange(len(which))
 
 
 def words(text: str) -> list[str]:
@@ -43,16 +95,15 @@ def _columns(text: str, cut: Cut) -> np.ndarray:
 columns = functools.lru_cache(maxsize=1 << 17)(_columns)  # candidates come again and again
 
 
-def table_of(held: Sequence[np.ndarray]) -> sparse.csr_array:
+def table_of(held: Sequence[np.ndarray]) -> Rows:
     """[n,COLUMNS] float32 with a 1 in these columns of each row."""
     starts = np.zeros(len(held) + 1, np.int64)
     np.cumsum([len(own) for own in held], out=starts[1:])
     indices = np.concatenate([np.zeros(0, np.int32), *held])
-    parts = (np.ones(len(indices), np.float32), indices, starts)
-    return sparse.csr_array(parts, shape=(len(held), COLUMNS))
+    return Rows(np.ones(len(indices), np.float32), indices, starts)
 
 
-def incidence(texts: Iterable[str], cut: Cut) -> sparse.csr_array:
+def incidence(texts: Iterable[str], cut: Cut) -> Rows:
     """[n,COLUMNS] float32 with a 1 for each term that a text has."""
     return table_of([columns(text, cut) for text in texts])
 
@@ -66,34 +117,28 @@ def rarity(texts: Iterable[str], cut: Cut) -> np.ndarray:
     return (np.log((1 + n) / (1 + have)) + 1).astype(np.float32)
 
 
-def weighed(table: sparse.csr_array, weights: np.ndarray, norm: int = 2) -> sparse.csr_array:
+def weighed(table: Rows, weights: np.ndarray, norm: int = 2) -> Rows:
     """Rows of an `incidence` times the weights of their terms, at length 1, or with `norm` 1 at sum
     1; rows without a term stay."""
     data = weights[table.indices]
-    row = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
-    sums = np.bincount(row, data**norm, minlength=table.shape[0]) ** (1 / norm)
+    row = np.repeat(np.arange(len(table)), table.sizes)
+    sums = np.bincount(row, data**norm, minlength=len(table)) ** (1 / norm)
     data = (data / np.maximum(sums, 1e-9)[row]).astype(np.float32)
-    return sparse.csr_array((data, table.indices, table.indptr), shape=table.shape)
+    return Rows(data, table.indices, table.indptr)
 
 
-def rows_of(texts: Iterable[str], cut: Cut, weights: np.ndarray) -> sparse.csr_array:
+def rows_of(texts: Iterable[str], cut: Cut, weights: np.ndarray) -> Rows:
     """Rows at length 1 of texts cut into terms, which weigh so much."""
     return weighed(incidence(texts, cut), weights)
 
 
-def products(
-    left: sparse.csr_array, at: np.ndarray, right: sparse.csr_array, others: np.ndarray
-) -> np.ndarray:
+def products(left: Rows, at: np.ndarray, right: Rows, others: np.ndarray) -> np.ndarray:
     """Dot products [n] float32 of rows `at` of one table with rows `others` of the other."""
-    if not left.nnz:
+    if not len(left.data):
         return np.zeros(len(at), np.float32)
-    left.sort_indices()
-    held = np.repeat(np.arange(left.shape[0]), np.diff(left.indptr)) * np.int64(COLUMNS)
+    held = np.repeat(np.arange(len(left)), left.sizes) * np.int64(COLUMNS)
     held += left.indices  # row and column in one, rising
-    counts = np.diff(right.indptr)[others]
-    pair = np.repeat(np.arange(len(others)), counts)
-    begin = right.indptr[others] - np.cumsum(counts) + counts
-    term = begin[pair] + np.arange(len(pair))  # of each pair's right row, each of its terms
+    pair, term = right.places(others)
     asked = at[pair] * np.int64(COLUMNS) + right.indices[term]
     place = np.minimum(np.searchsorted(held, asked), len(held) - 1)
     shared = np.where(held[place] == asked, left.data[place] * right.data[term], 0)

@@ -96,12 +96,12 @@ class Memory:
     @cached_property
     def by_word(self) -> sparse.csr_array:
         """Words of each text, [COLUMNS,t]."""
-        return sparse.csr_array(self.mentions.words.T)
+        return sparse.csr_array(self.mentions.words.scipy.T)
 
     @cached_property
     def gold_words(self) -> sparse.csr_array:
         """Words of each gold, [t,COLUMNS] at length 1."""
-        return self.entities.words[self.entities.at(self.gold)]
+        return self.entities.words.scipy[self.entities.at(self.gold)]
 
     @cached_property
     def gold_vectors(self) -> np.ndarray:
@@ -135,10 +135,8 @@ def exemplars(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Column
     words."""
     rows = memory.rows(e)[p.entity]
     begin, end = memory.of_golds(rows)
-    counts = end - begin
-    pair = np.repeat(np.arange(len(p)), counts)
-    nth = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
-    other = memory.by_gold[begin[pair] + nth]
+    pair, place = hashed.ranges(begin, end - begin)
+    other = memory.by_gold[place]
     own = m.component[p.mention[pair]]
     apart = (own < 0) | (own != memory.mentions.component[other])
     pair, other = pair[apart], other[apart]
@@ -163,7 +161,7 @@ def neighbours(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Colum
     out: Columns = {}
     kernels: dict[str, Callable[[], np.ndarray]] = {
         "vectors": lambda: m.vectors @ memory.mentions.vectors.T,
-        "words": lambda: (m.words @ memory.by_word).toarray(),
+        "words": lambda: (m.words.scipy @ memory.by_word).toarray(),
     }
     own, surface = m.component[:, None], memory.surfaces(m.folded[0])[:, None]
     barred = np.where(surface >= 0, surface, -2) == memory.surface
@@ -183,7 +181,7 @@ def neighbours(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Colum
         pool = sparse.csr_array(
             (weight.ravel(), near.ravel(), starts), shape=(len(near), len(memory))
         )
-        profile = sparse.csr_array(pool @ memory.gold_words)
+        profile = hashed.Rows.of(sparse.csr_array(pool @ memory.gold_words))
         out[f"neighbours by {kind}: words"] = hashed.products(profile, p.mention, e.words, p.entity)
         if memory.gold_vectors.shape[1]:
             mean = (pool @ memory.gold_vectors)[p.mention]

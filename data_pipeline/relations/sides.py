@@ -7,7 +7,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from data_pipeline.kb.folded_names import bare, fold
 from data_pipeline.kb.knowledge_base import Finder, KnowledgeBase
@@ -84,28 +83,28 @@ class EntitySide:
         return self._kb.taken("id", self.rows)
 
     @cached_property
-    def words(self) -> sparse.csr_array:
+    def words(self) -> hashed.Rows:
         """Words of name and description, [u,COLUMNS] at length 1."""
         return hashed.rows_of(self.described, hashed.words, self._weights.words)
 
     @cached_property
-    def text_words(self) -> sparse.csr_array:
+    def text_words(self) -> hashed.Rows:
         """[u,COLUMNS] a 1 for each word of the description."""
         return hashed.incidence(self.descriptions, hashed.words)
 
     @cached_property
-    def name_words(self) -> sparse.csr_array:
+    def name_words(self) -> hashed.Rows:
         """Words of the name without its parenthesis, weighted, at sum 1."""
         return _shares(self.names, self._weights)
 
     @cached_property
-    def extra_words(self) -> sparse.csr_array:
+    def extra_words(self) -> hashed.Rows:
         """Words of the title beside those of its name, weighted, at sum 1."""
         behind = [t[len(n) :] for t, n in zip(self.titles, self.names, strict=True)]
         return _shares(behind, self._weights)
 
     @cached_property
-    def trigrams(self) -> sparse.csr_array:
+    def trigrams(self) -> hashed.Rows:
         """Trigrams of the name, at length 1."""
         return hashed.rows_of(self.names, hashed.trigrams, self._weights.trigrams)
 
@@ -149,7 +148,7 @@ class MentionSide:
         weights: Rarities,
         vectors: Any = None,
         component: np.ndarray | None = None,
-        known: tuple[Sequence[str], sparse.csr_array] | None = None,
+        known: tuple[Sequence[str], hashed.Rows] | None = None,
     ):
         self.items = mentions
         self._finder, self._weights, self._vectors = finder, weights, vectors
@@ -163,7 +162,7 @@ class MentionSide:
         )
 
     @cached_property
-    def around_form(self) -> sparse.csr_array:
+    def around_form(self) -> hashed.Rows:
         """[m,COLUMNS] a 1 for each word of the text that is not of the fullest form."""
         if self._known is not None:
             return self._known[1]
@@ -171,22 +170,22 @@ class MentionSide:
         return hashed.table_of([_around(m.text, form) for m, form in pairs])
 
     @cached_property
-    def words(self) -> sparse.csr_array:
+    def words(self) -> hashed.Rows:
         """The same words weighted, at length 1."""
         return hashed.weighed(self.around_form, self._weights.words)
 
     @cached_property
-    def text_words(self) -> sparse.csr_array:
+    def text_words(self) -> hashed.Rows:
         """[m,COLUMNS] a 1 for each word of the text."""
         return hashed.incidence((m.text for m in self.items), hashed.words)
 
     @cached_property
-    def around_words(self) -> sparse.csr_array:
+    def around_words(self) -> hashed.Rows:
         """[m,COLUMNS] a 1 for each word of the text that is not of the surface form."""
         return hashed.table_of([_around(m.text, m.name) for m in self.items])
 
     @cached_property
-    def trigrams(self) -> tuple[sparse.csr_array, sparse.csr_array]:
+    def trigrams(self) -> tuple[hashed.Rows, hashed.Rows]:
         """Trigrams of surface form and fullest form, at length 1."""
         sides = [m.name for m in self.items], self.forms
         first, second = (
@@ -247,7 +246,7 @@ def _around(text: str, form: str) -> np.ndarray:
     return np.setdiff1d(own, less, assume_unique=True)
 
 
-def _shares(texts: Sequence[str], weights: Rarities) -> sparse.csr_array:
+def _shares(texts: Sequence[str], weights: Rarities) -> hashed.Rows:
     """Words of texts, weighted, at sum 1."""
     return hashed.weighed(hashed.incidence(texts, hashed.words), weights.words, norm=1)
 

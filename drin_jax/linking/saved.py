@@ -23,7 +23,6 @@ import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from scipy import sparse
 
 import drin_jax
 from data_pipeline.files import (
@@ -298,12 +297,11 @@ def _params(like: Any, arrays: Mapping[str, np.ndarray], folder: Path) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def _around(arrays: Mapping[str, np.ndarray]) -> sparse.csr_array:
+def _around(arrays: Mapping[str, np.ndarray]) -> hashed.Rows:
     """The words around what is remembered. ValueError where they are none."""
     places, ends = arrays["memory.around"], arrays["memory.around_ends"]
-    held = np.ones(len(places), np.float32), places, ends
-    found = sparse.csr_array(held, shape=(len(ends) - 1, hashed.COLUMNS))
-    found.check_format()
+    found = hashed.Rows(np.ones(len(places), np.float32), places, ends)
+    found.scipy.check_format()
     return found
 
 
