@@ -2,12 +2,10 @@
 
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from data_pipeline.schema import PADDING, Entity, UserError
 from tests.support import bases
 from tests.support.bases import FIRST, LIFE, MORE, assert_features, entity
 from tests.support.fixtures import refusal
+from tests.support.full_disk import full_beyond
 from tests.support.kb_kills import assert_kept
 from tests.support.paths import ROOT
 
@@ -296,23 +295,7 @@ def test_what_a_change_could_not_delete_goes_with_the_next(
     assert kb.generation == 4
 
 
-@pytest.fixture
-def limited() -> Iterator[Callable[[int], None]]:
-    """Files may not grow past so many bytes: a write fails as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        yield lambda size: resource.setrlimit(
-            resource.RLIMIT_FSIZE, (size if size else before[0], before[1])
-        )
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, old)
-
-
-def test_a_full_disk_loses_nothing(
-    tmp_path: Path, limited: Callable[[int], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever file it is that does not fit: one line, or an index in memory, and then it works."""
     start = tmp_path / "start"
     refused: list[str] = []
@@ -322,12 +305,11 @@ def test_a_full_disk_loses_nothing(
     wanted = names(open_kb(start))
     for size in (10, 100, 300, 600, 900, 1200, 1500, 2000, 3000, 4000, 5000, 6000):
         path, tried = shutil.copytree(start, tmp_path / f"kb{size}"), len(refused)
-        limited(size)
         try:
-            bases.add(path, more, features=True)
+            with full_beyond(size):
+                bases.add(path, more, features=True)
         except UserError as error:
             refused.append(str(error))
-        limited(0)
         if len(refused) > tried:
             assert names(open_kb(path)) == wanted
         kb = bases.add(path, more, features=True)

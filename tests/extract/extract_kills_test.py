@@ -1,6 +1,5 @@
 """An extraction that is killed goes on where it was; two never write one store."""
 
-import resource
 import signal
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from data_pipeline.schema import UserError
 from data_pipeline.store.reader import Store
 from drin_jax.extract import preparation
 from tests.support import commands, picture_world
+from tests.support.full_disk import full_beyond
 from tests.support.tolerance import assert_close
 
 
@@ -81,14 +81,7 @@ def test_a_full_disk_leaves_nothing_half_written(world: Path, tmp_path: Path) ->
     """Files may not grow past a few blocks: the write fails as it does on a full disk. One line,
     no store; with room again the run goes on to a whole one."""
     config = picture_world.config(world, world / "encoders")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
-        with pytest.raises(UserError, match="cannot be written"):
-            preparation.prepare(config, tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, old)
+    with full_beyond(1500), pytest.raises(UserError, match="cannot be written"):
+        preparation.prepare(config, tmp_path)
     assert not (tmp_path / "store").exists()
     preparation.prepare(config, tmp_path).verify()

@@ -17,6 +17,7 @@ from drin_jax.linking.server import answers
 from drin_jax.workdir import open_run
 from tests.linking.running_server import WRITER, Running, running
 from tests.support import linkers
+from tests.support.full_disk import full_beyond
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +115,20 @@ def test_what_is_added_is_linked_to(service: Running, mentions: list[Mention]) -
     assert (line.status_code, line.json().keys()) == (400, {"error"})
     assert http.delete("/entities/new%2F1", headers=WRITER).status_code == 200
     assert http.get("/entities/new%2F1").status_code == 404
+
+
+def test_a_full_disk_while_adding_is_told_and_loses_nothing(service: Running) -> None:
+    http, before = service.http, service.http.get("/kb").json()
+    row = {"name": "Wabezyx", "description": "A city. " * 200}
+    with full_beyond(500):
+        put = http.put("/entities/full", json=row, headers=WRITER)
+        many = http.post("/entities", json={"entities": [{"id": "f", **row}]}, headers=WRITER)
+    for answer in (put, many):
+        assert answer.status_code == 507
+        assert answer.json().keys() == {"error"}
+        assert "cannot be written (File too large)" in answer.json()["error"]
+    assert http.get("/kb").json() == before
+    assert service.alive()
+    assert http.put("/entities/full", json=row, headers=WRITER).status_code == 200
+    assert http.get("/entities", params={"name": "Wabezyx"}).json()["entities"][0]["id"] == "full"
+    assert http.delete("/entities/full", headers=WRITER).status_code == 200

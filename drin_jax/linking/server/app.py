@@ -1,6 +1,7 @@
 """The service as an ASGI application."""
 
 import contextlib
+import errno
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +21,8 @@ from drin_jax.linking.server.reading import first_mistake
 from drin_jax.linking.server.service import Service
 from drin_jax.linking.server.status_routes import status_routes
 
+# What the system says where there is no room: for a file, on the disk, for this user.
+FULL = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 ABOUT = "Which entity of a knowledge base does a mention in a text, with a picture, mean?"
 
 
@@ -49,7 +52,8 @@ def create_app(service: Service) -> FastAPI:
 
     @app.exception_handler(UserError)
     async def mistake(request: Request, error: UserError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
+        full = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+        return JSONResponse({"error": str(error)}, 507 if full else 400)
 
     @app.exception_handler(RequestValidationError)
     async def wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:

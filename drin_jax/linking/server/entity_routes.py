@@ -38,7 +38,9 @@ def entity_routes(service: Service) -> APIRouter:
 
     reading = APIRouter(tags=["entities"])
     writing = APIRouter(
-        tags=["entities"], dependencies=[Depends(may_write)], responses=errors(400, 401, 403, 429)
+        tags=["entities"],
+        dependencies=[Depends(may_write)],
+        responses=errors(400, 401, 403, 429, 507),
     )
 
     def found(id: str) -> Entity:

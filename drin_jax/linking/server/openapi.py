@@ -27,6 +27,7 @@ MEANINGS = {
     415: "The body's media type is not taken.",
     429: "Too many requests wait; Retry-After says when to come back.",
     503: "The service is stopping.",
+    507: "The service's disk is full; nothing was changed.",
 }
 
 
