@@ -5,8 +5,8 @@
 Over a finished run of a system that reads evidence: how long its memory takes to build from the
 training mentions, and the median time of one test mention after another, from its candidates and
 vectors to its evidence, and from there to its scores. Then one training step at the paper's widths
-(text 768, image 2048, d 768, L 2, float32) of `relational` with every relation beside DRIN's on the
-same cores in turns: medians and their ratio.
+(text 768, image 2048, d 768, L 2, float32) of `relational` with every relation, and as many members
+as configs/multimodal.py has, beside DRIN's on the same cores in turns: medians and their ratio.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from benchmarks.random_batches import IMAGE, LAYERS, TEXT, WIDTH, random_batch
 from data_pipeline.loader import GraphTables
 from data_pipeline.relations.evidence import VECTORS, Retrieved, reading, standardised
 from data_pipeline.schema import EVIDENCE_COLUMNS
+from drin_jax.config import card
 from drin_jax.extract.corpus import read_corpus
 from drin_jax.models.drin import DRIN
 from drin_jax.models.relational import Relational
@@ -83,8 +84,9 @@ def steps(batch: int, r: int, repeats: int) -> dict[str, float]:
     values = rng.standard_normal((batch, r, len(EVIDENCE_COLUMNS)), dtype=np.float32)
     parallel, optimizer = DataParallel(devices=1), optax.adam(1e-3)
     runs: dict[str, Callable[[], float]] = {}
-    for name, system in (("drin", DRIN), ("relational", Relational)):
-        model = system(TEXT, IMAGE, width=WIDTH, layers=LAYERS, rngs=nnx.Rngs(0))
+    members = card("multimodal").get_config().model.members
+    for name, system, own in (("drin", DRIN, {}), ("relational", Relational, {"members": members})):
+        model = system(TEXT, IMAGE, width=WIDTH, layers=LAYERS, **own, rngs=nnx.Rngs(0))
         graphdef, params = nnx.split(model, nnx.Param)
         form = "hinge" if name == "drin" else "softmax"
         step = parallel.train_step(
