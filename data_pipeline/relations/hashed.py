@@ -132,6 +132,21 @@ def rows_of(texts: Iterable[str], cut: Cut, weights: np.ndarray) -> Rows:
     return weighed(incidence(texts, cut), weights)
 
 
+def mixed(table: Rows, rows: np.ndarray, weight: np.ndarray) -> Rows:
+    """[m,width] the sums of k rows of a table, each times its weight.
+
+    Args:
+        rows: [m,k] of the table.
+        weight: [m,k].
+    """
+    m, k = rows.shape
+    which, term = table.places(rows.ravel())
+    sums, place = np.unique(which // k * table.width + table.indices[term], return_inverse=True)
+    data = np.bincount(place, weight.ravel()[which] * table.data[term]).astype(np.float32)
+    starts = np.searchsorted(sums, np.arange(m + 1) * table.width)
+    return Rows(data, sums % table.width, starts, table.width)
+
+
 def products(left: Rows, at: np.ndarray, right: Rows, others: np.ndarray) -> np.ndarray:
     """Dot products [n] float32 of rows `at` of one table with rows `others` of the other."""
     if not len(left.data):

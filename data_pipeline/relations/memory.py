@@ -99,9 +99,9 @@ class Memory:
         return sparse.csr_array(self.mentions.words.scipy.T)
 
     @cached_property
-    def gold_words(self) -> sparse.csr_array:
+    def gold_words(self) -> hashed.Rows:
         """Words of each gold, [t,COLUMNS] at length 1."""
-        return self.entities.words.scipy[self.entities.at(self.gold)]
+        return hashed.Rows.of(self.entities.words.scipy[self.entities.at(self.gold)])
 
     @cached_property
     def gold_vectors(self) -> np.ndarray:
@@ -177,15 +177,12 @@ def neighbours(m: MentionSide, e: EntitySide, p: Pairs, memory: Memory) -> Colum
         similar[barred] = -np.inf
         near = likest(similar, k)
         weight = _softmax(np.take_along_axis(similar, near, 1) / SHARPNESS)
-        starts = np.arange(0, near.size + 1, k)
-        pool = sparse.csr_array(
-            (weight.ravel(), near.ravel(), starts), shape=(len(near), len(memory))
-        )
-        profile = hashed.Rows.of(sparse.csr_array(pool @ memory.gold_words))
+        profile = hashed.mixed(memory.gold_words, near, weight)
         out[f"neighbours by {kind}: words"] = hashed.products(profile, p.mention, e.words, p.entity)
         if memory.gold_vectors.shape[1]:
-            mean = (pool @ memory.gold_vectors)[p.mention]
-            out[f"neighbours by {kind}: vectors"] = np.einsum("nd,nd->n", mean, e.vectors[p.entity])
+            mean = np.einsum("mk,mkd->md", weight, memory.gold_vectors[near])
+            pairs = mean[p.mention], e.vectors[p.entity]
+            out[f"neighbours by {kind}: vectors"] = np.einsum("nd,nd->n", *pairs)
         else:
             out[f"neighbours by {kind}: vectors"] = np.full(len(p), np.nan, np.float32)
         apart = np.abs(memory.gold_years[near][p.mention] - e.years[p.entity, :1])
