@@ -78,18 +78,27 @@ def calibrate(view: SplitView, scores: np.ndarray) -> Calibration:
     knows_none = bool((right == scores.shape[1]).any())
     spread = float(np.std(own[there])) or 1.0
 
-    def loss(x: np.ndarray) -> float:
-        """Mean negative log likelihood at log T in spreads, and b."""
-        none = x[1] if knows_none else -np.inf
-        logits = _logits(own, there, spread * np.exp(x[0]), none)
-        return float(np.mean(special.logsumexp(logits, 1) - logits[np.arange(len(right)), right]))
+    scaled = np.where(there, own / spread, 0)
+    ends = np.append(scaled, np.zeros((len(scaled), 1)), 1)[np.arange(len(right)), right]
 
-    begin, bounds = [-2.0], [(np.log(_COLDEST), -np.log(_COLDEST))]
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean negative log likelihood at spread / T and b, convex in both, and its slopes."""
+        none = x[1] if knows_none else -np.inf
+        logits = _logits(scaled, there, 1 / x[0], none)
+        total = special.logsumexp(logits, 1)
+        p = np.exp(logits - total[:, None])
+        likelihood = total - logits[np.arange(len(right)), right]
+        slopes = (p[:, :-1] * scaled).sum(1) - ends, p[:, -1] - (right == scores.shape[1])
+        return float(likelihood.mean()), np.array([one.mean() for one in slopes[: len(x)]])
+
+    begin, bounds = [1.0], [(_COLDEST, 1 / _COLDEST)]
     if knows_none:
         begin, bounds = [*begin, 0.0], [*bounds, (-_NONE, _NONE)]
-    options = {"xatol": 1e-5, "fatol": 1e-9, "maxiter": 2_000}
-    x = optimize.minimize(loss, begin, method="Nelder-Mead", bounds=bounds, options=options).x
-    temperature = spread * float(np.exp(x[0]))
+    options = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 2_000}
+    x = optimize.minimize(
+        loss, begin, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    ).x
+    temperature = spread / float(x[0])
     fitted = Calibration(temperature, float(x[1]) + middle / temperature if knows_none else None)
     probabilities = fitted.probabilities(scores, view.candidates)
     return dataclasses.replace(fitted, threshold=_threshold(view, probabilities))

@@ -63,6 +63,28 @@ def test_the_truth_is_found_again(temperature: float, none: float | None) -> Non
     assert wrong["ece"] > 0.05
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_no_other_temperature_or_none_is_likelier(seed: int) -> None:
+    """Scores of a model that is good, where most candidates are far below and a tenth has none
+    right; the likelihood is concave in 1 / T and b, so the nearest others tell of all."""
+    rng = np.random.default_rng(seed)
+    n, r = 1500, 30
+    gold = np.where(rng.random(n) < 0.1, -1, rng.integers(0, 3, n))
+    scores = rng.normal(-6, rng.uniform(2, 6), (n, r))
+    scores[np.arange(n)[gold >= 0], gold[gold >= 0]] += rng.gamma(4, 3, (gold >= 0).sum())
+    view = view_of(gold, rng.random((n, r)) < np.where(np.arange(r) < 3, 1, 0.7))
+    found = calibrate(view, scores)
+    assert found.none is not None
+
+    def loss(sharper: float, more: float) -> float:
+        other = Calibration(found.temperature / sharper, (found.none or 0) + more)
+        chances = other.probabilities(scores, view.candidates)
+        return -float(np.log(chances[np.arange(n), np.where(gold >= 0, gold, r)]).mean())
+
+    near = [loss(a, b) for a in (0.98, 1, 1.02) for b in (-0.1, 0, 0.1) if (a, b) != (1, 0)]
+    assert loss(1, 0) < min(near)
+
+
 @pytest.mark.parametrize("shift", [-3.0, 0.5, 100.0])
 def test_what_is_added_to_all_scores_changes_no_probability(shift: float) -> None:
     """Cosines of a narrow range, a fifth of them without a right one."""
