@@ -15,7 +15,8 @@ from drin_jax.config import card
 
 
 def get_config() -> ConfigDict:
-    """Chosen on WikiMEL's valid split and a part of its train split; the same for every corpus."""
+    """Chosen on WikiMEL's valid split and a part of its train split, but for `members`
+    (docs/results.md); the same for every corpus."""
     config = card("common").get_config()
     config.encoders.text = "sentence-transformers/all-MiniLM-L6-v2"
     config.encoders.max_length = 256
