@@ -23,6 +23,7 @@ OURS = (
     "--config.model.state=16",
     "--config.model.drop_relations=0.1",
     "--config.model.drop_pictures=0.2",
+    "--config.model.members=2",
     "--config.loss.form=softmax",
     "--config.train.average=0.9",
 )
