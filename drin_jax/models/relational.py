@@ -24,31 +24,18 @@ class Reading(nnx.Module):
 
     Args:
         kinds: of the graph's edges that it adds to; 0: there is no graph.
+        how: dtype and rngs.
     """
 
-    def __init__(
-        self,
-        *,
-        kinds: int,
-        state: int,
-        layers: int,
-        dropout: float,
-        nil: bool,
-        dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, kinds: int, state: int, layers: int, dropout: float, nil: bool, **how: Any):
         k, self.dropout = len(EVIDENCE_COLUMNS), dropout
-        self.to_edges = nnx.List([_zero(state, kinds, dtype, rngs) for _ in range(layers) if kinds])
-        self.first = nnx.Linear(k, state, dtype=dtype, rngs=rngs)
-        self.updates = nnx.List(
-            [nnx.Linear(state, state, dtype=dtype, rngs=rngs) for _ in range(layers)]
-        )
-        self.of_state = _zero(state, 1, dtype, rngs)
-        self.of_evidence = _zero(k, 1, dtype, rngs)
+        self.to_edges = nnx.List([_zero(state, kinds, **how) for _ in range(layers) if kinds])
+        self.first = nnx.Linear(k, state, **how)
+        self.updates = nnx.List([nnx.Linear(state, state, **how) for _ in range(layers)])
+        self.of_state = _zero(state, 1, **how)
+        self.of_evidence = _zero(k, 1, **how)
         self.of_none = (
-            nnx.Linear(state, 1, kernel_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs)
-            if nil
-            else None
+            nnx.Linear(state, 1, kernel_init=nnx.initializers.zeros, **how) if nil else None
         )
 
     def __call__(
@@ -147,15 +134,7 @@ class Relational(nnx.Module):
             self.tau = nnx.Param(jnp.ones(()))
         self.readings = nnx.List(
             [
-                Reading(
-                    kinds=kinds,
-                    state=state,
-                    layers=layers,
-                    dropout=dropout,
-                    nil=nil,
-                    dtype=dtype,
-                    rngs=rngs,
-                )
+                Reading(kinds, state, layers, dropout, nil, dtype=dtype, rngs=rngs)
                 for _ in range(members)
             ]
         )
@@ -207,11 +186,9 @@ class Relational(nnx.Module):
         return jnp.where(kept[:, None, _RELATION], batch.needed("evidence"), 0), batch
 
 
-def _zero(width: int, out: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Linear:
+def _zero(width: int, out: int, **how: Any) -> nnx.Linear:
     """A linear map without bias that begins at zero."""
-    return nnx.Linear(
-        width, out, use_bias=False, kernel_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs
-    )
+    return nnx.Linear(width, out, use_bias=False, kernel_init=nnx.initializers.zeros, **how)
 
 
 def _of_member(keys: Array | None, member: int) -> Array | None:
