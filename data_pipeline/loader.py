@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grain
 import numpy as np
 
 from data_pipeline.graphs import HostArrays, look_up
@@ -251,8 +250,10 @@ def _share(batch: int, index: int, count: int, field: str) -> Callable[[np.ndarr
     return of
 
 
-def _read_ahead(part: Callable[[int], Any], count: int, threads: int) -> grain.DatasetIterator:
+def _read_ahead(part: Callable[[int], Any], count: int, threads: int) -> Any:
     """`part` of 0 .. count - 1, in this order."""
+    import grain
+
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=threads + 1 if threads else 0
     )

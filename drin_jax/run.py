@@ -32,7 +32,6 @@ from drin_jax.explain.cases import Outcome
 from drin_jax.extract.preparation import describe, prepare
 from drin_jax.extract.stored import store_path
 from drin_jax.parallel import multihost
-from drin_jax.reranking.fitting import fit, ready
 from drin_jax.training.session import Session, begun
 from drin_jax.training.setup import LEAK_WARNING
 from drin_jax.workdir import REPORT, claim, open_run
@@ -54,6 +53,8 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     say(describe(store))
     prepared = time.perf_counter()
     if config.reranker.text:
+        from drin_jax.reranking.fitting import ready
+
         mentions = ready(config, store)
     session = Session(config, store, lambda like: _initial(config.train.init, like))
     if session.setup.spec.gold_slot:
@@ -157,6 +158,8 @@ def _reranked(
     run: Trained, session: Session, mentions: Sequence[Mention], workdir: Path
 ) -> Trained:
     """The run with what its reranker said, which is trained first where it is not."""
+    from drin_jax.reranking.fitting import fit
+
     spec, store = run.setup.spec, run.store
     scores = {split: session.scores(run.params, split) for split in SPLITS}
     calibration = calibrate(SplitView.of(store, "valid", spec.r), scores["valid"])

@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import zlib
@@ -238,7 +239,13 @@ class KnowledgeBase(Sequence[Entity]):
         """One of `rows.COLUMNS` of these rows [n]."""
         if name not in self._whole:
             self._whole[name] = self.column(name).combine_chunks()
-        return self._whole[name].take(pa.array(chosen)).to_pylist()
+        some = self._whole[name].take(pa.array(chosen))
+        if not pa.types.is_large_list(some.type):
+            return some.to_pylist()
+        values, ends = some.flatten().to_pylist(), some.offsets.to_numpy()
+        ends = (ends - ends[0]).tolist()
+        none: list[Any] = []  # one for all, as the garbage collector looks through each
+        return [values[a:b] if a < b else none for a, b in itertools.pairwise(ends)]
 
     @functools.cached_property
     def ids(self) -> list[str]:

@@ -29,10 +29,10 @@ from data_pipeline.schema import PADDING, SAME_AS, UserError
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 FORM = 1
 PART = 4  # numbers of a vector that share a code
-PROBED = 1 / 6  # share of the cells that are looked through, or more, so that they hold
+PROBED = 1 / 5  # share of the cells that are looked through, or more, so that they hold
 CODES = 125_000  # vectors
 COMPARED = 4  # times as many as are asked for are compared exactly, and at least
-LEAST = 200
+LEAST = 300
 TRAINED = 60  # vectors a cell that the cells are made of
 ROUNDS = 10  # of k-means
 TURNED, TURNS = 8000, 5  # vectors that the turn of all is made of, and its rounds

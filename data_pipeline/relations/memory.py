@@ -203,7 +203,14 @@ def likest(similar: np.ndarray, k: int) -> np.ndarray:
     deep = max(1, t // (8 * k))  # the k-th of the columns' sets' largest is no larger than the k-th
     sets = similar[:, : t // deep * deep].reshape(m, deep, -1).max(1)
     least = np.partition(sets, sets.shape[1] - k, axis=1)[:, -k, None]
-    there = np.flatnonzero(similar >= least - 3 * ALIKE)  # whatever may be among them
+    kept = similar >= least - 3 * ALIKE  # whatever may be among them
+    many = np.flatnonzero(least == 0)  # of all that share no word, the first k do
+    if len(many):
+        own = similar[many]
+        wide = k + int(np.count_nonzero(own, axis=1).max())
+        kept[many] = own > 0
+        kept[many, :wide] |= own[:, :wide] == 0
+    there = np.flatnonzero(kept)
     row, column = np.divmod(there, t)
     steps = np.round(np.maximum(similar.ravel()[there], -2).astype(np.float64) / ALIKE)
     below = (2 / ALIKE - steps).astype(np.int64)  # the largest first

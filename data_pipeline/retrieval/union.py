@@ -167,11 +167,11 @@ def best_ratios(
     unique, place = np.unique(rows, return_inverse=True)
     names = np.array([_compared_as(name) for name in kb.taken("name", unique)], object)
     out = _compared(asked[owner], names[place])
-    lists = [[default_process(name) for name in one] for one in kb.taken("aliases", unique)]
+    lists = kb.taken("aliases", unique)
     counts = np.array([len(one) for one in lists])[place]
     if counts.any():
         pair = np.repeat(np.arange(len(rows)), counts)
-        others = [name for i in place[counts > 0].tolist() for name in lists[i]]
+        others = [_processed(name) for i in place[counts > 0].tolist() for name in lists[i]]
         np.maximum.at(out, pair, _compared(asked[owner[pair]], np.array(others, object)))
     return out
 
@@ -179,6 +179,9 @@ def best_ratios(
 @functools.lru_cache(maxsize=1 << 17)  # candidates come again and again
 def _compared_as(name: str) -> str:
     return str(default_process(bare(name)))
+
+
+_processed = functools.lru_cache(maxsize=1 << 17)(default_process)
 
 
 def _compared(asked: np.ndarray, names: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
 
 from data_pipeline.schema import NIL, UserError
 from drin_jax.evaluation.evaluate import SplitView
@@ -45,6 +44,8 @@ class Calibration:
             scores: [n,r], higher is better.
             candidates: [n,r] bool: the slot holds a candidate.
         """
+        from scipy import special
+
         none = -np.inf if self.none is None else self.none
         logits = _logits(scores, candidates, self.temperature, none)
         logits[~candidates.any(1), -1] = 0.0  # without candidates none is right, surely
@@ -65,6 +66,8 @@ def calibrate(view: SplitView, scores: np.ndarray) -> Calibration:
         UserError: no mention of the split has its gold among the candidates.
         NotFinite: a score is not finite.
     """
+    from scipy import optimize, special
+
     check_finite(scores, view.candidates)
     if not (view.gold >= 0).any():
         raise UserError(

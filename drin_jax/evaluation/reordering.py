@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from data_pipeline.files import read_json
 from data_pipeline.schema import UserError
@@ -43,6 +42,8 @@ class Reordering:
 
 def reordered(scores: np.ndarray, said: np.ndarray, weight: float) -> np.ndarray:
     """s' [n,r] of s and c; s itself where c is NaN."""
+    from scipy import special
+
     read = ~np.isnan(said)
     some = np.flatnonzero(read.any(1) & bool(weight))
     out = np.array(scores)

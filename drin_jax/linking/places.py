@@ -20,7 +20,6 @@ from data_pipeline.output import say
 from data_pipeline.readers.raw_rows import unique
 from data_pipeline.sample import world
 from data_pipeline.schema import UserError
-from drin_jax import run
 from drin_jax.config import card
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.preparation import filled_by
@@ -117,6 +116,8 @@ def _sample() -> Path:
     workdir, root = folder / "run", folder / "world"
     if (workdir / REPORT).exists():
         return workdir
+    from drin_jax import run
+
     config = card("sample").get_config("linker")
     config.data.reader, config.data.root = "jsonl", str(root)  # a smaller world than the card's
     say(f"training the embedded sample's model, once, in {workdir}: about a minute")

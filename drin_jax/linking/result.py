@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipeline.output import console
 from data_pipeline.schema import RELATIONS, Span, check_known
-from drin_jax.explain import figure, terminal
+from drin_jax.explain import terminal
 from drin_jax.explain.cases import Candidate, Case
 from drin_jax.explain.sources import Sources
 
@@ -105,6 +105,8 @@ class LinkResult:
             with out.capture() as shown:
                 terminal.show_case(out, case, sources, len(self.candidates), None)
             return shown.get()
+        from drin_jax.explain import figure
+
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "case.svg"
             figure.draw(path, case, sources, len(self.candidates), None)

@@ -242,11 +242,13 @@ def test_the_likest_are_those_of_a_sort(width: int) -> None:
     similar[1] = np.round(similar[1], 2)  # ties
     similar[2] = 0.5
     similar[3, k // 2 :] = -np.inf
+    similar[4] = similar[5] = 0  # no word in common
+    similar[5, : k // 4], similar[5, -k // 4 :] = -np.inf, rng.uniform(0, 1e-4, k // 4)
     noise = rng.uniform(-1e-7, 1e-7, similar.shape).astype(np.float32)
     found = memory.likest(similar, k)
     order = np.argsort(-np.round(similar.astype(np.float64), 5), axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(found, order)
-    np.testing.assert_array_equal(memory.likest(similar + noise, k)[1:4], order[1:4])
+    np.testing.assert_array_equal(memory.likest(similar + noise, k)[1:6], order[1:6])
 
 
 def test_context_is_what_the_text_names_beside(known: dict[str, np.ndarray]) -> None:
