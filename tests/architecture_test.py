@@ -4,6 +4,8 @@ import ast
 import functools
 import importlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -144,6 +146,13 @@ def test_halls_are_small():
 def test_main_stands_on_few_files():
     chain = longest_chain("drin_jax.main")
     assert len(chain) <= CHAIN, " -> ".join(chain)
+
+
+def test_linking_starts_without_what_only_training_and_plots_need():
+    heavy = ["matplotlib", "grain", "scipy.optimize", "torch", "drin_jax.run"]
+    program = f"import sys; from drin_jax import Linker; print({{*{heavy}}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_no_two_modules_share_a_name():
