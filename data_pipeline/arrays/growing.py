@@ -8,7 +8,7 @@ whole and checked. Inside it, too, every file appears under its name only when i
     NAME.npy                a finished array
     NAME.npy.shards         an array that grows (`ShardTable`), its finished shards listed in
     NAME.shards.json
-    scratch_NAME.*          an array that is only needed on the way
+    scratch_NAME.*          an array that is only needed on the way; gone when all of it counts
 """
 
 import abc
@@ -35,11 +35,17 @@ SCRATCH = "scratch_"
 
 
 def tidy(path: Path) -> None:
-    """Remove what a writer that was killed in its last moment, or could not remove it, left in the
-    folder it had made; nobody reads it."""
-    for leftover in (MADE_FROM, LOCK):
-        with contextlib.suppress(OSError):
-            (path / leftover).unlink()
+    """Remove what the writer of a folder needed on the way, as soon as what it made counts: a
+    writer that is killed before goes on with it."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(path):
+            if _is_needed(name):
+                (path / name).unlink()
+
+
+def _is_needed(name: str) -> bool:
+    """Whether a file helps the writer, and nobody reads it later."""
+    return name in (MADE_FROM, LOCK) or name.startswith(SCRATCH)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -251,7 +257,7 @@ class GrowingFolder(abc.ABC):
         scratch: bool = False,
     ) -> ShardTable:
         """An array to be written shard by shard; finished shards of this layout are kept. One of
-        `scratch` helps to make others and does not stay; gone when the folder is whole."""
+        `scratch` helps to make others and does not stay (`tidy`)."""
         if rows_per_shard < 1:
             raise UserError(f"{name}: {rows_per_shard} rows a shard; at least 1 is needed")
         if scratch:
@@ -278,9 +284,9 @@ class GrowingFolder(abc.ABC):
         return entries
 
     def _appear(self, kept: Collection[str]) -> None:
-        """The folder, whole, with these files and nothing else."""
+        """The folder, whole, with these files and what `tidy` removes."""
         for file in self.folder.iterdir():
-            if file.name not in {MADE_FROM, LOCK, *kept}:
+            if file.name not in kept and not _is_needed(file.name):
                 _remove(file)
         sync_folder(self.folder)
         os.rename(self.folder, self.path)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_pipeline import schema
+from data_pipeline.arrays.growing import MADE_FROM
 from data_pipeline.files import plain, sync_folder, write_json
 from data_pipeline.schema import STORE_JSON
 from data_pipeline.store import layout
@@ -38,6 +39,16 @@ class StoreExtension(StoreWriter):
 
     def _refuse_existing(self) -> None:
         """The store is there, and has to be."""
+
+    def _adopt(self) -> None:
+        """What a killed run had moved into the store, and store.json does not name, is here again
+        as it was."""
+        if (self.folder / MADE_FROM).exists():
+            for name in (name for need in schema.NEEDED_ARRAYS.values() for name in need):
+                moved = self.path / self._file(name).name
+                if name not in self.store.forms and moved.exists():
+                    os.replace(moved, self._file(name))
+        super()._adopt()
 
     def add(self, report: Mapping[str, Any]) -> Store:
         """Checks the new arrays and lets them appear; `report` joins the store's own.

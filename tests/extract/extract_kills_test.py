@@ -27,8 +27,8 @@ def log(workdir: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def start(world: Path, workdir: Path) -> commands.Command:
-    return commands.start("tests.support.extract_kills", "child", str(world), str(workdir))
+def start(world: Path, workdir: Path, *renamed: str) -> commands.Command:
+    return commands.start("tests.support.extract_kills", str(world), str(workdir), *renamed)
 
 
 def wait_for(process: commands.Command, workdir: Path, lines: int) -> None:
@@ -40,13 +40,14 @@ def wait_for(process: commands.Command, workdir: Path, lines: int) -> None:
 def test_killed_extractions_go_on_without_repeating_a_finished_shard(
     world: Path, tmp_path: Path
 ) -> None:
-    """kill -9 twice on the way; the store is that of one run in peace. While a run holds the
-    folder (stopped, so that it stays where it is) another one is refused."""
+    """kill -9 on the way, once when the knowledge base's segment is whole and kb.json does not name
+    it yet; the store is that of one run in peace. While a run holds the folder (stopped, so that it
+    stays where it is) another one is refused."""
     peace = preparation.prepare(picture_world.config(world, world / "encoders"), tmp_path / "peace")
     workdir = tmp_path / "work"
     workdir.mkdir()
-    for goal in (4, 20):
-        process = start(world, workdir)
+    for goal, renamed in ((4, ()), (1000, ("000001",)), (40, ())):
+        process = start(world, workdir, *renamed)
         wait_for(process, workdir, goal)
         if goal == 4:
             process.send_signal(signal.SIGSTOP)
@@ -54,10 +55,12 @@ def test_killed_extractions_go_on_without_repeating_a_finished_shard(
             _, err = second.communicate(timeout=200)
             assert second.returncode == 1
             assert "in use by process" in err
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        if not renamed:
+            process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=200)
         assert process.returncode == -signal.SIGKILL
         assert not (workdir / "store").exists()
+        assert (workdir / "store.partial/kb/000001").exists() == (goal > 4)
     process = start(world, workdir)
     _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err

@@ -1,11 +1,13 @@
 """Kills an extraction at random moments until it is through: run by `extract_kills_test`.
 
-python -m tests.support.extract_kills child WORLD WORKDIR
+python -m tests.support.extract_kills WORLD WORKDIR [RENAMED]
 
-runs one extraction with small shards, which logs every shard once it is in the store
+runs one extraction with small shards, which logs every shard once it is in the store, and kills
+itself when it has renamed a folder to RENAMED.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,5 +37,19 @@ def child(world: Path, workdir: Path) -> None:
     os.write(log, b"done\n")
 
 
+def die_when_renamed(name: str) -> None:
+    """From here on the process kills itself once it has renamed a folder so."""
+    real = os.rename
+
+    def rename(old: Path, new: Path) -> None:
+        real(old, new)
+        if new.name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.rename = rename  # type: ignore[assignment]
+
+
 if __name__ == "__main__":
-    child(Path(sys.argv[2]), Path(sys.argv[3]))
+    for name in sys.argv[3:]:
+        die_when_renamed(name)
+    child(Path(sys.argv[1]), Path(sys.argv[2]))

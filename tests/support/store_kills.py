@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import schema
+from data_pipeline.arrays.growing import ShardTable
 from data_pipeline.schema import UserError
 from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
@@ -47,16 +48,26 @@ def _write(path: Path, rows: int, mentions: int, early_only: bool = False) -> No
     if early_only:
         writer.close()
         return
-    table = writer.shards(SHARDED, arrays[SHARDED].shape, "float32", rows)
-    log = os.open(path.with_suffix(".log"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    for index in table.missing():
-        table.write(index, arrays[SHARDED][index * rows : (index + 1) * rows])
-        os.write(log, f"{index}\n".encode())
-    os.close(log)
-    table.finish()
+    for scratch in (True, False):
+        table = writer.shards(SHARDED, arrays[SHARDED].shape, "float32", rows, scratch)
+        _fill(table, arrays[SHARDED], rows, path.with_suffix(".log"), f"{SHARDED} {scratch}")
     for name in LATE:
         writer.write(name, arrays[name])
     writer.finish("kills", TINY_GROUPS, {})
+
+
+def _fill(table: ShardTable, array: np.ndarray, rows: int, log: Path, name: str) -> None:
+    """Writes the shards that are missing; logs each once it is written."""
+    with log.open("a") as file:
+        for index in table.missing():
+            table.write(index, array[index * rows : (index + 1) * rows])
+            print(name, index, file=file, flush=True)
+    table.finish()
+
+
+def _repeats(log: Path) -> bool:
+    lines = log.read_text().splitlines()
+    return len(lines) > len(set(lines))
 
 
 def _is_right(path: Path, mentions: int) -> bool:
@@ -64,11 +75,10 @@ def _is_right(path: Path, mentions: int) -> bool:
     store = Store.open(path, made_from=SETTINGS)
     store.verify()
     arrays, strings = _tables(mentions)
-    log = path.with_suffix(".log").read_text().split()
     return (
         all(np.array_equal(store.array(name), array) for name, array in arrays.items())
         and all(list(store.strings(name)) == table for name, table in strings.items())
-        and len(log) == len(set(log))
+        and not _repeats(path.with_suffix(".log"))
         and not path.with_name(path.name + ".partial").exists()
     )
 
@@ -181,7 +191,7 @@ def adding(folder: Path) -> dict[str, int]:
     os.fsync = lambda handle: None  # type: ignore[assignment]
     plain = tiny_store(folder / "plain")
     made, _ = tiny_arrays(tokens=True, regions=True, evidence=True)
-    path, growing = folder / "store", folder / "store.adding"
+    path, growing, log = folder / "store", folder / "store.adding", folder / "log"
     needs = ("tokens", "regions", "evidence")
     arrays = {name: made[name] for need in needs for name in schema.NEEDED_ARRAYS[need]}
 
@@ -196,15 +206,14 @@ def adding(folder: Path) -> dict[str, int]:
                 continue
             rows = len(array) // 2 + 1
             table = extension.shards(name, array.shape, "float32", rows)
-            for index in table.missing():
-                table.write(index, array[index * rows : (index + 1) * rows])
-            table.finish()
+            _fill(table, array, rows, log, name)
         extension.add({})
 
     counts = {"killed": 0, "killed when whole": 0, "wrong": 0}
     killed = True
     while killed:
         shutil.copytree(plain.path, path)
+        log.write_text("")
 
         def run(step: int = counts["killed"] + 1) -> None:
             die_at(step)
@@ -222,6 +231,7 @@ def adding(folder: Path) -> dict[str, int]:
         add()
         store = Store.open(path)
         counts["wrong"] += any(not np.array_equal(store.array(n), a) for n, a in arrays.items())
+        counts["wrong"] += _repeats(log)
         # A kill after the last replacement may leave the settings behind, which are small.
         counts["wrong"] += not whole and growing.exists()
         shutil.rmtree(growing, ignore_errors=True)
