@@ -5,9 +5,10 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -31,6 +32,16 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with contextlib.suppress(OSError):  # a full disk wants the room back
             temporary.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_tensors(
+    path: Path, arrays: Mapping[str, Any], metadata: dict[str, str] | None = None
+) -> None:
+    """A whole safetensors file of arrays."""
+    from safetensors.numpy import save
+
+    content = save(dict(arrays), metadata)
+    write_whole(path, lambda file: file.write(content))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,6 +108,41 @@ def hold(path: Path) -> TextIO:
     file.write(f"{this_process()}\n")
     file.flush()
     return file
+
+
+@contextlib.contextmanager
+def draft(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, which one process alone fills and renames to it; what is not
+    renamed is gone at the end, and what a killed one left at the beginning.
+
+    Raises:
+        UserError: another process fills it.
+        OSError: the place cannot be written.
+    """
+    partial, lock = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "lock"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with hold(lock) as file:
+        if not (lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())):
+            raise UserError(f"{folder}: another process has just made it; run again")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            lock.unlink()
+
+
+def hold_file(file: TextIO) -> None:
+    """Lock an open file until it is closed. UserError where another process has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"{file.name}: another process writes it; wait for it, or stop it"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def this_process() -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from absl import logging
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,6 +22,7 @@ from rich.progress import Progress as RichProgress
 from rich.segment import Segment
 
 SPEAKS = True  # whether this process shows progress: of several, process 0 alone
+PASSING = False  # whether it shows bars that go again, on a terminal, though nothing else
 _REDRAW = 0.1  # seconds between two updates of a bar, so that `advance` costs nothing
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 CONTROLS |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
@@ -65,15 +67,19 @@ def say(message: str) -> None:
 
 
 @contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Nothing is shown meanwhile, on either stream."""
-    global SPEAKS
-    spoke, SPEAKS = SPEAKS, False
+def silent(passing: bool = False) -> Iterator[None]:
+    """Nothing is shown meanwhile, on either stream, but bars that go again where it is `passing`
+    and stderr a terminal."""
+    global SPEAKS, PASSING
+    spoke, SPEAKS, PASSING = SPEAKS, False, passing and SPEAKS
+    warned = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)  # what orbax warns of
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        SPEAKS = spoke
+        SPEAKS, PASSING = spoke, False
+        logging.set_verbosity(warned)
 
 
 class Progress:
@@ -103,7 +109,7 @@ class Progress:
         self._amount = amount or self._told(total - done)
         self._note = ""
         self._loud = loud and SPEAKS
-        self._live = self._loud and sys.stderr.isatty()
+        self._live = loud and (SPEAKS or PASSING) and sys.stderr.isatty()
 
     def __enter__(self) -> "Progress":
         self._began = self._drawn = time.perf_counter()
@@ -116,6 +122,7 @@ class Progress:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[rate]}  {task.fields[note]}", markup=False),
                 console=Console(stderr=True),
+                transient=not self._loud,
             )
             self._bar.start()
             self._task = self._bar.add_task(

@@ -25,7 +25,7 @@ from drin_jax.evaluation import predictions, report
 from drin_jax.evaluation.calibration import calibrate, decisions
 from drin_jax.evaluation.evaluate import SplitView, baseline_scores, evaluate_split
 from drin_jax.evaluation.reordering import FOLDER, WITH, WITHOUT, Reordering, open_reordering
-from drin_jax.evaluation.scoring import Setup, Trained
+from drin_jax.evaluation.scoring import Setup, SplitScorer, Trained
 from drin_jax.evaluation.whole_base import raw_encoders
 from drin_jax.explain import linked
 from drin_jax.explain.cases import Outcome
@@ -67,18 +67,21 @@ def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     trained = time.perf_counter()
     best_step, params = trainer.position.best_step, trainer.best_params()
     trainer.close()
+    seconds, steps_run = trainer.seconds, trainer.steps_run
     run = Trained(config, store, session.setup, params, _system_name(config))
+    scorer = session.scorer
+    del session, trainer, params  # and with them what training alone needs of the devices
     if config.reranker.text:
-        run = _reranked(run, session, mentions, workdir)
-    result = _evaluate(run, session, workdir) | {"best_step": best_step}
+        run = _reranked(run, scorer, mentions, workdir)
+    result = _evaluate(run, scorer, workdir) | {"best_step": best_step}
     ended = time.perf_counter()
     result["seconds"] = {
         "prepare": prepared - began,
-        "train": trainer.seconds,
+        "train": seconds,
         "evaluate": ended - trained,
         "total": ended - began,
     }
-    result["steps_trained_now"] = trainer.steps_run
+    result["steps_trained_now"] = steps_run
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     result["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
     result["config"] = flat(config)
@@ -155,13 +158,13 @@ def _overview(config: ConfigDict, setup: Setup) -> str:
 
 
 def _reranked(
-    run: Trained, session: Session, mentions: Sequence[Mention], workdir: Path
+    run: Trained, scorer: SplitScorer, mentions: Sequence[Mention], workdir: Path
 ) -> Trained:
     """The run with what its reranker said, which is trained first where it is not."""
     from drin_jax.reranking.fitting import fit
 
     spec, store = run.setup.spec, run.store
-    scores = {split: session.scores(run.params, split) for split in SPLITS}
+    scores = {split: scorer.scores(run.params, store, split) for split in SPLITS}
     calibration = calibrate(SplitView.of(store, "valid", spec.r), scores["valid"])
 
     def trained() -> Reordering:
@@ -175,13 +178,14 @@ def _reranked(
     return dataclasses.replace(run, system=run.system + WITH, reordering=reordering)
 
 
-def _evaluate(run: Trained, session: Session, workdir: Path) -> dict[str, Any]:
+def _evaluate(run: Trained, scorer: SplitScorer, workdir: Path) -> dict[str, Any]:
     store, spec, splits = run.store, run.setup.spec, {}
     calibration = None
     ks = [k for k in run.config.eval.ks if k <= spec.r]
     for split in ("valid", "test"):
         view = SplitView.of(store, split, spec.r)
-        scores, systems = session.scores(run.params, split), baseline_scores(store, view)
+        scores = scorer.scores(run.params, store, split)
+        systems = baseline_scores(store, view)
         if run.reordering:
             systems |= {WITHOUT: scores}
             scores = run.reordering.scores(split, scores)

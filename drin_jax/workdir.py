@@ -56,7 +56,8 @@ def claim(
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
     new = flat(config) | more
-    if (workdir / CONFIG).exists():
+    made = {*os.listdir(workdir)} - {CONFIG, LOCK}
+    if made and (workdir / CONFIG).exists():  # a first command that made nothing binds nobody
         found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
         if found:
             raise UserError(

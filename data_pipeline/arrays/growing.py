@@ -220,6 +220,7 @@ class GrowingFolder(abc.ABC):
         if ours:
             note = f"{self.folder}: left over from other settings, discarded"
             print(note, file=sys.stderr, flush=True)
+            write_json(marker, {})  # of nothing, should this be killed in the middle
         for file in others:
             _remove(file)
         write_json(marker, settings)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.arrays import array_file
-from data_pipeline.arrays.growing import LOCK, tidy
+from data_pipeline.arrays.growing import LOCK, MADE_FROM, tidy
 from data_pipeline.files import hold, plain, sync_folder, write_json, write_whole
 from data_pipeline.kb import caches, rows
 from data_pipeline.kb.knowledge_base import (
@@ -199,6 +199,7 @@ class Change:
             for number, segment in enumerate(kb.segments):
                 folder = self._folder / segment.folder
                 folder.mkdir(exist_ok=True)
+                write_json(folder / MADE_FROM, {})  # a kill leaves what a next change may discard
                 put = functools.partial(rows.put, rows=kb.segment_rows(number))
                 write_whole(folder / ROWS, put)
                 for name in segment.arrays:

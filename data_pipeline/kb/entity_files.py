@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from data_pipeline.files import sha256
 from data_pipeline.kb.rows import COLUMNS
+from data_pipeline.output import say
 from data_pipeline.readers import raw_files, raw_rows
 from data_pipeline.schema import Entity, UserError, reason
 
@@ -80,11 +81,15 @@ def _parquet(path: Path, sources: dict[str, str]) -> Iterator[tuple[str, Mapping
 def _known(path: Path, names: Sequence[str]) -> list[str]:
     """Those of a file's columns that are read. UserError where one is missing, or there twice."""
     if lacking := [name for name in NEEDED if name not in names]:
+        divided = "; columns are divided by commas" * any(";" in name for name in names)
         raise UserError(
             f"{path}: has no column {' and no column '.join(lacking)}; it has "
-            f"{', '.join(names[:9])}"
+            f"{', '.join(name if name == name.strip() else repr(name) for name in names[:9])}"
+            f"{divided}"
         )
     known = [name for name in names if name in READ]
+    if others := [name for name in names if name not in READ]:
+        say(f"{path}: not read: {', '.join(others[:9])}")
     if twice := [name for name in known if known.count(name) > 1]:
         raise UserError(f"{path}: has the column {twice[0]} twice; leave one")
     return known

@@ -5,7 +5,33 @@ import unicodedata
 from collections.abc import Iterable
 
 LONGEST = 200  # characters of a name that count
-_WORD = re.compile(r"[^\W_]+")
+# Marks that a letter is the same without: of Latin, Greek, Cyrillic, Hebrew, Arabic and Syriac, and
+# selectors. In other scripts they are vowels, or make another letter.
+_POINTS = (
+    *(
+        (0x300, 0x370),
+        (0x483, 0x48A),
+        (0x591, 0x5C8),
+        (0x610, 0x61B),
+        (0x64B, 0x660),
+        (0x670, 0x671),
+    ),
+    *((0x6D6, 0x6EE), (0x711, 0x712), (0x730, 0x74B), (0x180B, 0x1810), (0x1AB0, 0x1B00)),
+    *((0x1DC0, 0x1E00), (0x20D0, 0x2100), (0xFE00, 0xFE10), (0xFE20, 0xFE30)),
+)
+_WITH_MARKS = ((0x300, 0x3100), (0xA66F, 0xAC00), (0xFE00, 0xFE30), (0x10000, 0x12000))
+
+
+def _marks(ranges: Iterable[tuple[int, int]]) -> str:
+    found = (chr(code) for begin, end in ranges for code in range(begin, end))
+    return "".join(one for one in found if unicodedata.category(one)[0] == "M")
+
+
+_JOINERS = "\u200c\u200d"
+LETTERS = rf"[^\W_]+(?:[{_marks(_WITH_MARKS)}{_JOINERS}]+[^\W_]*)*"  # of a word, and their marks
+SIGNS = r"(?:[+#]+(?![^\W_]))?"  # that belong to the word before them: C++, C#
+_WORD = re.compile(LETTERS + SIGNS)
+_DROPPED = re.compile(f"[{_marks(_POINTS)}{_JOINERS}]+")
 _SMALL = frozenset(
     (
         *("of", "the", "and", "for", "in", "on", "at", "a", "an", "de", "la", "le", "du", "des"),
@@ -15,12 +41,14 @@ _SMALL = frozenset(
 
 
 def fold(text: str) -> str:
-    """A name as it is compared: without accents and other marks, in lower case, all but letters and
-    digits as one space."""
+    """A name as it is compared: without accents, in lower case, all but letters and digits as one
+    space; what has none of these as it is."""
     if not text.isascii():
-        split = unicodedata.normalize("NFKD", text)
-        text = "".join(one for one in split if unicodedata.category(one)[0] != "M")
-    return " ".join(_WORD.findall(text.casefold()))
+        text = _DROPPED.sub("", unicodedata.normalize("NFKD", text))
+    text = text.casefold()
+    if words := _WORD.findall(text):
+        return " ".join(words)
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
 def bare(name: str) -> str:

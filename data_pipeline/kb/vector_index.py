@@ -1,7 +1,7 @@
 """Vectors of a large knowledge base, searched by faiss: the nearest in milliseconds, nearly all.
 
-    KB/index/TABLE.faiss   a cell for every vector, and what is left of it, 4 bits for 4 numbers
-    KB/index/TABLE.json    what it holds
+    KB/index/TABLE-ROWS.faiss   a cell for every vector, and its rest, 4 bits for 4 numbers
+    KB/index/TABLE.json         what it holds, and which of those counts
 
 A query is compared with the codes of the nearest of some 2 sqrt(rows) cells, and with the best of
 those exactly, by the knowledge base's own vectors. What was added since is compared exactly too,
@@ -14,6 +14,7 @@ The index is a cache (`kb.caches`); where the folder cannot be written, it is ma
 import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,7 @@ class VectorIndex:
 
     def __init__(self, kb: KnowledgeBase, table: str):
         self._kb, self._vectors = kb, kb.array(table)
-        self._file = caches.folder(kb.path) / f"{table}.faiss"
-        self._state = self._file.with_suffix(".json")
+        self._state = caches.folder(kb.path) / f"{table}.json"  # names the file that counts
         own = [s.arrays for s in kb.segments if s.rows]
         kept = [some.get(table) or some[SAME_AS[table]] for some in own]
         self._keys = [f"{one.shape}-{one.crc32}" for one in kept]
@@ -77,10 +77,14 @@ class VectorIndex:
             held = state["segments"]
             same = min(len(held), len(self._keys))
             known = (state["form"], held[:same]) == (FORM, self._keys[:same])
-            size = self._file.stat().st_size
-            if known and [size, crc32(self._file, lambda n: None)] == state["file"]:
-                return faiss.read_index(str(self._file)), int(state["rows"])
+            file = self._of(int(state["rows"]))
+            if known and [file.stat().st_size, crc32(file, lambda n: None)] == state["file"]:
+                return faiss.read_index(str(file)), int(state["rows"])
         return None
+
+    def _of(self, rows: int) -> Path:
+        """The file of an index of so many rows."""
+        return self._state.with_name(f"{self._state.stem}-{rows}.faiss")
 
     def _behind(self, index: Any, held: int) -> bool:
         """Whether too many rows are missing."""
@@ -93,12 +97,12 @@ class VectorIndex:
                 found = self._opened()
                 if found and not self._behind(*found):
                     return found
-                if found is None and self._file.exists():
-                    say(f"{self._file}: is not of this knowledge base; made anew")
+                if found is None and any(self._state.parent.glob(f"{self._state.stem}[-.]*")):
+                    say(f"{self._state}: is not of this knowledge base; made anew")
                 index = self._grown(*(found or (None, 0)))
                 self._write(index)
         except (OSError, UserError) as error:
-            say(f"{self._file}: cannot be written ({error}); the index is made in memory")
+            say(f"{self._state}: cannot be written ({error}); the index is made in memory")
             index = self._grown(None, 0)
         return index, len(self._kb)
 
@@ -124,12 +128,14 @@ class VectorIndex:
     def _write(self, index: Any) -> None:
         import faiss
 
-        content = faiss.serialize_index(index).data
-        self._state.unlink(missing_ok=True)
-        write_whole(self._file, lambda file: file.write(content))
-        file = [self._file.stat().st_size, crc32(self._file, lambda n: None)]
+        content, path = faiss.serialize_index(index).data, self._of(len(self._kb))
+        write_whole(path, lambda file: file.write(content))
+        file = [path.stat().st_size, crc32(path, lambda n: None)]
         state = {"form": FORM, "segments": self._keys, "rows": len(self._kb), "file": file}
         write_json(self._state, state)
+        for older in path.parent.glob(f"{self._state.stem}-*.faiss"):
+            if older != path:
+                older.unlink(missing_ok=True)
 
     def nearest(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The living rows whose vectors point most nearly where each query [q,d] does, best first.

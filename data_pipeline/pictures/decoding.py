@@ -10,6 +10,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -90,6 +91,21 @@ def _decode_all(plan: Plan, some: Sequence[Wanted]) -> list[Decoded]:
     return [decode(plan, wanted) for wanted in some]
 
 
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Has this process end when the one that began it does, even by kill -9."""
+
+    def wait() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 class Decoder(contextlib.AbstractContextManager):
     """Decodes lists of pictures; a context manager that ends its processes.
 
@@ -105,7 +121,7 @@ class Decoder(contextlib.AbstractContextManager):
         self._workers = workers or cores or os.cpu_count() or 1
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1 or (total >= FEW and not workers):
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=SPAWN)
+            self._pool = _pool(self._workers)
             try:
                 self._pool.submit(int).result()
             except BrokenProcessPool:  # a script that is not under `if __name__ == "__main__"`
@@ -127,7 +143,7 @@ class Decoder(contextlib.AbstractContextManager):
             return self._pool.submit(_decode_all, self._plan, chunk)
         except BrokenProcessPool:  # an earlier picture's doing
             self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=SPAWN)
+            self._pool = _pool(self._workers)
             return self._pool.submit(_decode_all, self._plan, chunk)
 
     def _collect(self, chunk: Sequence[Wanted], future: "Future[list[Decoded]]") -> list[Decoded]:
@@ -139,7 +155,7 @@ class Decoder(contextlib.AbstractContextManager):
             return [self._alone(wanted) for wanted in chunk]
 
     def _alone(self, wanted: Wanted) -> Decoded:
-        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
+        with _pool(1) as pool:
             try:
                 return pool.submit(decode, self._plan, wanted).result()
             except (BrokenProcessPool, MemoryError):

@@ -1,7 +1,7 @@
 """Our own form: `entities.jsonl` and `mentions.jsonl`, one object a line.
 
-    entities.jsonl  {"id", "name", "description"}, and what else a knowledge base's row may have
-                    (`data_pipeline.kb.entity_files`)
+    entities.jsonl  {"id", "name"}, and what else a knowledge base's row may have: a "description"
+                    above all (`data_pipeline.kb.entity_files`)
     mentions.jsonl  {"id", "text", "start", "end", "split"} and, where there is one, "image" and
                     "entity", and, where wanted, "candidates" (entity ids), "name", "sample", "kind"
 
@@ -19,7 +19,7 @@ from data_pipeline.schema import SPLITS, Corpus, Entity, Mention, UserError, che
 
 ENTITIES = "entities.jsonl"
 MENTIONS = "mentions.jsonl"
-ENTITY_KEYS = ("id", "name", "description")
+ENTITY_KEYS = ("id", "name")
 MENTION_KEYS = ("id", "text", "start", "end", "split")
 
 

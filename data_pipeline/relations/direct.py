@@ -3,6 +3,8 @@
 None of these reads a training gold.
 """
 
+from typing import Any
+
 import numpy as np
 from rapidfuzz import fuzz, process
 
@@ -14,27 +16,52 @@ FEW = 10_000  # pairs that are compared sooner than threads begin
 
 
 def names(m: MentionSide, e: EntitySide, p: Pairs) -> Columns:
-    """How the surface form and the fullest form of it in the text are like the candidate's name:
-    cosine of trigrams, characters in order, whole, first and last word, and how many words more.
+    """How the surface form and the fullest form of it in the text are like the candidate's name, or
+    an alias that is more like: cosine of trigrams, characters in order, whole, first and last word,
+    and how many words more.
     """
     out: Columns = {}
     lengths = np.array([len(name.split()) for name in e.folded], np.float32)
     first, last = (_ends(e.folded, at) for at in (0, -1))
     for side, (asked, grams) in enumerate(zip(m.folded, m.trigrams, strict=True)):
         kind = ("surface", "form")[side]
-        mine, theirs = asked[p.mention], e.folded[p.entity]
-        out[f"{kind} trigrams"] = hashed.products(grams, p.mention, e.trigrams, p.entity)
+        mine = asked[p.mention]
+        at = _likest(mine, e, p)
+        theirs = e.folded[at]
+        out[f"{kind} trigrams"] = hashed.products(grams, p.mention, e.trigrams, at)
         for scorer in (fuzz.ratio, fuzz.token_set_ratio):
-            likeness = process.cpdist(
-                mine, theirs, scorer=scorer, dtype=np.float32, workers=-1 if len(p) > FEW else 1
-            )
-            out[f"{kind} {scorer.__name__}"] = likeness / 100
+            out[f"{kind} {scorer.__name__}"] = _alike(mine, theirs, scorer) / 100
         out[f"{kind} is the name"] = (mine == theirs) & (mine != "")
-        out[f"{kind} is first"] = (_ends(asked, 0)[p.mention] == first[p.entity]) & (mine != "")
-        out[f"{kind} is last"] = (_ends(asked, -1)[p.mention] == last[p.entity]) & (mine != "")
+        out[f"{kind} is first"] = (_ends(asked, 0)[p.mention] == first[at]) & (mine != "")
+        out[f"{kind} is last"] = (_ends(asked, -1)[p.mention] == last[at]) & (mine != "")
         counts = np.array([len(form.split()) for form in asked], np.float32)
-        out[f"{kind} words fewer"] = np.clip(lengths[p.entity] - counts[p.mention], -3, 4)
+        out[f"{kind} words fewer"] = np.clip(lengths[at] - counts[p.mention], -3, 4)
     return out
+
+
+def _alike(mine: np.ndarray, theirs: np.ndarray, scorer: Any) -> np.ndarray:
+    workers = -1 if len(mine) > FEW else 1
+    return np.asarray(
+        process.cpdist(mine, theirs, scorer=scorer, dtype=np.float32, workers=workers)
+    )
+
+
+def _likest(mine: np.ndarray, e: EntitySide, p: Pairs) -> np.ndarray:
+    """Which of the candidate's forms is most like what is asked for [n]: [n] of `EntitySide.forms`;
+    the name where no alias is more like."""
+    owner = e.forms[1]
+    if not len(owner):
+        return p.entity
+    begin = np.searchsorted(owner, p.entity)
+    pair, place = hashed.ranges(begin, np.searchsorted(owner, p.entity, "right") - begin)
+    place += len(e.names)
+    likeness = np.append(
+        _alike(mine, e.folded[p.entity], fuzz.ratio),
+        _alike(mine[pair], e.folded[place], fuzz.ratio),
+    )
+    pair, place = np.append(np.arange(len(p)), pair), np.append(p.entity, place)
+    order = np.lexsort((place, -likeness, pair))  # of each pair the likest first, of two the name
+    return place[order][np.searchsorted(pair[order], np.arange(len(p)))]
 
 
 def words(m: MentionSide, e: EntitySide, p: Pairs) -> Columns:

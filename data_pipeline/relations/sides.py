@@ -104,14 +104,22 @@ class EntitySide:
         return _shares(behind, self._weights)
 
     @cached_property
+    def forms(self) -> tuple[list[str], np.ndarray]:
+        """Names [u] and behind them all aliases [a], as they are compared, and whose each of the
+        aliases is, [a]."""
+        aliases: list[list[str]] = self._kb.taken("aliases", self.rows)
+        owner = np.repeat(np.arange(len(aliases)), [len(own) for own in aliases])
+        return [*self.names, *(bare(alias) for own in aliases for alias in own)], owner
+
+    @cached_property
     def trigrams(self) -> hashed.Rows:
-        """Trigrams of the name, at length 1."""
-        return hashed.rows_of(self.names, hashed.trigrams, self._weights.trigrams)
+        """Trigrams of the `forms`, at length 1."""
+        return hashed.rows_of(self.forms[0], hashed.trigrams, self._weights.trigrams)
 
     @cached_property
     def folded(self) -> np.ndarray:
-        """Names [u], folded."""
-        return np.array([fold(name) for name in self.names], object)
+        """The `forms` [u+a], folded."""
+        return np.array([fold(name) for name in self.forms[0]], object)
 
     @cached_property
     def years(self) -> np.ndarray:

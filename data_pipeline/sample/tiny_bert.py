@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
+from data_pipeline.files import write_tensors
 from data_pipeline.sample import lexicon as words
 
 WIDTH, CONTENT, POSITION, HEADS, LAYERS, FEED_FORWARD = 128, 96, 24, 4, 2, 128
@@ -65,7 +65,7 @@ def write(folder: Path, seed: int) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2) + "\n")
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
-    save_file(_weights(vocab, seed), folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "model.safetensors", _weights(vocab, seed), {"format": "pt"})
 
 
 def _split(text: str) -> list[str]:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_pipeline import schema
-from data_pipeline.arrays.growing import MADE_FROM
+from data_pipeline.arrays.growing import MADE_FROM, tidy
 from data_pipeline.files import plain, sync_folder, write_json
-from data_pipeline.schema import STORE_JSON
+from data_pipeline.schema import STORE_JSON, UserError
 from data_pipeline.store import layout
 from data_pipeline.store.reader import Store
 from data_pipeline.store.writer import StoreWriter
@@ -42,7 +42,12 @@ class StoreExtension(StoreWriter):
 
     def _adopt(self) -> None:
         """What a killed run had moved into the store, and store.json does not name, is here again
-        as it was."""
+        as it was. UserError where the store is another by now."""
+        if Store.open(self.path).specs != self.store.specs:
+            tidy(self.folder)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+            raise UserError(f"{self.path}: another process has just added to it; run again")
         if (self.folder / MADE_FROM).exists():
             for name in (name for need in schema.NEEDED_ARRAYS.values() for name in need):
                 moved = self.path / self._file(name).name

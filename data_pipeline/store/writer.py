@@ -10,7 +10,7 @@ from data_pipeline.arrays.array_file import Header, read_header
 from data_pipeline.arrays.growing import GrowingFolder, tidy
 from data_pipeline.files import plain, write_json
 from data_pipeline.kb.change import Change, Fill
-from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
+from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.schema import (
     ENTITY_ARRAYS,
     SCHEMA_VERSION,
@@ -56,7 +56,7 @@ class StoreWriter(GrowingFolder):
         """The store's own knowledge base, of these entities; `fill` and `named` as `Change` and
         `Change.build` take them. One that a killed writer had finished is opened."""
         with Change(self.folder / KB, fill) as change:
-            self._kb = open_kb(change.path) if change.begun else change.build(entities, **named)
+            self._kb = change.build(entities, **named)
         return self._kb
 
     @property

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
-from safetensors.numpy import save_file
 
-from data_pipeline.files import write_json
+from data_pipeline.files import write_json, write_tensors
 from data_pipeline.schema import Span, UserError
 from drin_jax.encoders import bert, hf, pretrained
 from drin_jax.encoders.bert import Bert, BertConfig
@@ -186,4 +185,4 @@ def save(model: PairScore, source: Path, folder: Path) -> None:
     write_json(folder / "config.json", values | labels)
     arrays = pretrained.tensors(model, NAMES)
     whole = {name: np.array(array, np.float32, order="C") for name, array in arrays.items()}
-    save_file(whole, folder / pretrained.SAFETENSORS)
+    write_tensors(folder / pretrained.SAFETENSORS, whole)

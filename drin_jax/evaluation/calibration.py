@@ -82,17 +82,17 @@ def calibrate(view: SplitView, scores: np.ndarray) -> Calibration:
     spread = float(np.std(own[there])) or 1.0
 
     scaled = np.where(there, own / spread, 0)
-    ends = np.append(scaled, np.zeros((len(scaled), 1)), 1)[np.arange(len(right)), right]
+    ends, of_none = _softened(scaled, there, right, knows_none)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean negative log likelihood at spread / T and b, convex in both, and its slopes."""
+        """Mean cross-entropy at spread / T and b, convex in both, and its slopes."""
         none = x[1] if knows_none else -np.inf
         logits = _logits(scaled, there, 1 / x[0], none)
         total = special.logsumexp(logits, 1)
         p = np.exp(logits - total[:, None])
-        likelihood = total - logits[np.arange(len(right)), right]
-        slopes = (p[:, :-1] * scaled).sum(1) - ends, p[:, -1] - (right == scores.shape[1])
-        return float(likelihood.mean()), np.array([one.mean() for one in slopes[: len(x)]])
+        entropy = total - x[0] * ends - (x[1] * of_none if knows_none else 0)
+        slopes = (p[:, :-1] * scaled).sum(1) - ends, p[:, -1] - of_none
+        return float(entropy.mean()), np.array([one.mean() for one in slopes[: len(x)]])
 
     begin, bounds = [1.0], [(_COLDEST, 1 / _COLDEST)]
     if knows_none:
@@ -146,8 +146,30 @@ def _logits(
     return np.concatenate([own, np.full((len(own), 1), none)], axis=1)
 
 
+def _softened(
+    scaled: np.ndarray, there: np.ndarray, right: np.ndarray, knows_none: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is right of n mentions, as likely as n of n + 1 right ones make it: the mean of the
+    scores [n,r] over it, [n], and the probability of none, [n].
+
+    The rest goes to the likeliest other candidate and to none. Without it, a split that a system
+    has wholly right would make every probability 0 or 1 [Platt 1999, 2.2].
+    """
+    n, r = scaled.shape
+    rest = 1 / (n + 2)
+    is_none, row = right == r, np.arange(n)
+    slot = np.where(is_none, 0, right)
+    others = np.where(there & (np.arange(r) != right[:, None]), scaled, -np.inf)
+    rival, some = others.argmax(1), np.isfinite(others).any(1)
+    of_none = np.where(is_none, 1 - rest * some, rest * (1 - 0.5 * some) * knows_none)
+    of_rival = np.where(some, rest - np.where(is_none, 0, of_none), 0)
+    of_right = 1 - of_none - of_rival
+    return of_right * scaled[row, slot] + of_rival * scaled[row, rival], of_none
+
+
 def _threshold(view: SplitView, probabilities: np.ndarray) -> float:
-    """The p_none with which most mentions are decided right; the highest of those."""
+    """The p_none with which most mentions are decided right: between two of theirs, 0.5 where that
+    is there, else the middle of their log-odds; of several the nearest to 0.5."""
     is_nil = view.gold_entity < 0
     if not is_nil.any():
         return NEVER
@@ -155,9 +177,19 @@ def _threshold(view: SplitView, probabilities: np.ndarray) -> float:
     linked = (view.gold >= 0) & (slots == view.gold)
     order = np.argsort(-of_none, kind="stable")
     gain = np.cumsum(is_nil[order].astype(int) - linked[order])
-    ends = np.append(np.diff(of_none[order]) != 0, True)  # equal ones are decided alike
-    best = int(np.argmax(np.where(ends, gain, -len(gain))))
-    return float(of_none[order][best]) if gain[best] > 0 else NEVER
+    falling = np.append(of_none[order], 0.0)
+    ends = np.diff(falling, append=-1.0)[:-1] != 0  # equal ones are decided alike
+    most = gain[ends].max(initial=0)
+    if most <= 0:
+        return NEVER
+    from scipy import special
+
+    best = np.flatnonzero(ends & (gain == most))
+    high, low = (special.logit(np.clip(falling[at], 1e-15, 1 - 1e-15)) for at in (best, best + 1))
+    middle = np.where((low < 0) & (high >= 0), 0.0, (low + high) / 2)
+    nearest = int(np.abs(middle).argmin())
+    last, first = best[nearest], best[nearest] + 1  # NIL, and no longer NIL
+    return float(np.clip(special.expit(middle[nearest]), falling[first], falling[last]))
 
 
 def _bins(sure: np.ndarray, right: np.ndarray) -> list[tuple[float, float, int]]:

@@ -84,7 +84,7 @@ class SplitScorer:
             return nnx.merge(setup.graphdef, params)(graphs)[0]
 
         self._parallel, self._batch, self._spec = setup.parallel, batch, setup.spec
-        self._tables = tables
+        self._shared = shared = tables and tables.shared_part()
         if tables is None:
             self._step = setup.parallel.eval_step(step)
         else:
@@ -93,13 +93,13 @@ class SplitScorer:
             )
         self._split = functools.lru_cache(maxsize=2)(
             lambda store, split: DeviceTables.of(
-                store, split, setup.spec, like=tables, placement=placement
+                store, split, setup.spec, like=shared, placement=placement
             )
         )
 
     def scores(self, params: Any, store: Store, split: str) -> np.ndarray:
         """Scores [n, r] of the split's mentions in file order, on every process."""
-        scored = self._from_store if self._tables is None else self._from_tables
+        scored = self._from_store if self._shared is None else self._from_tables
         parts = zip(*scored(params, store, split), strict=True)
         rows, scores = (np.concatenate(part) for part in parts)
         out = np.zeros((store.splits[split], scores.shape[1]), np.float32)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 import drin_jax
 from data_pipeline import schema
-from data_pipeline.files import checksums, own_checksum, write_json
+from data_pipeline.files import checksums, draft, own_checksum, write_json
 from data_pipeline.schema import UserError, check_known, reason
 from drin_jax import models
 from drin_jax.config import flat
@@ -112,30 +112,28 @@ def write(
         raise UserError(f"{error}; run pip install -r requirements.txt") from None
     content = _describe(finished, exported, params, widths)
     out = out.absolute()
-    partial = out.with_name(out.name + ".partial")
+    older = out.with_name(out.name + ".older")  # an older export goes first, whole
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        (partial / scorer.ARTEFACT).write_bytes(artefact)
-        write_json(partial / scorer.CONFIG, flat(read_config(finished.workdir)))
-        _save(partial / scorer.PARAMS, params)
-        content["files"] = checksums(partial)  # a linker's folder has its own
-        if linker:
-            model = from_run(finished.workdir)
-            kept = encoders_of(model), model.relations()
-            saved.write(model, model.kb, *kept, partial / IN_EXPORT)
-        content["checksum"] = own_checksum(content)
-        write_json(partial / scorer.MANIFEST, content)
-        older = out.with_name(out.name + ".older")  # an older export goes first, whole
-        shutil.rmtree(older, ignore_errors=True)
-        if out.exists():
-            os.replace(out, older)
-        os.replace(partial, out)
-        shutil.rmtree(older, ignore_errors=True)
+        with draft(out) as partial:
+            if older.exists() and not out.exists():  # of a run that was killed between the two
+                os.replace(older, out)
+            (partial / scorer.ARTEFACT).write_bytes(artefact)
+            write_json(partial / scorer.CONFIG, flat(read_config(finished.workdir)))
+            _save(partial / scorer.PARAMS, params)
+            content["files"] = checksums(partial)  # a linker's folder has its own
+            if linker:
+                model = from_run(finished.workdir)
+                kept = encoders_of(model), model.relations()
+                saved.write(model, model.kb, *kept, partial / IN_EXPORT)
+            content["checksum"] = own_checksum(content)
+            write_json(partial / scorer.MANIFEST, content)
+            shutil.rmtree(older, ignore_errors=True)
+            if out.exists():
+                os.replace(out, older)
+            os.replace(partial, out)
+            shutil.rmtree(older, ignore_errors=True)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return content
 
 

@@ -12,13 +12,15 @@ postgresql://…, or a file of entities (JSON lines, CSV or Parquet), which are 
 
 A line of --input is {"text", and "span": [13, 20] or "mention", and where there is one "image", a
 path from the file's folder, "candidates": [id, …] and "id"}; one of --output the answer to it with
-its "id", or {"id", "error"}. Killed and started again it goes on behind what --output holds.
+its "id", or {"id", "error"}. Killed and started again it goes on behind what --output holds of the
+same questions; what failed stays failed there.
 """
 
+import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipeline import output
+from data_pipeline.files import hold_file
 from data_pipeline.readers import raw_files
 from data_pipeline.schema import UserError
 from drin_jax import command
@@ -38,6 +41,7 @@ if TYPE_CHECKING:  # jax loads only when there is work
 FLAGS = flags.FLAGS
 SHOWN = 60  # characters of a description in a table
 ONE = ("text", "span", "mention", "image")  # flags of a single text
+BEGINNING = b'{"id": '  # of an answer
 
 
 def main() -> None:
@@ -54,9 +58,11 @@ def main() -> None:
     span = _span()
     if many:
         source, target = Path(FLAGS.input), Path(FLAGS.output)
-        done, model = _resumed(target)
-        total = sum(1 for _ in _lines(source))
-        return _many(_linker(), source, target, done, total, model)
+        asked = [row.get("id", i) for i, (_, row) in enumerate(_lines(source))]
+        if target.exists() and target.samefile(source):
+            raise UserError(f"--output {target}: is --input itself; give another file")
+        _resumed(target, asked)  # what is wrong there is told before anything is loaded
+        return _many(_linker(), source, target, asked)
     linker = _linker()
     if FLAGS.save:
         linker.save_pretrained(FLAGS.save)
@@ -120,53 +126,66 @@ def _query(row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     return query
 
 
-def _resumed(target: Path) -> tuple[int, str]:
-    """How many answers are there already, and by which model; half a line at the end is cut."""
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What an output holds already: whole answers, errors among them, their bytes, and which model
+    and knowledge base gave the first of them."""
+
+    answers: int = 0
+    errors: int = 0
+    bytes: int = 0
+    by: str = ""
+
+
+def _resumed(target: Path, asked: Sequence[Any]) -> Done:
+    """What is there of the answers to these ids; half a line at the end, which a killed run leaves,
+    does not count. UserError where it is anything else, which is left as it is."""
+    done, errors, end, by = 0, 0, 0, ""
     if not target.exists():
-        return 0, ""
-    done, model, end = 0, "", 0
+        return Done()
     with target.open("rb") as file:
         for line in file:
+            whole = line.endswith(b"\n")
             try:
-                answer = json.loads(line) if line.endswith(b"\n") else None
+                answer = json.loads(line) if whole else None
             except ValueError:
                 answer = None
             if not isinstance(answer, dict) or not {"id", "model", "kb"} <= answer.keys():
-                if line.endswith(b"\n"):
-                    raise UserError(f"--output {target}: line {done + 1} is no answer of ours")
-                break
-            done, end = done + 1, end + len(line)
-            model = model or f"{answer['model']} {answer['kb']}"
-    with target.open("r+b") as file:
-        file.truncate(end)
-    return done, model
+                if not whole and (done or line.startswith(BEGINNING) or BEGINNING.startswith(line)):
+                    break
+                raise UserError(f"--output {target}: line {done + 1} is no answer of ours")
+            if done == len(asked) or answer["id"] != asked[done]:
+                wanted = f"has {asked[done]!r:.60}" if done < len(asked) else "ends before"
+                raise UserError(
+                    f"--output {target}: line {done + 1} answers {answer['id']!r:.60}, but --input "
+                    f"{wanted} there; give another file, or delete it"
+                )
+            done, end, errors = done + 1, end + len(line), errors + ("error" in answer)
+            by = by or f"{answer['model']} {answer['kb']}"
+    return Done(done, errors, end, by)
 
 
-def _many(linker: "Linker", source: Path, target: Path, done: int, total: int, model: str) -> None:
+def _many(linker: "Linker", source: Path, target: Path, asked: Sequence[Any]) -> None:
     """Link what is left of a file."""
-    known = f"{linker.model} {linker.kb.version}"
-    if model and model != known:
-        raise UserError(
-            f"--output {target}: holds answers of another model or knowledge base; give another "
-            "file, or delete it"
-        )
-    if done:
-        print(f"{target}: {done} answers are there already", file=sys.stderr)
-    rows = (row for _, row in itertools.islice(_lines(source), done, None))
-    ids: list[Any] = []
-
-    def asked() -> Iterator[Mapping[str, Any]]:
-        for number, row in enumerate(rows, done):
-            ids.append(row.get("id", number))
-            yield _query(row, source.parent)
-
-    failed = 0
-    with target.open("a", encoding="utf-8") as file:
+    with target.open("a", buffering=1, encoding="utf-8") as file:
+        hold_file(file)
+        done = _resumed(target, asked)
+        if done.by and done.by != f"{linker.model} {linker.kb.version}":
+            raise UserError(
+                f"--output {target}: holds answers of another model or knowledge base; give "
+                "another file, or delete it"
+            )
+        if done.answers:
+            print(f"{target}: {done.answers} answers are there already", file=sys.stderr)
+        file.truncate(done.bytes)
+        rows = (row for _, row in itertools.islice(_lines(source), done.answers, None))
+        queries = (_query(row, source.parent) for row in rows)
+        left, failed = asked[done.answers :], done.errors
         answers = linker.link_many(
-            asked(), FLAGS.batch, FLAGS.k, total=max(total - done, 1), errors=True
+            queries, FLAGS.batch, FLAGS.k, total=max(len(left), 1), errors=True
         )
-        for i, found in enumerate(answers):
-            answer: dict[str, Any] = {"id": ids[i]}
+        for id, found in zip(left, answers, strict=True):
+            answer: dict[str, Any] = {"id": id}
             if isinstance(found, UserError):
                 failed += 1
                 answer |= {"error": str(found)}
@@ -174,8 +193,7 @@ def _many(linker: "Linker", source: Path, target: Path, done: int, total: int, m
                 answer |= found.to_dict(explain=FLAGS.explain)
             answer |= {"model": linker.model, "kb": linker.kb.version}
             file.write(json.dumps(answer, ensure_ascii=False) + "\n")
-    told = f", {failed} of the {total - done} made now are errors" if failed else ""
-    print(f"{target}: {total} answers{told}")
+    print(f"{target}: {len(asked)} answers" + f", {failed} of them are errors" * bool(failed))
 
 
 if __name__ == "__main__":

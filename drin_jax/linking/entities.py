@@ -1,6 +1,7 @@
 """The knowledge base of a linker: looked at, searched, and added to while it links."""
 
 import hashlib
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.preparation import filled_by
 from drin_jax.extract.stages import Stages
 from drin_jax.extract.stored import config_of
-from drin_jax.linking.query import file_of
+from drin_jax.linking.query import count_of, file_of, several
 from drin_jax.linking.result import LinkedEntity
 from drin_jax.linking.state import State
 
@@ -84,6 +85,8 @@ class EntityBase:
     def get(self, id: str) -> Entity | None:
         """The entity of this id, None where there is none."""
         kb = self._kb
+        if not isinstance(id, str):
+            raise UserError(f"an id is a text, not {id!r:.40}")
         row = int(kb.find([id])[0])
         return None if row == PADDING else kb[row]
 
@@ -91,11 +94,10 @@ class EntityBase:
         """The entities that a name can mean, best first, by names and words alone; `probability` is
         0, as nobody knows it. `text`: a sentence that the name stands in."""
         kb, finder = self._kb, self._state().finder
-        text = text or name
-        mention = Mention("", text, name, None, None, SPLIT, "", None)
-        if k < 1:
-            raise UserError(f"k is {k}; it must be at least 1")
-        found = by_union(kb, finder, [mention], min(k, len(kb)))
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise UserError("what is searched by is no text")
+        mention = Mention("", text or name, name, None, None, SPLIT, "", None)
+        found = by_union(kb, finder, [mention], min(count_of("k", k), len(kb)))
         rows = found.rows[0][found.rows[0] != PADDING].astype(np.int64)
         return [
             LinkedEntity(e.id, e.name, e.description, rank, 0.0, float(score), e.image is not None)
@@ -116,7 +118,8 @@ class EntityBase:
         """
         with self._changing:
             path = self._own()
-            rows = [self._entity(path, one, i) for i, one in enumerate(entities)]
+            given = enumerate(several("entities", entities))
+            rows = [self._entity(path, one, i) for i, one in given]
             if not rows:
                 return
             kb = self._kb
@@ -134,8 +137,11 @@ class EntityBase:
 
     def remove(self, ids: Sequence[str]) -> None:
         """Take entities out. UserError where one is not there; nothing is removed then."""
+        wanted = [*several("ids", ids)]
+        if not all(isinstance(one, str) for one in wanted):
+            raise UserError(f"ids are texts, not {wanted!r:.60}")
         with self._changing, open_change(self._own()) as change:
-            self._moved(change.remove(ids))
+            self._moved(change.remove(wanted))
 
     def _own(self) -> str | Path:
         """Where changes are made."""
@@ -154,6 +160,8 @@ class EntityBase:
     def _entity(self, path: str | Path, given: Given, number: int) -> Entity:
         if isinstance(given, Entity):
             return given
+        if not isinstance(given, Mapping):
+            raise UserError(f"entity {number} is {given!r:.40}, no mapping of its fields")
         row = dict(given)
         if "image" in row and row["image"] is not None:
             file = file_of(row["image"])
@@ -169,7 +177,9 @@ class EntityBase:
         if not isinstance(path, Path):
             raise UserError("a knowledge base in a database takes pictures by path")
         file = path.absolute() / PICTURES / hashlib.sha256(content).hexdigest()[:32]
-        if not file.exists():
+        if not (file.exists() and file.stat().st_size == len(content)):
             file.parent.mkdir(exist_ok=True)
-            write_whole(file, lambda out: out.write(content))
+            own = file.with_name(f"{file.name}.{os.getpid()}")  # others may keep it at this moment
+            write_whole(own, lambda out: out.write(content))
+            os.replace(own, file)
         return str(file)

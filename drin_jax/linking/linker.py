@@ -19,7 +19,16 @@ from drin_jax.linking import places, saved, spans
 from drin_jax.linking.answering import Answerer, blank
 from drin_jax.linking.entities import EntityBase
 from drin_jax.linking.model import LinkModel, encoders_of
-from drin_jax.linking.query import Picture, Query, mention_of
+from drin_jax.linking.query import (
+    Picture,
+    Query,
+    count_of,
+    mention_of,
+    number_of,
+    path_of,
+    several,
+    widened,
+)
 from drin_jax.linking.result import LinkResult
 
 BATCH = 64
@@ -62,7 +71,8 @@ class Linker:
         nil_threshold: float | None = None,
     ):
         if nil_threshold is not None:
-            calibration = dataclasses.replace(model.calibration, threshold=nil_threshold)
+            threshold = number_of("nil_threshold", nil_threshold)
+            calibration = dataclasses.replace(model.calibration, threshold=threshold)
             model = dataclasses.replace(model, calibration=calibration)
         self._model, self._ner = model, ner
         self.encoders = encoders or encoders_of(model)
@@ -102,7 +112,8 @@ class Linker:
             UserError: one line on what is not there, damaged, or does not fit.
         """
         found = spans.recogniser(ner) if isinstance(ner, str) else ner
-        model, base, borrowed, encoders = places.opened(place, kb)
+        kb = None if kb is None else path_of("kb", kb)
+        model, base, borrowed, encoders = places.opened(path_of("the model's place", place), kb)
         return cls(model, base, borrowed, found, urls, encoders, nil_threshold)
 
     def examples(self, n: int = 4) -> list[dict[str, Any]]:
@@ -135,7 +146,7 @@ class Linker:
             )
         base = self._state.kb
         kept = self.encoders, self._answerer.relations
-        saved.write(self._model, base, *kept, Path(folder), with_kb=with_kb)
+        saved.write(self._model, base, *kept, Path(path_of("folder", folder)), with_kb=with_kb)
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
         """Saves the model to the Hugging Face hub as OWNER/NAME; its address there. UserError."""
@@ -145,9 +156,7 @@ class Linker:
         self._state = self._answerer.state(kb)
 
     def _answers(self, queries: Sequence[Any], k: int) -> list[LinkResult | UserError]:
-        if not isinstance(k, int) or k < 1:
-            raise UserError(f"k is {k!r}; it must be at least 1")
-        return self._answerer(self._state, queries, k)
+        return self._answerer(self._state, queries, count_of("k", k))
 
     def link(
         self,
@@ -191,9 +200,7 @@ class Linker:
         Raises:
             UserError: with the number of the query, from 0.
         """
-        if batch < 1:
-            raise UserError(f"batch is {batch}; it must be at least 1")
-        done = 0
+        queries, batch, done = several("queries", queries), count_of("batch", batch), 0
         with Progress("linking", total, unit="mentions", loud=total > 0) as bar:
             for answers in _overlapped(lambda some: self._answers(some, k), queries, batch):
                 for number, found in enumerate(answers, done):
@@ -218,10 +225,11 @@ class Linker:
             UserError: as `link`.
         """
         mention_of(Query(text, mention=text), 0, None)  # or there is nothing to look through
-        state = self._state
+        state, least = self._state, number_of("least", least)
         places = {*spans.find(text, state.finder.knows, state.last_words)}
         if self._ner is not None:
-            places |= {(int(a), int(b)) for a, b in self._ner(text) if text[a:b].strip()}
+            places |= {*spans.named(self._ner, text)}
+        places = {widened(place, text) for place in places}  # a recogniser may divide a character
         queries = [Query(text, place, image=image) for place in sorted(places)]
         answers = self.link_many(queries, k=k)
         found = [one for one in answers if one.entity and one.entity.probability >= least]

@@ -21,12 +21,12 @@ from data_pipeline.store.reader import Store
 from data_pipeline.store.unkept import UnkeptStore
 from drin_jax import models
 from drin_jax.evaluation.calibration import Calibration
-from drin_jax.evaluation.reordering import FOLDER, Reordering
+from drin_jax.evaluation.reordering import FOLDER, WITH, Reordering
 from drin_jax.evaluation.scoring import Setup, Trained
 from drin_jax.extract.corpus import mentions_of
 from drin_jax.extract.encoding import Encoders
 from drin_jax.reranking.reranker import Reranker, open_reranker
-from drin_jax.workdir import open_run
+from drin_jax.workdir import REPORT, open_run
 
 # Of a report: what a model card tells of a split.
 TOLD = ("counts", "retrieval", "subsets", "decisions")
@@ -126,6 +126,12 @@ def from_run(workdir: Path) -> LinkModel:
     """
     with _hushed():
         run = open_run(workdir)
+    told = run.report.get("best_step", run.step), run.system.endswith(WITH)
+    if told != (run.step, run.reordering is not None):
+        raise UserError(
+            f"{workdir}: its training goes on, or was ended while it did, so that {REPORT} and its "
+            "calibration are of an earlier state; start its command again"
+        )
     store, remembered, scale = run.store, None, None
     calibration = calibration_of(run.report, workdir)
     if "evidence" in run.setup.spec.needs:

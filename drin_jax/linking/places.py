@@ -19,7 +19,7 @@ from data_pipeline.kb.knowledge_base import KnowledgeBase, is_url, open_kb
 from data_pipeline.output import say
 from data_pipeline.readers.raw_rows import unique
 from data_pipeline.sample import world
-from data_pipeline.schema import UserError
+from data_pipeline.schema import Entity, UserError
 from drin_jax.config import card
 from drin_jax.extract.encoding import Encoders
 from drin_jax.extract.preparation import filled_by
@@ -122,7 +122,7 @@ def _sample() -> Path:
     config.data.reader, config.data.root = "jsonl", str(root)  # a smaller world than the card's
     say(f"training the embedded sample's model, once, in {workdir}: about a minute")
     folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder / "lock"), output.silent():
+    with hold(folder / "lock"), output.silent(passing=True):
         if not (workdir / REPORT).exists():
             world.generate(root, sizes=SAMPLE_SIZES)
             run.execute(config, workdir)
@@ -139,7 +139,8 @@ def _base(place: str | Path, encoders: Encoders) -> tuple[KnowledgeBase, bool]:
     config = encoders.config
     made_from = kb_settings(config, encoders)
     table = rows.table(entities, "")
-    told = json.dumps([rows.digest(table), rows.digest_of_images(table), made_from], sort_keys=True)
+    seen = [rows.digest_of_images(table), *map(_state_of, entities)]
+    told = json.dumps([rows.digest(table), seen, made_from], sort_keys=True)
     number = hashlib.sha256(told.encode()).hexdigest()[:16]
     path = cache() / "kb" / f"{file.stem}-{number}"
     fill = filled_by(
@@ -148,8 +149,23 @@ def _base(place: str | Path, encoders: Encoders) -> tuple[KnowledgeBase, bool]:
         loud=len(entities) > QUIET,
     )
     with Change(path, fill) as change:
-        if change.begun:
-            return open_kb(path), True
-        say(f"{file}: {len(entities)} entities are encoded, once, in {path}")
-        root = str(file.parent.absolute())
-        return change.build(entities, name=file.stem, root=root, made_from=made_from), True
+        begun, root = change.begun, str(file.parent.absolute())
+        if not begun:
+            say(f"{file}: {len(entities)} entities are encoded, once, in {path}")
+        kb = change.build(entities, name=file.stem, root=root, made_from=made_from)
+        if not begun and (unseen := kb.report.get("masked_pictures")):
+            first, why = next(iter(unseen.items()))
+            say(f"{file}: not every picture can be read; the first is {first} ({why})")
+        return kb, True
+
+
+def _state_of(entity: Entity) -> list[list[int] | None]:
+    """Size and time of each picture; None where there is none, so that a later one is seen."""
+    found: list[list[int] | None] = []
+    for image in filter(None, (entity.image, *entity.more_images)):
+        try:
+            state = os.stat(image)
+            found.append([state.st_size, state.st_mtime_ns])
+        except (OSError, ValueError):
+            found.append(None)
+    return found

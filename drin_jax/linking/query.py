@@ -3,9 +3,10 @@
 import dataclasses
 import http.client
 import io
+import os
 import unicodedata
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,34 @@ class Query:
         return cls(**given)
 
 
+def count_of(what: str, given: Any) -> int:
+    """A whole number of at least 1. UserError."""
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
+        raise UserError(f"{what} is {given!r:.40}; it must be a whole number, at least 1")
+    return int(given)
+
+
+def number_of(what: str, given: Any) -> float:
+    """A number of at least 0. UserError."""
+    if isinstance(given, bool) or not isinstance(given, int | float | np.number) or not given >= 0:
+        raise UserError(f"{what} is {given!r:.40}; it must be a number, at least 0")
+    return float(given)
+
+
+def several(what: str, given: Any) -> Iterable[Any]:
+    """Several of something. UserError for one alone."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise UserError(f"{what} are {given!r:.40}; give a list of them")
+    return given
+
+
+def path_of(what: str, given: Any) -> str | Path:
+    """A path, or what stands for one. UserError."""
+    if not isinstance(given, str | os.PathLike):
+        raise UserError(f"{what} is {given!r:.40}; give a path")
+    return given if isinstance(given, str) else Path(given)
+
+
 def mention_of(query: Query, number: int, picture: str | None) -> Mention:
     """The mention that is asked for, as a data set has it.
 
@@ -78,8 +107,7 @@ def mention_of(query: Query, number: int, picture: str | None) -> Mention:
             raise UserError("the mention is empty")
         if span and asked != name:
             raise UserError(f"the mention is {asked!r:.60}, but the span holds {name!r:.60}")
-        if not span and (place := text.find(asked)) >= 0:
-            span = place, place + len(asked)
+        span = span or _found(asked, text)
         name = asked
     if not name.strip():
         raise UserError("no mention is named; give its span, or the mention itself")
@@ -132,6 +160,31 @@ def _span(given: Any, text: str) -> Span:
                 f"the span {first} to {end} divides a character of several parts at {place}"
             )
     return int(first), int(end)
+
+
+def _found(name: str, text: str) -> Span:
+    """Where a text has a name: the first place where it is no part of a longer word, else the
+    first; None where it has none, or a part of a character as it is read."""
+    found, at = None, text.find(name)
+    while at >= 0:
+        place = at, at + len(name)
+        if widened(place, text) == place:
+            found = found or place
+            ends = (text[max(i - 1, 0) : i + 1] for i in place)
+            if not any(len(two) == 2 and two.isalnum() for two in ends):
+                return place
+        at = text.find(name, at + 1)
+    return found
+
+
+def widened(place: tuple[int, int], text: str) -> tuple[int, int]:
+    """First and last+1 code point of a place, with the whole of the characters that it divides."""
+    start, end = place
+    while 0 < start < len(text) and _belongs(text[start - 1], text[start]):
+        start -= 1
+    while 0 < end < len(text) and _belongs(text[end - 1], text[end]):
+        end += 1
+    return start, end
 
 
 def _belongs(before: str, after: str) -> bool:

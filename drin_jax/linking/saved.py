@@ -22,17 +22,19 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import drin_jax
 from data_pipeline.files import (
     check_files,
     checksums,
+    draft,
     is_inside,
     own_checksum,
     plain,
     read_json,
     write_json,
+    write_tensors,
     write_text,
 )
 from data_pipeline.kb.change import Change
@@ -90,43 +92,52 @@ def write(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give another folder")
-    partial = folder.with_name(folder.name + ".partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        config = flat(model.config)
-        content = {
-            "format": FORMAT,
-            "version": VERSION,
-            "drin_jax": drin_jax.__version__,
-            "name": model.name,
-            "system": model.system,
-            "protocol": model.setup.protocol,
-            "r": model.r,
-            "model": model.version,
-            "calibration": dataclasses.asdict(model.calibration),
-            "encoders": _keep_encoders(encoders, partial, config),
-            **_keep_bases(model.kb, base, partial, folder, with_kb),
-            "scores": model.scores,
-        }
-        config["reranker.text"] = _keep_reranker(model, partial)
-        write_json(partial / CONFIG, config | {"data.root": "", "data.source": "", "data.kb": ""})
-        _keep_arrays(model, relations, partial)
-        content = plain(content)
-        write_text(partial / CARD, card.text(model, content))
-        files = checksums(partial)  # a knowledge base has its own, and may grow
-        content["files"] = {
-            name: one for name, one in files.items() if not name.startswith((f"{KB}/", f"{BASE}/"))
-        }
-        content["checksum"] = own_checksum(content)
-        write_json(partial / MANIFEST, content)
-        if folder.is_dir():
-            folder.rmdir()
-        os.replace(partial, folder)
+        with draft(folder) as partial:
+            _write(model, relations, encoders, base, partial, folder, with_kb)
+            if folder.is_dir():
+                folder.rmdir()
+            os.replace(partial, folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(
+    model: LinkModel,
+    relations: Relations | None,
+    encoders: Encoders,
+    base: KnowledgeBase,
+    partial: Path,
+    folder: Path,
+    with_kb: bool,
+) -> None:
+    """Everything that `folder` is to hold, its manifest last."""
+    config = flat(model.config)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "drin_jax": drin_jax.__version__,
+        "name": model.name,
+        "system": model.system,
+        "protocol": model.setup.protocol,
+        "r": model.r,
+        "model": model.version,
+        "calibration": dataclasses.asdict(model.calibration),
+        "encoders": _keep_encoders(encoders, partial, config),
+        **_keep_bases(model.kb, base, partial, folder, with_kb),
+        "scores": model.scores,
+    }
+    config["reranker.text"] = _keep_reranker(model, partial)
+    write_json(partial / CONFIG, config | {"data.root": "", "data.source": "", "data.kb": ""})
+    _keep_arrays(model, relations, partial)
+    content = plain(content)
+    write_text(partial / CARD, card.text(model, content))
+    files = checksums(partial)  # a knowledge base has its own, and may grow
+    content["files"] = {
+        name: one for name, one in files.items() if not name.startswith((f"{KB}/", f"{BASE}/"))
+    }
+    content["checksum"] = own_checksum(content)
+    write_json(partial / MANIFEST, content)
 
 
 def _keep_encoders(
@@ -209,7 +220,7 @@ def _keep_arrays(model: LinkModel, relations: Relations | None, partial: Path) -
         lines = (json.dumps(dict(zip(_ROW, row, strict=True)), ensure_ascii=False) for row in rows)
         write_text(partial / MEMORY, "".join(f"{line}\n" for line in lines))
     whole = {name: np.array(array, order="C") for name, array in arrays.items()}
-    save_file(whole, partial / ARRAYS)
+    write_tensors(partial / ARRAYS, whole)
 
 
 def read(folder: Path) -> LinkModel:

@@ -6,6 +6,7 @@ entities: `Recogniser`, spaCy's or GLiNER's by name (extra `ner`).
 """
 
 import itertools
+import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -18,6 +19,11 @@ Place = tuple[int, int]  # first and last+1 character
 Knows = Callable[[str], bool]
 Recogniser = Callable[[str], list[Place]]
 MOST = 512  # mentions of a text
+# Scripts that put no spaces between words: Thai and its kin, Han and kana.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]{2,}"
+)
+_LETTERS = 12  # of a name in there, at most
 _ENDS = re.compile(r"[.!?:;\n\"“”(\[]")  # what a sentence or a part of it begins behind
 _INSIDE = INSIDE | {"of", "the"}  # words in lower case that a name has inside
 # Words that begin sentences, and are nobody's name where they do.
@@ -123,7 +129,20 @@ def find(text: str, knows: Knows, last_words: Collection[str]) -> list[Place]:
     joined = [joins(form, gap) for form, gap in zip(forms, gaps, strict=False)]
     found = {*_known(words, forms, folded, joined, knows)}
     found |= {*_runs(text, words, forms, folded, joined, last_words)}
+    found |= {*_between_letters(text, last_words)}
     return sorted(found)[:MOST]
+
+
+def _between_letters(text: str, last_words: Collection[str]) -> Iterable[Place]:
+    """Names of one word where nothing stands between words, the longest that begin at a letter."""
+    for run in _UNSPACED.finditer(text):
+        i, last = run.span()
+        while i < last:
+            ends = range(min(last, i + _LETTERS), i + 1, -1)
+            end = next((j for j in ends if fold(text[i:j]) in last_words), i + 1)
+            if end > i + 1:
+                yield i, end
+            i = end
 
 
 def _known(
@@ -222,6 +241,19 @@ def apart(places: Sequence[Place], worth: Sequence[float]) -> list[int]:
         if all(b <= places[j][0] or places[j][1] <= a for j in kept):
             kept.append(i)
     return sorted(kept, key=lambda i: places[i])
+
+
+def named(ner: Recogniser, text: str) -> Iterable[Place]:
+    """What a recogniser finds in a text. UserError where that is no place there."""
+    for found in ner(text):
+        try:
+            start, end = map(operator.index, found)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"ner found {found!r:.40}; it must give first and last+1 characters"
+            ) from None
+        if text[max(start, 0) : end].strip():
+            yield max(start, 0), min(end, len(text))
 
 
 def recogniser(name: str) -> Recogniser:

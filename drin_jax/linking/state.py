@@ -17,6 +17,7 @@ from drin_jax.extract.stages import Stages
 from drin_jax.linking import spans
 from drin_jax.linking.candidates import FirstStage
 from drin_jax.linking.model import LinkModel, unkept
+from drin_jax.linking.query import several
 
 
 class State:
@@ -57,7 +58,8 @@ class State:
         """Rows of the entities of these ids; None of None. UserError where one is not there."""
         if ids is None:
             return None
-        if isinstance(ids, str) or not all(isinstance(one, str) for one in ids) or not len(ids):
+        ids = [*several("candidates", ids)]
+        if not ids or not all(isinstance(one, str) for one in ids):
             raise UserError(f"candidates are {ids!r:.40}; give a list of ids")
         rows = self.kb.find(ids)
         if (rows == PADDING).any():

@@ -93,6 +93,7 @@ def fit(
         if (there / ABOUT).exists() and (told := differing(read_about(there)["of"], made_of)):
             raise UserError(f"{there}: was trained for something else ({told}); {AGAIN}")
     if (folder / ABOUT).exists():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run killed at its end
         return
     began = time.perf_counter()
     split = {name: _Split.of(store, mentions, name, some) for name, some in scores.items()}
@@ -115,8 +116,8 @@ def fit(
     say(f"reranker: has read {read} again; its scores count {about['weight']:.2f}")
     about |= {"train": len(training.examples), "seconds": time.perf_counter() - began}
     write_json(partial_folder / ABOUT, plain(about))
-    shutil.rmtree(partial_folder / "checkpoints", ignore_errors=True)
     os.replace(partial_folder, folder)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def weight_of(view: SplitView, scores: np.ndarray, said: np.ndarray) -> float:

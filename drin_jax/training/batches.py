@@ -94,7 +94,9 @@ class ResidentSteps:
         self._first: Any = None
         self._rows: Any = None
         # A number that is on the devices already costs no transfer.
-        self._on_devices = functools.lru_cache(maxsize=256)(self._upload)
+        self._on_devices = functools.lru_cache(maxsize=256)(
+            lambda number: parallel.replicate(np.int32(number))
+        )
 
     def go_to(self, step: int) -> None:
         """Nothing to prepare: rows are those of the step that a call names."""
@@ -131,16 +133,13 @@ class ResidentSteps:
             rows = np.full((order.steps_per_epoch, order.batch), -1, np.int32)  # at padding
             rows.flat[: order.mentions] = order.epoch(epoch)
             self._rows = self._parallel.put(rows, PartitionSpec(None, AXIS))
-            self._first = self._upload(epoch * order.steps_per_epoch)
+            self._first = self._on_devices(epoch * order.steps_per_epoch)
         return within
 
     @property
     def compilations(self) -> int:
         """Programs compiled so far: 1 once a step was taken."""
         return int(self._program._cache_size())
-
-    def _upload(self, number: int) -> Any:
-        return self._parallel.replicate(np.int32(number))
 
     def _jitted(self, step: TrainStep) -> Any:
         most = self._most

@@ -195,6 +195,10 @@ class DeviceTables:
         """Mentions of the split."""
         return self.split["mention"].shape[0]
 
+    def shared_part(self) -> "DeviceTables":
+        """What is shared alone, for `of`'s `like`: it keeps no split's tables alive."""
+        return self.replace(split={})  # type: ignore[attr-defined,no-any-return]
+
     def partitions(self) -> "DeviceTables":
         """The same tree with each table's PartitionSpec, for `shard_map`."""
         partition = Placement("sharded" if self.spread else "device").partition
@@ -229,8 +233,10 @@ def _of_all(table: Array, rows: Int[Array, "*b"]) -> Array:
 def _own(store: Store, split: str, spec: GraphSpec) -> HostArrays:
     """The split's arrays, still on disk, with the first r candidates."""
     own = store.split_tables(split, spec)
-    own |= {name: own[name][:, : spec.r] for name in ("candidates", "evidence") if name in own}
-    return own | {"edges": own["edges"][:, :, : spec.r]}
+    for name, axis in (("candidates", 1), ("evidence", 1), ("edges", 2)):
+        if name in own and own[name].shape[axis] > spec.r:  # one that is whole is read as a file
+            own[name] = own[name][(slice(None),) * axis + (slice(spec.r),)]
+    return own
 
 
 def choose(kind: str, store: Store, parallel: DataParallel, spec: GraphSpec) -> Placement:

@@ -76,6 +76,10 @@ class Session:
         initial: makes the parameters that a new run starts from, out of its seed's, where the
             config has train.init.
 
+    Attributes:
+        scorer: of any split, by the same tables; it keeps those of the train split no longer than
+            the session is kept.
+
     Raises:
         UserError: the tables do not fit, no valid mention has its gold among the candidates, or
             train.init or reranker.text is set where nothing reads it.
@@ -98,7 +102,7 @@ class Session:
         tables = None
         if self.placement.kind != "host":
             tables = DeviceTables.of(store, "train", setup.spec, placement=self.placement)
-        self._scorer = SplitScorer(
+        self.scorer = SplitScorer(
             setup, batch=config.eval.batch, tables=tables, placement=self.placement
         )
         self._optimizer = optax.adam(config.train.learning_rate)
@@ -136,7 +140,7 @@ class Session:
 
     def scores(self, params: Any, split: str) -> np.ndarray:
         """Scores [n, r] of a split's mentions in file order."""
-        return self._scorer.scores(params, self.store, split)
+        return self.scorer.scores(params, self.store, split)
 
     def _mentions_of(self, order: TrainOrder, step: int) -> str:
         table, names = self.store.array("train_mention"), self.store.strings("mention_id")

@@ -86,12 +86,15 @@ def test_one_picture_may_be_called_image(tmp_path: Path, form: str) -> None:
     assert read(path)[0].image == str(tmp_path / "p/q.png")
 
 
-def test_what_nobody_reads_refuses_nothing(tmp_path: Path) -> None:
+def test_what_nobody_reads_refuses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Arrow takes a column's type from the first megabyte: numbers, and then a word."""
     rows = [f"Q{i},n,{'1' * 40}\n" for i in range(30_000)]
     path = tmp_path / "e.csv"
     path.write_text("id,name,serial\n" + "".join(rows) + "Q,n,unknown\n")
     assert len(read(path)) == 30_001
+    assert "e.csv: not read: serial" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,8 @@ def test_what_nobody_reads_refuses_nothing(tmp_path: Path) -> None:
         ("e.parquet", "", "e.parquet: cannot be read"),
         ("e.parquet", "PAR1 and no more", "e.parquet: cannot be read"),
         ("e.csv", "id,title\n1,a\n", "has no column name; it has id, title"),
+        ("e.csv", "id, name\n1,a\n", "has no column name; it has id, ' name'"),
+        ("e.csv", "id;name\n1;a\n", "it has id;name; columns are divided by commas"),
         ("e.csv", "qid,title\n1,a\n", "has no column id and no column name"),
         ("e.csv", "id,name,id\n1,a,2\n", "has the column id twice"),
         ("e.csv", "id,name\n1,a\n1,2,3\n", "e.csv: cannot be read"),

@@ -1,6 +1,8 @@
 """How commands end: by a signal at any moment, without a reader, and with what data may hold."""
 
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -35,6 +37,38 @@ def test_control_characters_are_shown_as_symbols(capsys: pytest.CaptureFixture[s
         assert not {*text} & {"\x1b", "\x07", "\x9b", "\x7f"}
         assert text.count("[red]b[/red] :smile:") + text.count("[/red] :") >= 2
     assert told.err.startswith(SHOWN)
+
+
+BARS = """
+from data_pipeline import output
+with output.silent(passing={passing}):
+    output.say("a line")
+    print("a table")
+    with output.Progress("the work", 3) as bar:
+        bar.advance(3)
+"""
+
+
+@pytest.mark.parametrize("passing", [True, False])
+def test_silence_may_let_bars_pass_on_a_terminal(passing: bool) -> None:
+    command = [sys.executable, "-c", BARS.format(passing=passing)]
+    here, terminal = pty.openpty()
+    environment = os.environ | {"TERM": "xterm"}
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=-1, stderr=terminal, env=environment, timeout=99
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        while part := os.read(here, 1 << 16):
+            shown += part
+    os.close(here)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert (b"the work" in shown) == passing
+    assert shown.endswith(b"\x1b[2K") == passing, "the bar is gone at the end"
+    assert b"a line" not in shown
+    piped = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=99)
+    assert (piped.stdout, piped.stderr) == (b"", b"")
 
 
 @pytest.mark.parametrize("width", [80, 60])

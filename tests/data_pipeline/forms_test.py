@@ -55,6 +55,7 @@ def _no(form: str) -> bool:
         ("Michael Jordan's Bulls", "Jordan", "Michael Jordan"),
         ("Michael Jordan’s Bulls", "Jordan", "Michael Jordan"),
         ("the U.S. Navy came", "U.S.", "U.S. Navy"),
+        ("by Beyonce\u0301 Knowles", "Beyonce\u0301", "Beyonce\u0301 Knowles"),
         # The longest of several occurrences.
         ("Jordan came, as Michael Jordan left", "Jordan", "Michael Jordan"),
         # Without capitals there is no run; other cases of it count.

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,38 @@ def test_processes_decode_in_order_and_survive_a_crash(tmp_path: Path) -> None:
     assert images.STATUSES[killed[3].status] == "masked: cut or damaged"
     np.testing.assert_array_equal([one.looks["look"] for one in [*killed[:3], *killed[4:]]], here)
     np.testing.assert_array_equal([one.looks["look"] for one in again], here)
+
+
+def test_processes_end_with_the_one_that_began_them(tmp_path: Path) -> None:
+    """Also where that is killed and can tell them nothing."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, time\n"
+        "from data_pipeline.pictures.decoding import Decoder, Plan\n"
+        "if __name__ == '__main__':\n"
+        "    with Decoder(Plan({}), workers=2):\n"
+        "        print(*(one.pid for one in multiprocessing.active_children()), flush=True)\n"
+        "        time.sleep(200)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        began = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert began
+    until = time.monotonic() + 100
+    while any(map(_runs, began)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(_runs, began))
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_script_without_a_guard_decodes_by_itself(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_pipeline import files
 from data_pipeline.kb.change import Change
 from data_pipeline.kb.knowledge_base import KnowledgeBase, open_kb
 from data_pipeline.kb.text_index import TextIndex
@@ -255,6 +256,31 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path) -> None:
     for count in counts.values():
         assert count["killed"] > 15, counts
     assert sum(count["killed when done"] for count in counts.values()) > 4, counts
+
+
+def test_after_a_copy_that_was_killed_another_goes_there(tmp_path: Path) -> None:
+    bases.build(tmp_path / "large", [bases.entity("Q1"), bases.entity("Q2")], True)
+    bases.add(tmp_path / "large", [bases.entity("Q3")], True)
+    bases.build(tmp_path / "small", [bases.entity("Q4")], True)
+
+    def written(path: Path, what: Any) -> None:
+        if what:  # kb.json, which is the last
+            raise KeyboardInterrupt
+        files.write_json(path, what)
+
+    def copy(name: str) -> None:
+        with Change(tmp_path / "to") as to:
+            to.copy(open_kb(tmp_path / name))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data_pipeline.kb.change.write_json", written)
+        with pytest.raises(KeyboardInterrupt):
+            copy("large")
+    assert (tmp_path / "to/000002").exists()
+    copy("small")
+    kb = bases.add(tmp_path / "to", [bases.entity("Q5")], True)
+    assert {*bases.content(kb)} == {"Q4", "Q5"}
+    kb.verify()
 
 
 def test_kills_at_random_moments_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:

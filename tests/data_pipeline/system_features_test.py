@@ -11,13 +11,14 @@ from data_pipeline.arrays.array_file import read_header
 from data_pipeline.arrays.growing import ShardTable
 from data_pipeline.loader import EvalLoader, GraphTables
 from data_pipeline.schema import GraphSpec, UserError
+from data_pipeline.store.extension import StoreExtension
 from data_pipeline.store.reader import Store
 from drin_jax.extract import preparation, stages
 from drin_jax.extract.encoding import Encoders
 from tests.data_pipeline.store_writer_test import kills
 from tests.extract.prepare_release_test import config as release_config
 from tests.support import picture_world, release_fixtures
-from tests.support.fixtures import refusal, tiny_store
+from tests.support.fixtures import refusal, tiny_arrays, tiny_store
 from tests.support.tolerance import assert_close
 
 BOTH = ("tokens", "regions")
@@ -161,6 +162,29 @@ def test_a_kill_at_any_step_of_adding_leaves_a_whole_store(tmp_path: Path) -> No
     assert counts["killed"] > 40
     assert counts["killed when whole"] > 0
     assert counts["wrong"] == 0
+
+
+def test_what_another_has_added_meanwhile_stays(tmp_path: Path) -> None:
+    """Whoever opened the store before that is told, whatever a kill left of the other."""
+    plain = tiny_store(tmp_path / "store")
+    made, _ = tiny_arrays(tokens=True)
+    names = schema.NEEDED_ARRAYS["tokens"]
+
+    def add(store: Store) -> None:
+        extension = StoreExtension(store, {"by": "tests"})
+        for name in names:
+            extension.write(name, made[name])
+        extension.add({})
+
+    add(Store.open(plain.path))
+    left = tmp_path / "store.adding"
+    left.mkdir()
+    (left / "made_from.json").write_text("{}")
+    assert "another process has just added to it" in refusal(lambda: add(plain))
+    assert not left.exists()
+    store = Store.open(plain.path)
+    store.verify()
+    np.testing.assert_array_equal(store.array("mention_tokens"), made["mention_tokens"])
 
 
 def test_what_cannot_be_added_is_one_line(tmp_path: Path) -> None:

@@ -22,6 +22,12 @@ TABLE, WIDTH, FIRST, LATER = "entity_text_edge", 24, 3000, 200
 EMPTY = (0, 17, FIRST + 3)  # entities without a text
 
 
+def file_of(path: Path) -> Path:
+    """The index's file; of no rows where there is none."""
+    found = [*(path / "index").glob(f"{TABLE}-*.faiss")]
+    return found[0] if found else path / "index" / f"{TABLE}-0.faiss"
+
+
 @pytest.fixture(scope="module")
 def vectors() -> np.ndarray:
     """[FIRST + LATER, WIDTH] in clusters, as texts are."""
@@ -110,9 +116,9 @@ def test_more_than_there_are_is_padded(built: Path, queries: np.ndarray) -> None
 def test_what_was_added_and_removed(
     grown: KnowledgeBase, built: Path, vectors: np.ndarray, queries: np.ndarray
 ) -> None:
-    before = (grown.path / "index" / f"{TABLE}.faiss").stat().st_mtime_ns
+    before = file_of(grown.path).stat().st_mtime_ns
     index = VectorIndex(grown, TABLE)
-    assert (grown.path / "index" / f"{TABLE}.faiss").stat().st_mtime_ns == before
+    assert file_of(grown.path).stat().st_mtime_ns == before
     rows, _ = index.nearest(vectors[FIRST + 20 :], 1)
     assert rows.ravel().tolist() == [*range(FIRST + 20, FIRST + LATER)]
     assert 100 not in index.nearest(vectors[100:101], 5)[0]
@@ -149,6 +155,10 @@ def test_much_that_was_added_is_put_in(
     assert VectorIndex(old, TABLE).nearest(vectors[FIRST + 20 :], 5)[0].max() < FIRST
 
 
+def state_of(file: Path) -> Path:
+    return file.with_name(f"{TABLE}.json")
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-7])
 
@@ -160,12 +170,10 @@ def changed(file: Path) -> None:
 
 
 def odd(file: Path) -> None:
-    file.with_suffix(".json").write_text('{"form": 1, "segments": 3}')
+    state_of(file).write_text('{"form": 1, "segments": 3}')
 
 
-@pytest.mark.parametrize(
-    "spoil", [cut, changed, odd, lambda file: file.with_suffix(".json").unlink()]
-)
+@pytest.mark.parametrize("spoil", [cut, changed, odd, lambda file: state_of(file).unlink()])
 def test_a_damaged_index_is_made_anew(
     path: Path,
     queries: np.ndarray,
@@ -174,7 +182,7 @@ def test_a_damaged_index_is_made_anew(
 ) -> None:
     kb = open_kb(path)
     expected = VectorIndex(kb, TABLE).nearest(queries, 10)
-    spoil(path / "index" / f"{TABLE}.faiss")
+    spoil(file_of(path))
     found = VectorIndex(kb, TABLE).nearest(queries, 10)
     assert "is not of this knowledge base; made anew" in capsys.readouterr().err
     np.testing.assert_array_equal(found, expected)
@@ -183,13 +191,14 @@ def test_a_damaged_index_is_made_anew(
 
 
 def test_one_of_another_knowledge_base_is_not_used(path: Path, vectors: np.ndarray) -> None:
-    index = (path / "index" / f"{TABLE}.faiss").read_bytes()
+    file = file_of(path)
+    index = file.read_bytes()
     state = (path / "index" / f"{TABLE}.json").read_bytes()
     shutil.rmtree(path / "000001")
     (path / "kb.json").unlink()
     with Change(path, filled(vectors[::-1], 0)) as change:
         kb = change.build(entities(0, FIRST), name="x")
-    (path / "index" / f"{TABLE}.faiss").write_bytes(index)
+    file.write_bytes(index)
     (path / "index" / f"{TABLE}.json").write_bytes(state)
     rows, _ = VectorIndex(kb, TABLE).nearest(vectors[-20:], 1)
     assert rows.ravel().tolist() == [*range(19, -1, -1)]
@@ -223,8 +232,29 @@ def test_killed_while_it_is_written(path: Path, queries: np.ndarray) -> None:
     kb = open_kb(path)
     expected = VectorIndex(kb, TABLE).nearest(queries, 10)
     (path / "index" / f"{TABLE}.json").unlink()
-    (path / "index" / f"{TABLE}.faiss.tmp").write_bytes(b"half")
+    file_of(path).with_suffix(".faiss.tmp").write_bytes(b"half")
     np.testing.assert_array_equal(VectorIndex(kb, TABLE).nearest(queries, 10), expected)
+
+
+def test_killed_while_it_grows_it_grows_again(
+    grown: KnowledgeBase, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any moment: the index that was there counts until the new one does."""
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    VectorIndex(grown, TABLE)
+    monkeypatch.setattr(vector_index, "LATE", 0)
+    for step in ("write_whole", "write_json"):
+        with monkeypatch.context() as patch:
+            patch.setattr(vector_index, step, end)
+            with pytest.raises(KeyboardInterrupt):
+                VectorIndex(grown, TABLE)
+    monkeypatch.setattr(vector_index, "_trained", end)  # of an index that is made anew
+    rows, _ = VectorIndex(grown, TABLE).nearest(vectors[FIRST + 20 :], 1)
+    assert rows.ravel().tolist() == [*range(FIRST + 20, FIRST + LATER)]
+    assert [file_of(grown.path)] == [*file_of(grown.path).parent.glob("*.faiss")]
 
 
 def test_it_is_forgotten_when_rows_get_other_numbers(
@@ -232,7 +262,7 @@ def test_it_is_forgotten_when_rows_get_other_numbers(
 ) -> None:
     with Change(grown.path) as change:
         compacted = change.compact()
-    assert not (grown.path / "index" / f"{TABLE}.faiss").exists()
+    assert not file_of(grown.path).exists()
     rows, _ = VectorIndex(compacted, TABLE).nearest(vectors[101:102], 1)
     assert rows[0, 0] == 100
 

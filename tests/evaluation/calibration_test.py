@@ -160,4 +160,14 @@ def test_scores_without_any_spread_and_perfect_ones_calibrate() -> None:
     flat = calibrate(view, np.zeros((9, 3)))
     assert np.isfinite(flat.temperature)
     sharp = calibrate(view, np.tile([1.0, 0, 0], (9, 1)))
-    assert sharp.probabilities(np.tile([1.0, 0, 0], (9, 1)), view.candidates)[0, 0] > 0.99
+    said = sharp.probabilities(np.tile([1.0, 0, 0], (9, 1)), view.candidates)
+    assert said[0, 0] == pytest.approx(10 / 11, abs=1e-5), "nine of nine, as of ten of eleven"
+
+
+def test_between_what_is_linked_and_nil_the_threshold_is_a_half() -> None:
+    """Where valid leaves it open: no NIL's own probability, which the next may just miss."""
+    gold = np.array([0] * 30 + [-1] * 3)
+    scores = np.zeros((33, 3))
+    scores[:30, 0] = 8
+    found = calibrate(view_of(gold, np.ones((33, 3), bool)), scores)
+    assert found.threshold == 0.5

@@ -52,6 +52,22 @@ def runs(session: Session, tmp_path_factory: pytest.TempPathFactory) -> list[See
     return [train_seed(session, seed, folder / str(seed), "") for seed in SEEDS]
 
 
+def test_what_only_training_needs_goes_with_the_session(store: Store) -> None:
+    """A scorer that is kept for evaluation keeps no table of the train split."""
+
+    def tables() -> int:
+        shape = store.array("train_edges").shape
+        return sum(array.shape == shape for array in jax.live_arrays())
+
+    before, session = tables(), Session(tiny_config(store), store)
+    assert tables() == before + 1
+    scorer, params, scores = session.scorer, session.setup.params, session.scores
+    expected = scores(params, "valid")
+    del session, scores
+    assert tables() == before
+    np.testing.assert_array_equal(scorer.scores(params, store, "valid"), expected)
+
+
 def assert_equal_runs(ours: SeedRun, theirs: SeedRun) -> None:
     assert (ours.seed, ours.best_step, ours.best_score, ours.loss_curve, ours.valid_curve) == (
         *(theirs.seed, theirs.best_step, theirs.best_score),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from data_pipeline.files import hold_file
 from tests.support import linkers
 from tests.support.commands import assert_one_clear_line, run
 from tests.support.paths import ROOT
@@ -77,6 +78,38 @@ def test_many_are_linked_and_gone_on_with(tmp_path: Path) -> None:
     target.write_text(target.read_text().replace(found[0]["model"], "another"))
     other = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert_one_clear_line(other, "holds answers of another model")
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        ("my notes, one line without newline", "line 1 is no answer of ours"),
+        ('{"everything": "I ever wrote"}', "line 1 is no answer of ours"),
+        ('{"id": "m1", "model": "a", "kb": "b"}\n', "answers 'm1', but --input has 'm0' there"),
+        (2 * '{"id": "m0", "model": "a", "kb": "b"}\n', "but --input ends before there"),
+        ('{"id": "m0", "model": "a", "kb": "b"}\n{"id"', "of another model"),
+    ],
+)
+def test_what_an_output_holds_already_stays(tmp_path: Path, held: str, told: str) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({"id": "m0", "text": TEXT, "mention": "Kelfield"}))
+    target.write_text(held)
+    done = link(f"--input={source}", f"--output={target}")
+    assert_one_clear_line(done, told)
+    assert target.read_text() == held
+    done = link(f"--input={source}", f"--output={source}")
+    assert_one_clear_line(done, "is --input itself")
+    assert source.read_text().startswith('{"id"')
+
+
+def test_two_do_not_write_one_output(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({"text": TEXT, "mention": "Kelfield"}))
+    with target.open("w") as file:
+        hold_file(file)
+        done = link(f"--input={source}", f"--output={target}")
+    assert_one_clear_line(done, "another process writes it")
+    assert link(f"--input={source}", f"--output={target}").stdout.endswith("1 answers\n")
 
 
 def test_a_model_is_saved(tmp_path: Path) -> None:

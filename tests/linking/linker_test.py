@@ -5,6 +5,7 @@ import functools
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,15 +21,19 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from data_pipeline import files
+from data_pipeline.files import draft
 from data_pipeline.kb.change import open_change
+from data_pipeline.kb.folded_names import fold
 from data_pipeline.schema import PADDING, Mention, UserError
 from drin_jax import Linker, Query
 from drin_jax.extract.corpus import read_corpus
 from drin_jax.linking import places, spans
+from drin_jax.linking.query import mention_of
 from drin_jax.linking.result import LinkResult
 from drin_jax.workdir import FinishedRun, open_run
 from tests.support import bases, commands, linkers
 from tests.support.hub_stand_in import StandIn
+from tests.support.odd_pictures import photo
 from tests.support.paths import ROOT
 
 CLOSE = 2e-2  # of scores of some units: evidence is kept in float16
@@ -411,6 +416,31 @@ def test_a_file_of_entities_becomes_a_base(
     assert {e.id for e in found.candidates} == {"A", "B"}
     again = Linker.from_pretrained(run.workdir, kb=file)
     assert again.kb.version == linker.kb.version
+    assert len([*(tmp_path / "cache").rglob("kb.json")]) == 1
+
+
+def test_a_picture_that_changes_makes_another_base(
+    run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one that comes later: what was encoded is kept by what the pictures were."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "mine.csv").write_text("id,name,image\nA,Kelfield,a.png\n")
+    made = []
+    for size in (0, 20, 30):
+        if size:
+            photo(size, size).save(tmp_path / "a.png")
+        linker = Linker.from_pretrained(run.workdir, kb=tmp_path / "mine.csv")
+        made.append(linker.kb.info()["path"])
+    assert len({*made}) == 3
+
+
+def test_two_do_not_save_to_one_place(own: Linker, tmp_path: Path) -> None:
+    place = tmp_path / "twice"
+    with draft(place):
+        assert "in use by" in refused(lambda: own.save_pretrained(place))
+    assert not place.exists()
+    own.save_pretrained(place)
+    assert [*tmp_path.glob("twice*")] == [place]
 
 
 PICTURELESS = {"mention": "Kelfield"}
@@ -448,11 +478,64 @@ def test_what_cannot_be_linked_is_told(linker: Linker, arguments: Any, told: str
     assert "\n" not in message
 
 
+WRONG = [  # what no type checker would let pass, and what is told of it
+    ("linker.link('Kelfield', mention='Kelfield', candidates=5)", "candidates are 5"),
+    ("linker.link('Kelfield', mention='Kelfield', k=2.0)", "k is 2.0"),
+    ("linker.kb.add({'id': 'm', 'name': 'n'})", "give a list of them"),
+    ("linker.kb.add(None)", "entities are None"),
+    ("linker.kb.add(['x'])", "entity 0 is 'x', no mapping"),
+    ("linker.kb.remove('Q1')", "ids are 'Q1'"),
+    ("linker.kb.remove([1])", "ids are texts"),
+    ("linker.kb.get(5)", "an id is a text"),
+    ("linker.kb.search(5)", "no text"),
+    ("linker.kb.search('a', k='x')", "k is 'x'"),
+    ("[*linker.link_many(5)]", "queries are 5"),
+    ("[*linker.link_many([], batch=2.5)]", "batch is 2.5"),
+    ("linker.annotate('Kelfield', least='x')", "least is 'x'"),
+    ("linker.save_pretrained(None)", "folder is None"),
+    ("Linker.from_pretrained(5)", "place is 5"),
+    ("Linker.from_pretrained('.', kb=5)", "kb is 5"),
+]
+
+
+def test_arguments_of_other_types_are_told() -> None:
+    """In a process of its own, where nothing checks types."""
+    lines = [
+        "import numpy as np",
+        "from drin_jax import Linker",
+        "from data_pipeline.schema import UserError",
+        f"linker = Linker.from_pretrained({str(linkers.trained())!r})",
+        f"for wrong in {[wrong for wrong, _ in WRONG]!r}:",
+        "    try:",
+        "        print(eval(wrong))",
+        "    except UserError as error:",
+        "        print(error)",
+        "print(len(linker.link('Kelfield', mention='Kelfield', k=np.int64(1)).candidates))",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    *told, last = done.stdout.splitlines()
+    assert len(told) == len(WRONG)
+    for (wrong, wanted), one in zip(WRONG, told, strict=True):
+        assert wanted in one, wrong
+    assert last == "1"
+
+
 def test_a_long_text_is_linked(linker: Linker) -> None:
     text = "Some words of no matter. " * 20_000
     found = linker.link(f"{text}Snow fell on Kelfield.", mention="Kelfield")
     assert found.best is not None
     assert found.best.name == "Kelfield"
+
+
+def test_a_report_of_an_earlier_state_is_refused(run: FinishedRun, tmp_path: Path) -> None:
+    """A training that went on and was killed leaves the calibration of what was best before."""
+    shutil.copytree(run.workdir, tmp_path / "run")
+    report = tmp_path / "run" / "report.json"
+    told = json.loads(report.read_text())
+    report.write_text(json.dumps(told | {"best_step": told["best_step"] + 1}))
+    assert "start its command again" in refused(lambda: Linker.from_pretrained(tmp_path / "run"))
 
 
 def test_places_that_hold_no_model_are_told(tmp_path: Path) -> None:
@@ -474,13 +557,36 @@ def test_places_that_hold_no_model_are_told(tmp_path: Path) -> None:
         ("they love new york", []),
         ("A day in New York. Obama sang.", ["New York", "Obama"]),
         ("Jordan's ball", ["Jordan"]),
+        ("We like Beyonce\u0301 a lot.", ["Beyonce\u0301"]),
+        ("मैं दिल्ली गया।", ["दिल्ली"]),
+        ("昨天我去了北京市。", ["北京市"]),
+        ("กรุงเทพสวย", ["กรุงเทพ"]),
+        ("in C++ and C#.", ["C++", "C#"]),
         ("", []),
     ],
 )
 def test_where_mentions_stand(text: str, found: list[str]) -> None:
-    names = {"michael jordan", "new york", "iphone"}
-    places = spans.find(text, names.__contains__, {"obama", "jordan"})
+    names = {
+        *map(fold, ("Michael Jordan", "New York", "iPhone", "दिल्ली", "北京市", "กรุงเทพ", "C++"))
+    }
+    places = spans.find(text, names.__contains__, {"obama", "jordan", *names})
     assert [text[a:b] for a, b in places] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "mention", "start"),
+    [
+        ("Xavier posted on X today.", "X", 17),
+        ("Clara wrote it in C.", "C", 18),
+        ("Xavier posted", "X", 0),
+        ("我去了北京市", "北京", 3),
+        ("Cafe\u0301 Cafe", "Cafe", 6),
+        ("Cafe\u0301", "Cafe", None),
+        ("a b", "c", None),
+    ],
+)
+def test_a_mention_is_where_it_is_a_word(text: str, mention: str, start: int | None) -> None:
+    assert mention_of(Query(text, mention=mention), 0, None).start == start
 
 
 def test_of_places_that_overlap_the_likelier_stays() -> None:

@@ -1,5 +1,6 @@
 """Batches looked up on the device are the host's, bit for bit; tables that do not fit say so."""
 
+import mmap
 from pathlib import Path
 
 import jax
@@ -53,6 +54,17 @@ def test_batches_are_the_loaders(store: Store, spec: GraphSpec) -> None:
             there = np.asarray(device[f"entity_{name}"])
             assert there.any()
             assert not there.all()
+
+
+def test_tables_of_all_candidates_are_read_as_files(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not through their maps, whose pages count to the process."""
+    seen = []
+    monkeypatch.setattr(device_tables, "copy_rows", lambda array, *_: seen.append(array))
+    DeviceTables.of(store, "train")
+    assert len(seen) > 10
+    assert all(isinstance(array.base, mmap.mmap) for array in seen)
 
 
 def test_a_store_without_pictures(tmp_path: Path) -> None:
