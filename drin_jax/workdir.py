@@ -56,8 +56,7 @@ def claim(
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
     new = flat(config) | more
-    made = {*os.listdir(workdir)} - {CONFIG, LOCK}
-    if made and (workdir / CONFIG).exists():  # a first command that made nothing binds nobody
+    if (workdir / CONFIG).exists():
         found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
         if found:
             raise UserError(

@@ -132,17 +132,6 @@ def stop(process) -> None:
     process.communicate()
 
 
-def test_a_first_command_that_makes_nothing_binds_nobody(
-    root: Path, encoders: Path, tmp_path: Path
-) -> None:
-    """A mistyped encoder is told; then the command is mended."""
-    flags = given_world.flags(root, tmp_path / "run", encoders)
-    wrong = run("drin_jax.main", *flags, f"--config.encoders.text={encoders / 'typo'}")
-    assert_one_clear_line(wrong, "typo: does not exist")
-    again = run("drin_jax.main", *flags)
-    assert again.returncode == 0, again.stderr
-
-
 def test_a_second_process_is_told_who_works_there(
     trained, root: Path, encoders: Path, tmp_path: Path
 ) -> None:

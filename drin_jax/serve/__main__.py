@@ -19,7 +19,6 @@ from typing import Any
 
 from absl import flags
 
-from data_pipeline.output import say
 from data_pipeline.schema import UserError, reason
 from drin_jax import command
 
@@ -52,7 +51,6 @@ def main() -> None:
     )
     token = _token(given["token-file"])
     taken = serving.bound(FLAGS.host, FLAGS.port)  # before the model is waited for
-    say(f"loading {FLAGS.model} and compiling what links; the port opens then")
     linker = Linker.from_pretrained(FLAGS.model, kb=FLAGS.kb)
     linker.warm_up(bounds.batch)
     gc.collect()

@@ -22,7 +22,6 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from data_pipeline.schema import UserError, reason
 
 SCORE, STORE = "valid", "store"
-DELETED = "deleted"  # folder that a state is moved to before it goes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,6 @@ class Checkpoints:
             multiprocessing_options=_processes(alone),
             save_interval_steps=0 if read_only else 1,
             read_only=read_only,
-            todelete_subdir=DELETED,  # a kill leaves no half of a state under its name
         )
         if alone:
             folder.mkdir(parents=True, exist_ok=True)
