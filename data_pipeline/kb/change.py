@@ -100,7 +100,7 @@ class Change:
             kb, meta, segments = self._opened()
             same = (meta["name"], meta["made_from"]) == (name, made_from)
             asked = rows.table(entities, meta["root"])
-            if same and len(segments) == 1 and kb.put_last(asked):
+            if same and len(segments) == 1 and self._made_last(kb, asked, entities):
                 return self._indexed(kb)
             raise UserError(
                 f"{self.path}: holds a knowledge base already; add to it with drin-jax kb add, or "
@@ -126,7 +126,7 @@ class Change:
         ids = [entity.id for entity in entities]
         there = kb.find(ids)
         added = rows.table(entities, meta["root"])
-        if kb.put_last(added) and (there != PADDING).all():
+        if self._made_last(kb, added, entities) and (there != PADDING).all():
             return self._indexed(kb)
         if (there != PADDING).any() and not update:
             known = [one for one, row in zip(ids, there, strict=True) if row != PADDING]
@@ -211,6 +211,14 @@ class Change:
         write_json(self._folder / KB_JSON, {**kb.meta, "segments": segments})
         sync_folder(self._folder)
 
+    def _made_last(self, kb: KnowledgeBase, asked: pa.Table, entities: Sequence[Entity]) -> bool:
+        """Whether the last change put in these rows, with the pictures that they name now."""
+        if not kb.put_last(asked):
+            return False
+        pictures = {p for one in entities for p in (one.image, *one.more_images) if p}
+        since = _changed(self._folder / kb.segments[-1].folder / ROWS)
+        return not kb.tables or all(_changed(picture) <= since for picture in pictures)
+
     def _check(self, entities: Sequence[Entity]) -> None:
         """UserError where these cannot be rows."""
         _check_ids([entity.id for entity in entities])
@@ -283,6 +291,14 @@ def _put_array(
 def _taken_last(kb: KnowledgeBase) -> np.ndarray:
     """The rows that the last change took out."""
     return np.concatenate([NONE, *kb.segment_array(len(kb.segments) - 1, DEAD)])
+
+
+def _changed(file: str | Path) -> float:
+    """When a file, or what lies in its place, changed last; never where there is none."""
+    try:
+        return os.stat(file).st_ctime
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _check_tables(path: Path, segment: Segment, others: Sequence[Segment]) -> None:

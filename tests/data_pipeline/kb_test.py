@@ -244,6 +244,20 @@ def test_leftovers_of_other_pictures_are_not_taken(tmp_path: Path) -> None:
     assert kb[-1] == right
 
 
+def test_a_picture_that_changed_behind_its_path_is_read_again(tmp_path: Path) -> None:
+    picture, one = tmp_path / "one.png", Entity("n", "new", "", image=str(tmp_path / "one.png"))
+    picture.write_bytes(b"first")
+    path = tmp_path / "kb"
+    bases.build(path, FIRST, features=True)
+    assert bases.add(path, [one], features=True).generation == 2
+    assert bases.add(path, [one], features=True, update=True).generation == 2
+    since = (path / "000002" / "rows.arrow").stat().st_ctime
+    while picture.stat().st_ctime <= since:  # however coarse the clock of the disk
+        picture.write_bytes(b"second")
+    assert bases.add(path, [one], features=True, update=True).generation == 3
+    assert bases.add(path, [one], features=True, update=True).generation == 3
+
+
 # ---- kills and full disks
 
 
