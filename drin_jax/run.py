@@ -34,20 +34,31 @@ from drin_jax.extract.stored import store_path
 from drin_jax.parallel import multihost
 from drin_jax.training.session import Session, begun
 from drin_jax.training.setup import LEAK_WARNING
-from drin_jax.workdir import REPORT, claim, open_run
+from drin_jax.workdir import CONFIG, REPORT, claim, open_run
 
 SAVE_SECONDS = 1.0  # at the ends of epochs; a save takes a tenth of it
 SAVED, SAVED_NAMES = "model.safetensors", "parameters."  # of a folder of save_pretrained
 
 
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Prepare, train, evaluate and report; returns what `report.json` holds."""
+    """Prepare, train, evaluate and report; returns what `report.json` holds.
+
+    A mistake that is told before there is a checkpoint leaves the workdir to another config.
+    """
     began = time.perf_counter()
     check(config)
     if config.train.init and not begun(workdir):
         _is_saved(config.train.init)  # or it is told before anything is made
-    if jax.process_index() == 0:
-        claim(workdir, config)
+    new = jax.process_index() == 0 and claim(workdir, config)
+    try:
+        return _execute(config, workdir, began)
+    except UserError:
+        if new and not begun(workdir):
+            (workdir / CONFIG).unlink(missing_ok=True)
+        raise
+
+
+def _execute(config: ConfigDict, workdir: Path, began: float) -> dict[str, Any]:
     multihost.check_shared(workdir)
     store = _prepare(config, workdir)
     say(describe(store))

@@ -182,10 +182,12 @@ def test_an_unknown_name_lists_those_there_are(form: tuple[str, ...], tmp_path: 
 
 def test_a_name_is_the_card_of_that_name(tmp_path: Path) -> None:
     flags = (f"--workdir={tmp_path}", f"--config.data.root={tmp_path / 'no'}")
+    same = {**flat(get("wikimel", "paper")), "data.root": str(tmp_path / "no")}
+    (tmp_path / "config.json").write_text(json.dumps(same))  # another would be refused
     result = run_command("drin_jax.main", "--config", "wikimel:paper", *flags)
     assert_one_clear_line(result, "MEL-GHMFC")
-    written = json.loads((tmp_path / "config.json").read_text())
-    assert written == {**flat(get("wikimel", "paper")), "data.root": str(tmp_path / "no")}
+    result = run_command("drin_jax.main", "--config", "wikimel:upstream", *flags)
+    assert_one_clear_line(result, "made by another config")
 
 
 OUT_OF_BOUNDS = {

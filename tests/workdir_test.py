@@ -77,6 +77,19 @@ def test_a_name_that_orbax_could_not_read_is_refused_at_once(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_first_mistake_leaves_the_workdir_to_the_config_without_it(
+    root: Path, encoders: Path, tmp_path: Path
+) -> None:
+    flags = given_world.flags(root, tmp_path / "work", encoders)
+    wrong = run("drin_jax.main", *flags, f"--config.data.root={tmp_path / 'typo'}")
+    assert_one_clear_line(wrong, "typo")
+    result = run("drin_jax.main", *flags, "--config.train.epochs=1")
+    assert result.returncode == 0, result.stderr
+    again = run("drin_jax.main", *flags, "--config.train.epochs=1", "--config.graph.r=2")
+    assert_one_clear_line(again, "made by another config", "graph.r")
+    assert (tmp_path / "work/config.json").exists()
+
+
 def test_other_data_is_refused_until_its_checkpoints_are_deleted(
     trained, root: Path, encoders: Path, tmp_path: Path
 ) -> None:
