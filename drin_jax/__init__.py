@@ -2,7 +2,7 @@
 
 from drin_jax import Linker
 linker = Linker.from_pretrained("sample")
-linker.link("Snow fell on Alfield.", span=(13, 20)).best
+linker.link("Snow lay on the mill of Alfield.", span=(24, 31)).best
 """
 
 import importlib

@@ -1,8 +1,8 @@
 """Link mentions of your own text and pictures to the entities of a knowledge base.
 
-    drin-jax link --text="Snow fell on Alfield." --mention=Alfield [--image=FILE]
-    drin-jax link --text="Snow fell on Alfield." --span=13:20 --model=PLACE --kb=KB --json
-    drin-jax link --text="Snow fell on Alfield."          every mention that is found in it
+    drin-jax link --text="Snow lay on the mill of Alfield." --mention=Alfield [--image=FILE]
+    drin-jax link --text="Snow lay on the mill of Alfield." --span=24:31 --model=PLACE --kb=KB --json
+    drin-jax link --text="Snow lay on the mill of Alfield."          every mention that is found in it
     drin-jax link --input=FILE.jsonl --output=FILE.jsonl  many
     drin-jax link --model=WORKDIR --save=FOLDER           the model as one folder, to be passed on
 
@@ -201,7 +201,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("kb", None, "Knowledge base in place of the model's own, or its file.")
     flags.DEFINE_string("ner", None, "Finds mentions too: spacy:PIPELINE or gliner:OWNER/NAME.")
     flags.DEFINE_string("text", None, "Text that the mention stands in.")
-    flags.DEFINE_string("span", None, "First and last+1 character of the mention, as 13:20.")
+    flags.DEFINE_string("span", None, "First and last+1 character of the mention, as 24:31.")
     flags.DEFINE_string("mention", None, "The mention, instead of its span.")
     flags.DEFINE_string("image", None, "Picture beside the text.")
     flags.DEFINE_integer("k", 5, "Candidates to show.", 1)
