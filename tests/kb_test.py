@@ -56,6 +56,7 @@ def test_a_life_of_a_knowledge_base(tmp_path: Path) -> None:
     assert best["id"] == "Q1"
     evidence = best["names"] + best["forms"] + best["words"] / 2
     assert best["score"] == pytest.approx(evidence + 2)  # a stage found it first
+    assert "no entity is found by 'zzzz'" in kb("search", path, "--mention=zzzz").stdout
     shown = kb("search", path, "--mention=steers a terminal").stdout
     assert "[red]no markup" in shown
     assert "\x1b" not in shown

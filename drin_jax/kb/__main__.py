@@ -217,6 +217,9 @@ def search(path: Place) -> None:
             told = {"id": entity.id, "name": entity.name, "score": float(score), **evidence}
             print(json.dumps(told, ensure_ascii=False))
         return
+    if not len(rows):
+        print(f"{path}: no entity is found by {FLAGS.mention!r}")
+        return
     table = Table("", "id", "name", "score", "description")
     for place, (entity, score) in enumerate(zip(entities, scores, strict=True), 1):
         cells = (

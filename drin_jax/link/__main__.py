@@ -11,8 +11,8 @@ Hugging Face hub, or "sample", the embedded sample's. KB, in place of the model'
 postgresql://…, or a file of entities (JSON lines, CSV or Parquet), which are encoded once.
 
 A line of --input is {"text", and "span": [13, 20] or "mention", and where there is one "image", a
-path from the file's folder, "candidates": [id, …] and "id"}; one of --output the answer to it with
-its "id", or {"id", "error"}. Killed and started again it goes on behind what --output holds of the
+path from the file's folder, "candidates": [id, …] and "id"}; more is not read. One of --output is
+the answer to it with its "id", or {"id", "error"}. Killed and started again it goes on behind what --output holds of the
 same questions; what failed stays failed there.
 """
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # jax loads only when there is work
 FLAGS = flags.FLAGS
 SHOWN = 60  # characters of a description in a table
 ONE = ("text", "span", "mention", "image")  # flags of a single text
+READ = ("id", "text", "span", "mention", "image", "candidates")  # of a line of --input
 BEGINNING = b'{"id": '  # of an answer
 
 
@@ -58,11 +59,14 @@ def main() -> None:
     span = _span()
     if many:
         source, target = Path(FLAGS.input), Path(FLAGS.output)
-        asked = [row.get("id", i) for i, (_, row) in enumerate(_lines(source))]
+        asked, unread = [], dict[str, None]()
+        for i, (_, row) in enumerate(_lines(source)):
+            asked.append(row.get("id", i))
+            unread |= dict.fromkeys(name for name in row if name not in READ)
         if target.exists() and target.samefile(source):
             raise UserError(f"--output {target}: is --input itself; give another file")
         _resumed(target, asked)  # what is wrong there is told before anything is loaded
-        return _many(_linker(), source, target, asked)
+        return _many(_linker(), source, target, asked, [*unread])
     linker = _linker()
     if FLAGS.save:
         linker.save_pretrained(FLAGS.save)
@@ -120,7 +124,7 @@ def _lines(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _query(row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    query = {name: value for name, value in row.items() if name != "id" and value is not None}
+    query = {name: row[name] for name in READ[1:] if row.get(name) is not None}
     if isinstance(query.get("image"), str):
         query["image"] = str(folder / query["image"])
     return query
@@ -165,7 +169,9 @@ def _resumed(target: Path, asked: Sequence[Any]) -> Done:
     return Done(done, errors, end, by)
 
 
-def _many(linker: "Linker", source: Path, target: Path, asked: Sequence[Any]) -> None:
+def _many(
+    linker: "Linker", source: Path, target: Path, asked: Sequence[Any], unread: Sequence[str]
+) -> None:
     """Link what is left of a file."""
     with target.open("a", buffering=1, encoding="utf-8") as file:
         hold_file(file)
@@ -177,6 +183,8 @@ def _many(linker: "Linker", source: Path, target: Path, asked: Sequence[Any]) ->
             )
         if done.answers:
             print(f"{target}: {done.answers} answers are there already", file=sys.stderr)
+        if unread:
+            output.say(f"{source}: not read: {', '.join(unread[:9])}")
         file.truncate(done.bytes)
         rows = (row for _, row in itertools.islice(_lines(source), done.answers, None))
         queries = (_query(row, source.parent) for row in rows)

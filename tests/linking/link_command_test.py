@@ -53,6 +53,7 @@ def test_many_are_linked_and_gone_on_with(tmp_path: Path) -> None:
         {"id": f"m{i}", "text": f"{TEXT} {i}", "mention": "Kelfield"} for i in range(400)
     ]
     rows[3] = {"text": "", "span": "odd"}
+    rows[4]["topic"] = "weather"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [sys.executable, "-m", "drin_jax.link", f"--model={linkers.trained()}"]
     command += [f"--input={source}", f"--output={target}", "--batch=4", "--k=2"]
@@ -66,6 +67,7 @@ def test_many_are_linked_and_gone_on_with(tmp_path: Path) -> None:
     kept = target.read_bytes().count(b"\n")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "in.jsonl: not read: topic" in done.stderr
     if kept < 400:
         assert f"{kept} answers are there already" in done.stderr
     found = answers(target)
