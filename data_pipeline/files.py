@@ -119,6 +119,7 @@ def draft(folder: Path) -> Iterator[Path]:
         UserError: another process fills it.
         OSError: the place cannot be written.
     """
+    folder = folder.absolute()
     partial, lock = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "lock"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with hold(lock) as file:

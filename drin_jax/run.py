@@ -15,6 +15,7 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from data_pipeline import output
+from data_pipeline.files import write_whole
 from data_pipeline.output import say
 from data_pipeline.schema import RELATIONS, SPLITS, Mention, UserError
 from data_pipeline.store.reader import Store
@@ -43,18 +44,23 @@ SAVED, SAVED_NAMES = "model.safetensors", "parameters."  # of a folder of save_p
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Prepare, train, evaluate and report; returns what `report.json` holds.
 
-    A mistake that is told before there is a checkpoint leaves the workdir to another config.
+    A mistake leaves the workdir to the config that had it, if there is a checkpoint, or to none.
     """
     began = time.perf_counter()
     check(config)
     if config.train.init and not begun(workdir):
         _is_saved(config.train.init)  # or it is told before anything is made
-    new = jax.process_index() == 0 and claim(workdir, config)
+    path, first = workdir / CONFIG, jax.process_index() == 0
+    before = path.read_bytes() if first and path.is_file() else None
+    if first:
+        claim(workdir, config)
     try:
         return _execute(config, workdir, began)
     except UserError:
-        if new and not begun(workdir):
-            (workdir / CONFIG).unlink(missing_ok=True)
+        if before is not None:
+            write_whole(path, lambda file: file.write(before))
+        elif first and not begun(workdir):
+            path.unlink(missing_ok=True)
         raise
 
 
@@ -85,6 +91,7 @@ def _execute(config: ConfigDict, workdir: Path, began: float) -> dict[str, Any]:
     if config.reranker.text:
         run = _reranked(run, scorer, mentions, workdir)
     result = _evaluate(run, scorer, workdir) | {"best_step": best_step}
+    del run, scorer, store  # before plots are drawn
     ended = time.perf_counter()
     result["seconds"] = {
         "prepare": prepared - began,

@@ -31,9 +31,9 @@ def claim(
     config: ConfigDict,
     free: Collection[str] = deciding(*RESUMABLE),
     **more: Any,
-) -> bool:
+) -> None:
     """Make the workdir this config's, or see that it is; from here on to its end this process
-    alone writes there. Whether no config had it before.
+    alone writes there.
 
     Args:
         free: the fields that may differ.
@@ -56,7 +56,7 @@ def claim(
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
     new = flat(config) | more
-    if before := (workdir / CONFIG).exists():
+    if (workdir / CONFIG).exists():
         found = differing({**BEFORE, **_read(workdir, CONFIG)}, new, free)
         if found:
             raise UserError(
@@ -64,7 +64,6 @@ def claim(
                 "same values"
             )
     write_json(workdir / CONFIG, new)
-    return not before
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

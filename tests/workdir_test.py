@@ -87,7 +87,12 @@ def test_a_first_mistake_leaves_the_workdir_to_the_config_without_it(
     assert result.returncode == 0, result.stderr
     again = run("drin_jax.main", *flags, "--config.train.epochs=1", "--config.graph.r=2")
     assert_one_clear_line(again, "made by another config", "graph.r")
-    assert (tmp_path / "work/config.json").exists()
+    kept = (tmp_path / "work/config.json").read_bytes()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/entities.jsonl").write_text('{"id": "e", "name": "E"}\n')
+    other = run("drin_jax.main", *flags, f"--config.data.root={tmp_path / 'other'}")
+    assert other.returncode == 1
+    assert (tmp_path / "work/config.json").read_bytes() == kept
 
 
 def test_other_data_is_refused_until_its_checkpoints_are_deleted(
@@ -111,7 +116,8 @@ def test_other_data_is_refused_until_its_checkpoints_are_deleted(
         ("drin_jax.explain", "--list=3"),
         ("drin_jax.export", f"--out={tmp_path / 'export'}"),
     ):
-        assert_one_clear_line(run(module, f"--workdir={workdir}", *more), *told)
+        refused = run(module, f"--workdir={workdir}", *more)  # its config is that of the run
+        assert_one_clear_line(refused, "made with other settings", "mentions.jsonl")
     shutil.rmtree(workdir / "checkpoints")
     result = run("drin_jax.main", *args)
     assert result.returncode == 0, result.stderr

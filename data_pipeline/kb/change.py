@@ -100,7 +100,7 @@ class Change:
             kb, meta, segments = self._opened()
             same = (meta["name"], meta["made_from"]) == (name, made_from)
             asked = rows.table(entities, meta["root"])
-            if same and len(segments) == 1 and self._made_last(kb, asked, entities):
+            if same and len(segments) == 1 and kb.put_last(asked):
                 return self._indexed(kb)
             raise UserError(
                 f"{self.path}: holds a knowledge base already; add to it with drin-jax kb add, or "
@@ -212,7 +212,8 @@ class Change:
         sync_folder(self._folder)
 
     def _made_last(self, kb: KnowledgeBase, asked: pa.Table, entities: Sequence[Entity]) -> bool:
-        """Whether the last change put in these rows, with the pictures that they name now."""
+        """Whether the last change put in these rows, and no picture of theirs changed since, were
+        it only in who may read it: rows that are made again are as right."""
         if not kb.put_last(asked):
             return False
         pictures = {p for one in entities for p in (one.image, *one.more_images) if p}

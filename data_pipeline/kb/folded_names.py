@@ -17,9 +17,13 @@ _POINTS = (
         (0x670, 0x671),
     ),
     *((0x6D6, 0x6EE), (0x711, 0x712), (0x730, 0x74B), (0x180B, 0x1810), (0x1AB0, 0x1B00)),
-    *((0x1DC0, 0x1E00), (0x20D0, 0x2100), (0xFE00, 0xFE10), (0xFE20, 0xFE30)),
+    *((0x1DC0, 0x1E00), (0x20D0, 0x2100), (0xFB1E, 0xFB1F), (0xFE00, 0xFE10), (0xFE20, 0xFE30)),
+    *((0x1E944, 0x1E94B), (0xE0100, 0xE01F0)),
 )
-_WITH_MARKS = ((0x300, 0x3100), (0xA66F, 0xAC00), (0xFE00, 0xFE30), (0x10000, 0x12000))
+_WITH_MARKS = (
+    *((0x300, 0x3100), (0xA66F, 0xAC00), (0xFB1E, 0xFB1F), (0xFE00, 0xFE30), (0x10000, 0x12000)),
+    *((0x16A00, 0x1EA00), (0xE0100, 0xE01F0)),
+)
 
 
 def _marks(ranges: Iterable[tuple[int, int]]) -> str:
@@ -29,8 +33,15 @@ def _marks(ranges: Iterable[tuple[int, int]]) -> str:
 
 _JOINERS = "\u200c\u200d"
 LETTERS = rf"[^\W_]+(?:[{_marks(_WITH_MARKS)}{_JOINERS}]+[^\W_]*)*"  # of a word, and their marks
-SIGNS = r"(?:[+#]+(?![^\W_]))?"  # that belong to the word before them: C++, C#
-_WORD = re.compile(LETTERS + SIGNS)
+
+
+def word(letters: str) -> str:
+    """A pattern of words of such letters, and of signs that belong to them: C++, C#; not the second
+    sign of #Alfield#."""
+    return rf"(?:(?<!#){letters}(?:[+#]++(?![^\W\d_]))?|{letters})"
+
+
+_WORD = re.compile(word(LETTERS))
 _DROPPED = re.compile(f"[{_marks(_POINTS)}{_JOINERS}]+")
 _SMALL = frozenset(
     (

@@ -30,7 +30,7 @@ from data_pipeline.kb.knowledge_base import Finder, Found, KnowledgeBase
 from data_pipeline.output import Progress, say
 from data_pipeline.schema import UserError
 
-FORM = f"3 {metadata.version('tantivy')}"
+FORM = f"4 {metadata.version('tantivy')}"
 COMMON = 0.05  # words of more than this share of the documents find nobody, but together with
 RAREST = 24  # so many words at most are asked for, the rarest
 BOOST = {"initials": 2.0}  # what a field counts beside the others

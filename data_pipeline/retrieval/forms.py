@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from data_pipeline.kb.folded_names import LETTERS, SIGNS, fold
+from data_pipeline.kb.folded_names import LETTERS, fold, word
 
 LONGEST = 7  # words of a form
 AROUND = 1000  # characters of text before and behind the mention that are looked at
 # The "s" of "Jordan's" is a word of its own.
-WORD = re.compile(rf"{LETTERS}(?:(?:[.\-]|['’](?!s\b)){LETTERS})*{SIGNS}")
+WORD = re.compile(word(rf"{LETTERS}(?:(?:[.\-]|['’](?!s\b)){LETTERS})*"))
 # Between two words of one name: nothing but a space, with a full stop behind an initial.
 _SPACE = re.compile(r"[^\S\n]{1,2}|[-–]")
 _INITIAL = re.compile(r"[^\W\d_](?:\.[^\W\d_])*|St|Dr|Mr|Mrs|Ms|Jr|Sr")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_pipeline import schema
-from data_pipeline.arrays.growing import MADE_FROM, tidy
+from data_pipeline.arrays.growing import LOCK, MADE_FROM
 from data_pipeline.files import plain, sync_folder, write_json
 from data_pipeline.schema import STORE_JSON, UserError
 from data_pipeline.store import layout
@@ -44,9 +44,10 @@ class StoreExtension(StoreWriter):
         """What a killed run had moved into the store, and store.json does not name, is here again
         as it was. UserError where the store is another by now."""
         if Store.open(self.path).specs != self.store.specs:
-            tidy(self.folder)
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
+            if os.listdir(self.folder) == [LOCK]:  # nobody's beginning of something else
+                (self.folder / LOCK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
             raise UserError(f"{self.path}: another process has just added to it; run again")
         if (self.folder / MADE_FROM).exists():
             for name in (name for need in schema.NEEDED_ARRAYS.values() for name in need):
@@ -75,8 +76,9 @@ class StoreExtension(StoreWriter):
             os.replace(self._file(array), self.path / self._file(array).name)
         sync_folder(self.path)
         write_json(self.path / STORE_JSON, meta)
-        # A killed run may have left plans of shards and the like.
-        for leftover in self.folder.iterdir():
+        # A killed run may have left plans of shards and the like; what tells whose they are goes
+        # last.
+        for leftover in sorted(self.folder.iterdir(), key=lambda file: file.name == MADE_FROM):
             leftover.unlink(missing_ok=True)
         self.close()
         with contextlib.suppress(OSError):  # another process has taken the folder over

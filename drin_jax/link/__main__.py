@@ -1,8 +1,8 @@
 """Link mentions of your own text and pictures to the entities of a knowledge base.
 
     drin-jax link --text="Snow lay on the mill of Alfield." --mention=Alfield [--image=FILE]
-    drin-jax link --text="Snow lay on the mill of Alfield." --span=24:31 --model=PLACE --kb=KB --json
-    drin-jax link --text="Snow lay on the mill of Alfield."          every mention that is found in it
+    drin-jax link --text="Snow lay on the mill of Alfield." --span=24:31 --model=PLACE --kb=KB
+    drin-jax link --text="Snow lay on the mill of Alfield." --json   every mention that is found
     drin-jax link --input=FILE.jsonl --output=FILE.jsonl  many
     drin-jax link --model=WORKDIR --save=FOLDER           the model as one folder, to be passed on
 
@@ -12,11 +12,14 @@ postgresql://…, or a file of entities (JSON lines, CSV or Parquet), which are 
 
 A line of --input is {"text", and "span": [13, 20] or "mention", and where there is one "image", a
 path from the file's folder, "candidates": [id, …] and "id"}; more is not read. One of --output is
-the answer to it with its "id", or {"id", "error"}. Killed and started again it goes on behind what --output holds of the
-same questions; what failed stays failed there.
+the answer to it with its "id" and a checksum of the "question", or an "error" instead. Killed and
+started again it goes on behind what --output holds of the same questions; what failed stays failed
+there.
 """
 
+import collections
 import dataclasses
+import hashlib
 import itertools
 import json
 import sys
@@ -42,6 +45,7 @@ FLAGS = flags.FLAGS
 SHOWN = 60  # characters of a description in a table
 ONE = ("text", "span", "mention", "image")  # flags of a single text
 READ = ("id", "text", "span", "mention", "image", "candidates")  # of a line of --input
+ANSWERED = {"id", "question", "model", "kb"}  # of a line of --output
 BEGINNING = b'{"id": '  # of an answer
 
 
@@ -59,14 +63,14 @@ def main() -> None:
     span = _span()
     if many:
         source, target = Path(FLAGS.input), Path(FLAGS.output)
-        asked, unread = [], dict[str, None]()
-        for i, (_, row) in enumerate(_lines(source)):
-            asked.append(row.get("id", i))
+        count, unread = 0, dict[str, None]()
+        for row in _rows(source):
+            count += 1
             unread |= dict.fromkeys(name for name in row if name not in READ)
         if target.exists() and target.samefile(source):
             raise UserError(f"--output {target}: is --input itself; give another file")
-        _resumed(target, asked)  # what is wrong there is told before anything is loaded
-        return _many(_linker(), source, target, asked, [*unread])
+        _resumed(target, source)  # what is wrong there is told before anything is loaded
+        return _many(_linker(), source, target, count, [*unread])
     linker = _linker()
     if FLAGS.save:
         linker.save_pretrained(FLAGS.save)
@@ -119,8 +123,16 @@ def _show(found: "list[LinkResult] | tuple[LinkResult, ...]") -> None:
         print("no mention of an entity was found; name one with --mention or --span")
 
 
-def _lines(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    return raw_files.json_lines(source, {}, ())
+def _rows(source: Path) -> Iterator[dict[str, Any]]:
+    """The lines of --input, each with an id: where it has none, its number."""
+    for i, (_, row) in enumerate(raw_files.json_lines(source, {}, ())):
+        yield {"id": i, **row}
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    """A checksum of what a line asks; answers hold it, so that an edited question is another."""
+    asked = json.dumps({name: row.get(name) for name in READ})
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 def _query(row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
@@ -141,12 +153,13 @@ class Done:
     by: str = ""
 
 
-def _resumed(target: Path, asked: Sequence[Any]) -> Done:
-    """What is there of the answers to these ids; half a line at the end, which a killed run leaves,
-    does not count. UserError where it is anything else, which is left as it is."""
+def _resumed(target: Path, source: Path) -> Done:
+    """What is there of the answers to these lines; half a line at the end, which a killed run
+    leaves, does not count. UserError where it is anything else, which is left as it is."""
     done, errors, end, by = 0, 0, 0, ""
     if not target.exists():
         return Done()
+    rows = _rows(source)
     with target.open("rb") as file:
         for line in file:
             whole = line.endswith(b"\n")
@@ -154,28 +167,30 @@ def _resumed(target: Path, asked: Sequence[Any]) -> Done:
                 answer = json.loads(line) if whole else None
             except ValueError:
                 answer = None
-            if not isinstance(answer, dict) or not {"id", "model", "kb"} <= answer.keys():
+            if not isinstance(answer, dict) or not answer.keys() >= ANSWERED:
                 if not whole and (done or line.startswith(BEGINNING) or BEGINNING.startswith(line)):
                     break
                 raise UserError(f"--output {target}: line {done + 1} is no answer of ours")
-            if done == len(asked) or answer["id"] != asked[done]:
-                wanted = f"has {asked[done]!r:.60}" if done < len(asked) else "ends before"
+            row = next(rows, None)
+            if row is None or answer["question"] != _question(row):
+                wanted = "ends before" if row is None else f"has {row['id']!r:.60}"
+                same = row is not None and row["id"] == answer["id"]
                 raise UserError(
                     f"--output {target}: line {done + 1} answers {answer['id']!r:.60}, but --input "
-                    f"{wanted} there; give another file, or delete it"
+                    f"{'asks something else' if same else wanted} there; give another file, or "
+                    "delete it"
                 )
             done, end, errors = done + 1, end + len(line), errors + ("error" in answer)
             by = by or f"{answer['model']} {answer['kb']}"
     return Done(done, errors, end, by)
 
 
-def _many(
-    linker: "Linker", source: Path, target: Path, asked: Sequence[Any], unread: Sequence[str]
-) -> None:
-    """Link what is left of a file."""
-    with target.open("a", buffering=1, encoding="utf-8") as file:
+def _many(linker: "Linker", source: Path, target: Path, count: int, unread: Sequence[str]) -> None:
+    """Link what is left of a file, which had `count` lines and may grow."""
+    # Half a surrogate pair is written as JSON escapes it.
+    with target.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file:
         hold_file(file)
-        done = _resumed(target, asked)
+        done = _resumed(target, source)
         if done.by and done.by != f"{linker.model} {linker.kb.version}":
             raise UserError(
                 f"--output {target}: holds answers of another model or knowledge base; give "
@@ -186,14 +201,16 @@ def _many(
         if unread:
             output.say(f"{source}: not read: {', '.join(unread[:9])}")
         file.truncate(done.bytes)
-        rows = (row for _, row in itertools.islice(_lines(source), done.answers, None))
-        queries = (_query(row, source.parent) for row in rows)
-        left, failed = asked[done.answers :], done.errors
-        answers = linker.link_many(
-            queries, FLAGS.batch, FLAGS.k, total=max(len(left), 1), errors=True
-        )
-        for id, found in zip(left, answers, strict=True):
-            answer: dict[str, Any] = {"id": id}
+        waiting: collections.deque[dict[str, Any]] = collections.deque()
+
+        def queries() -> Iterator[Mapping[str, Any]]:
+            for row in itertools.islice(_rows(source), done.answers, None):
+                waiting.append({"id": row["id"], "question": _question(row)})
+                yield _query(row, source.parent)
+
+        answers, failed, left = done.answers, done.errors, max(count - done.answers, 1)
+        for found in linker.link_many(queries(), FLAGS.batch, FLAGS.k, total=left, errors=True):
+            answer, answers = waiting.popleft(), answers + 1
             if isinstance(found, UserError):
                 failed += 1
                 answer |= {"error": str(found)}
@@ -201,7 +218,7 @@ def _many(
                 answer |= found.to_dict(explain=FLAGS.explain)
             answer |= {"model": linker.model, "kb": linker.kb.version}
             file.write(json.dumps(answer, ensure_ascii=False) + "\n")
-    print(f"{target}: {len(asked)} answers" + f", {failed} of them are errors" * bool(failed))
+    print(f"{target}: {answers} answers" + f", {failed} of them are errors" * bool(failed))
 
 
 if __name__ == "__main__":

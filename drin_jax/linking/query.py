@@ -168,7 +168,7 @@ def _found(name: str, text: str) -> Span:
     found, at = None, text.find(name)
     while at >= 0:
         place = at, at + len(name)
-        if widened(place, text) == place:
+        if not any(0 < i < len(text) and _belongs(text[i - 1], text[i]) for i in place):
             found = found or place
             ends = (text[max(i - 1, 0) : i + 1] for i in place)
             if not any(len(two) == 2 and two.isalnum() for two in ends):

@@ -14,6 +14,7 @@ from data_pipeline.kb.folded_names import bare, fold
 from data_pipeline.kb.knowledge_base import KnowledgeBase
 from data_pipeline.retrieval.forms import INSIDE, LONGEST, WORD, joins
 from data_pipeline.schema import UserError, reason
+from drin_jax.linking.query import several
 
 Place = tuple[int, int]  # first and last+1 character
 Knows = Callable[[str], bool]
@@ -21,9 +22,10 @@ Recogniser = Callable[[str], list[Place]]
 MOST = 512  # mentions of a text
 # Scripts that put no spaces between words: Thai and its kin, Han and kana.
 _UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]{2,}"
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003ffff\U000e0100-\U000e01ef]{2,}"
 )
-_LETTERS = 12  # of a name in there, at most
+_LETTERS = 24  # code points of a name in there, at most
 _ENDS = re.compile(r"[.!?:;\n\"“”(\[]")  # what a sentence or a part of it begins behind
 _INSIDE = INSIDE | {"of", "the"}  # words in lower case that a name has inside
 # Words that begin sentences, and are nobody's name where they do.
@@ -245,7 +247,7 @@ def apart(places: Sequence[Place], worth: Sequence[float]) -> list[int]:
 
 def named(ner: Recogniser, text: str) -> Iterable[Place]:
     """What a recogniser finds in a text. UserError where that is no place there."""
-    for found in ner(text):
+    for found in several("the places of ner", ner(text)):
         try:
             start, end = map(operator.index, found)
         except (TypeError, ValueError):

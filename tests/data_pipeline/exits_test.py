@@ -128,6 +128,8 @@ def test_an_interrupt_at_any_moment_is_one_line_or_none(name: str, tmp_path: Pat
         time.sleep(after)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
+        if err.startswith("Fatal Python error: init_"):  # a busy machine was not that far
+            continue
         assert "Traceback" not in err, err
         assert "KeyboardInterrupt" not in err, err
         if process.returncode == 130:

@@ -74,6 +74,11 @@ def index(kb: KnowledgeBase) -> TextIndex:
         ("می\u200cخواهم", "میخواهم"),
         # Signs are of the word that they end; what is nothing else is what it is.
         ("C++, C# & A+B", "c++ c# a b"),
+        ("C++11, C++ 11", "c++ 11 c++ 11"),
+        ("#Alfield# A++B", "alfield a b"),
+        # Another form of the same letter is no other letter.
+        ("葛\U000e0100城市", "葛城市"),
+        ("\U0001e900\U0001e944\U0001e901", "\U0001e922\U0001e923"),
         ("👨\u200d👩 !!!", "👨👩 !!!"),
         ("\ud800 \x00", ""),
         ("Α/Ω", "α ω"),

@@ -82,14 +82,19 @@ def test_many_are_linked_and_gone_on_with(tmp_path: Path) -> None:
     assert_one_clear_line(other, "holds answers of another model")
 
 
+ANSWER = '{"id": "%s", "question": "%s", "model": "a", "kb": "b"}\n'
+QUESTION = "6dbded72129b5ded"  # of the line that the test below asks
+
+
 @pytest.mark.parametrize(
     ("held", "told"),
     [
         ("my notes, one line without newline", "line 1 is no answer of ours"),
         ('{"everything": "I ever wrote"}', "line 1 is no answer of ours"),
-        ('{"id": "m1", "model": "a", "kb": "b"}\n', "answers 'm1', but --input has 'm0' there"),
-        (2 * '{"id": "m0", "model": "a", "kb": "b"}\n', "but --input ends before there"),
-        ('{"id": "m0", "model": "a", "kb": "b"}\n{"id"', "of another model"),
+        (ANSWER % ("m1", "no"), "answers 'm1', but --input has 'm0' there"),
+        (ANSWER % ("m0", "no"), "answers 'm0', but --input asks something else there"),
+        (2 * ANSWER % ("m0", QUESTION, "m0", QUESTION), "but --input ends before there"),
+        (ANSWER % ("m0", QUESTION) + '{"id"', "of another model"),
     ],
 )
 def test_what_an_output_holds_already_stays(tmp_path: Path, held: str, told: str) -> None:
@@ -102,6 +107,38 @@ def test_what_an_output_holds_already_stays(tmp_path: Path, held: str, told: str
     done = link(f"--input={source}", f"--output={source}")
     assert_one_clear_line(done, "is --input itself")
     assert source.read_text().startswith('{"id"')
+
+
+def test_an_edited_question_is_another(tmp_path: Path) -> None:
+    """Also where lines have no ids; lines that were added are linked."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    first, second = ({"text": f"{TEXT} {i}", "mention": "Kelfield"} for i in range(2))
+    source.write_text(json.dumps(first))
+    files = (f"--input={source}", f"--output={target}")
+    assert link(*files).returncode == 0
+    source.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
+    assert link(*files).stdout.endswith("2 answers\n")
+    assert [one["id"] for one in answers(target)] == [0, 1]
+    source.write_text(json.dumps(second) + "\n" + json.dumps(first) + "\n")
+    told = "line 1 answers 0, but --input asks something else there"
+    assert_one_clear_line(link(*files), told)
+
+
+def test_half_a_surrogate_pair_is_one_lines_error(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    odd = [
+        '{"id": "\\ud800", "text": "Snow fell on Kelfield.", "mention": "Kelfield"}',
+        '{"text": "Snow", "mention": "Snow", "image": "\\ud800.png"}',
+        '{"text": "Snow \\ud800", "mention": "Snow"}',
+        json.dumps({"text": TEXT, "mention": "Kelfield"}),
+    ]
+    source.write_text("\n".join(odd))
+    for _ in range(2):
+        done = link(f"--input={source}", f"--output={target}")
+        assert done.returncode == 0, done.stderr
+        assert "4 answers" in done.stdout
+    assert [one["id"] for one in answers(target)] == ["\ud800", 1, 2, 3]
+    assert ["error" in one for one in answers(target)][2:] == [True, False]
 
 
 def test_two_do_not_write_one_output(tmp_path: Path) -> None:

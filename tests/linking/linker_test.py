@@ -561,13 +561,18 @@ def test_places_that_hold_no_model_are_told(tmp_path: Path) -> None:
         ("मैं दिल्ली गया।", ["दिल्ली"]),
         ("昨天我去了北京市。", ["北京市"]),
         ("กรุงเทพสวย", ["กรุงเทพ"]),
+        ("昨日佐々木は東京へ行った", ["佐々木"]),
         ("in C++ and C#.", ["C++", "C#"]),
+        ("they saw #Obama# there", ["Obama"]),
         ("", []),
     ],
 )
 def test_where_mentions_stand(text: str, found: list[str]) -> None:
     names = {
-        *map(fold, ("Michael Jordan", "New York", "iPhone", "दिल्ली", "北京市", "กรุงเทพ", "C++"))
+        *map(
+            fold,
+            ("Michael Jordan", "New York", "iPhone", "दिल्ली", "北京市", "กรุงเทพ", "C++", "佐々木"),
+        )
     }
     places = spans.find(text, names.__contains__, {"obama", "jordan", *names})
     assert [text[a:b] for a, b in places] == found
@@ -582,6 +587,7 @@ def test_where_mentions_stand(text: str, found: list[str]) -> None:
         ("我去了北京市", "北京", 3),
         ("Cafe\u0301 Cafe", "Cafe", 6),
         ("Cafe\u0301", "Cafe", None),
+        ("a" + 10_000 * "\u0301", "\u0301", None),  # at once
         ("a b", "c", None),
     ],
 )
@@ -607,6 +613,9 @@ def test_annotate_finds_mentions_and_asks_a_recogniser(run: FinishedRun) -> None
     assert more - there == ({"car."} if not plain.link(text, mention="car.").is_nil else set())
     assert plain.annotate(text, least=1.1) == ()
     assert "give spacy:PIPELINE" in refused(lambda: Linker.from_pretrained(run.workdir, ner="x"))
+    none: Any = lambda text: None  # noqa: E731
+    unplaced = Linker.from_pretrained(run.workdir, ner=none)
+    assert "the places of ner are None" in refused(lambda: unplaced.annotate(text))
 
 
 def test_recognisers_go_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
