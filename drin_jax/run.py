@@ -44,7 +44,8 @@ SAVED, SAVED_NAMES = "model.safetensors", "parameters."  # of a folder of save_p
 def execute(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Prepare, train, evaluate and report; returns what `report.json` holds.
 
-    A mistake leaves the workdir to the config that had it, if there is a checkpoint, or to none.
+    What ends in a mistake leaves `config.json` as it was; where there was none, a new one is kept
+    only beside a checkpoint.
     """
     began = time.perf_counter()
     check(config)
@@ -91,7 +92,6 @@ def _execute(config: ConfigDict, workdir: Path, began: float) -> dict[str, Any]:
     if config.reranker.text:
         run = _reranked(run, scorer, mentions, workdir)
     result = _evaluate(run, scorer, workdir) | {"best_step": best_step}
-    del run, scorer, store  # before plots are drawn
     ended = time.perf_counter()
     result["seconds"] = {
         "prepare": prepared - began,
